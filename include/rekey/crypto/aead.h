@@ -1,0 +1,49 @@
+/*
+ * The two authenticated ciphers of Rekey, over OpenSSL 3.0:
+ *   XAES-256-GCM  (C2SP, c2sp.org/XAES-256-GCM): 192-bit random nonce, 2^80 values per key
+ *   AES-256-SIV   (RFC 5297): deterministic, two S2V inputs: the associated data, the plaintext
+ *
+ * struct rk_aead holds the EVP contexts and a batch of random bytes; it belongs to one thread.
+ * Ciphers are fetched once. A SIV context is re-keyed for every value: OpenSSL 3.0 keeps a stale
+ * tag otherwise.
+ */
+#ifndef REKEY_CRYPTO_AEAD_H
+#define REKEY_CRYPTO_AEAD_H
+
+#include <rekey/base/buf.h>
+#include <rekey/crypto/data_key.h>
+
+#define RK_XAES_NONCE_LEN 24u
+#define RK_XAES_TAG_LEN 16u
+#define RK_SIV_TAG_LEN 16u
+
+struct rk_aead;
+
+RK_MUST_CHECK enum rk_status rk_aead_new(struct rk_aead **out, struct rk_error *err);
+void rk_aead_free(struct rk_aead *aead);
+
+/* len random bytes (len <= 64) from the batch; used bytes are cleansed. */
+RK_MUST_CHECK enum rk_status rk_aead_random(struct rk_aead *aead, uint8_t *out, size_t len);
+
+/* out receives len ciphertext bytes, then the 16-byte tag; out may not overlap in. */
+RK_MUST_CHECK enum rk_status rk_aead_xaes_seal(struct rk_aead *aead, const struct rk_data_key *key,
+                                               const uint8_t nonce[RK_XAES_NONCE_LEN],
+                                               const uint8_t *aad, size_t aad_len,
+                                               const uint8_t *in, size_t len, uint8_t *out);
+/* in is len ciphertext bytes, then the tag. RK_EAUTH (and out cleansed) when it does not verify. */
+RK_MUST_CHECK enum rk_status rk_aead_xaes_open(struct rk_aead *aead, const struct rk_data_key *key,
+                                               const uint8_t nonce[RK_XAES_NONCE_LEN],
+                                               const uint8_t *aad, size_t aad_len,
+                                               const uint8_t *in, size_t len, uint8_t *out);
+
+/* tag receives the synthetic IV, out the len ciphertext bytes. */
+RK_MUST_CHECK enum rk_status rk_aead_siv_seal(struct rk_aead *aead, const struct rk_data_key *key,
+                                              const uint8_t *aad, size_t aad_len,
+                                              const uint8_t *in, size_t len,
+                                              uint8_t tag[RK_SIV_TAG_LEN], uint8_t *out);
+RK_MUST_CHECK enum rk_status rk_aead_siv_open(struct rk_aead *aead, const struct rk_data_key *key,
+                                              const uint8_t *aad, size_t aad_len,
+                                              const uint8_t tag[RK_SIV_TAG_LEN],
+                                              const uint8_t *in, size_t len, uint8_t *out);
+
+#endif

@@ -1,0 +1,53 @@
+/*
+ * Readers for values that applications encrypted before Rekey. Only ever read: every write is a
+ * current envelope.
+ *
+ *   [version bytes] | iv 16    | AES-256-CBC ciphertext, PKCS#7 padding
+ *   [version bytes] | nonce 12 | AES-256-GCM ciphertext | tag 16
+ *
+ * stored as BSON binary (any subtype but the envelope's) or as base64 text in a BSON string.
+ */
+#ifndef REKEY_CRYPTO_LEGACY_H
+#define REKEY_CRYPTO_LEGACY_H
+
+#include <rekey/base/buf.h>
+#include <rekey/crypto/aead.h>
+#include <rekey/crypto/keyset.h>
+
+#define RK_LEGACY_PREFIX_MAX 16u
+
+enum rk_legacy_cipher {
+    RK_LEGACY_AES_256_CBC = 1,
+    RK_LEGACY_AES_256_GCM = 2,
+};
+
+enum rk_legacy_encoding {
+    RK_LEGACY_BINARY = 1,
+    RK_LEGACY_BASE64 = 2,
+};
+
+struct rk_legacy_format {
+    enum rk_legacy_cipher cipher;
+    enum rk_legacy_encoding encoding;
+    uint8_t prefix[RK_LEGACY_PREFIX_MAX]; /* the version bytes, must match exactly */
+    size_t prefix_len;
+    char *key;         /* name of the legacy key in the keyset; owned by who owns the format */
+    uint8_t bson_type; /* of the plaintext: RK_BSON_STRING (UTF-8 bytes) or RK_BSON_BINARY
+                          (subtype 0); see rk_legacy_open */
+};
+
+/* Could this value be in this format? Checks BSON type, alphabet, length and version bytes; no key needed. */
+bool rk_legacy_matches(const struct rk_legacy_format *format, uint8_t bson_type,
+                       const uint8_t *value, size_t value_len);
+
+/*
+ * Decrypts the BSON value and appends the plaintext to out as BSON value bytes of
+ * format->bson_type. RK_EINVAL when it does not match the format, RK_ENOKEY when the keyset
+ * lacks the key, RK_EAUTH when tag, padding or (for strings) UTF-8 do not hold.
+ */
+RK_MUST_CHECK enum rk_status rk_legacy_open(struct rk_aead *aead, const struct rk_keyset *keys,
+                                            const struct rk_legacy_format *format,
+                                            uint8_t bson_type, const uint8_t *value,
+                                            size_t value_len, struct rk_buf *out);
+
+#endif

@@ -1,0 +1,51 @@
+/*
+ * A key provider keeps key-encryption keys and wraps data keys with them. Providers are chosen by
+ * configuration through this ops table: `keyring` (a local file); `vault` will be another.
+ *
+ * Calls block and run on the key service's thread or in rekeyctl, never on a worker.
+ */
+#ifndef REKEY_KEYS_PROVIDER_H
+#define REKEY_KEYS_PROVIDER_H
+
+#include <rekey/crypto/data_key.h>
+#include <rekey/crypto/legacy.h>
+
+#define RK_WRAPPED_MAX 512u
+
+/* A data key as it lies in rekey.keys. */
+struct rk_wrapped_key {
+    char kek[128]; /* name (and version) of the key-encryption key, in the provider's own terms */
+    uint8_t data[RK_WRAPPED_MAX];
+    size_t len;
+};
+
+struct rk_provider_ops {
+    const char *name;
+    /* Makes a fresh random data key; root receives its 32 bytes. key_id is bound into the wrap. */
+    enum rk_status (*generate)(void *self, uint32_t key_id, uint8_t root[RK_DATA_KEY_LEN],
+                               struct rk_wrapped_key *wrapped, struct rk_error *err);
+    enum rk_status (*unwrap)(void *self, uint32_t key_id, const struct rk_wrapped_key *wrapped,
+                             uint8_t root[RK_DATA_KEY_LEN], struct rk_error *err);
+    /* All keys for legacy readers; *keys is the provider's, valid until free. */
+    enum rk_status (*legacy)(void *self, const struct rk_legacy_key **keys, size_t *n_keys,
+                             struct rk_error *err);
+    void (*free)(void *self);
+};
+
+struct rk_provider {
+    const struct rk_provider_ops *ops;
+    void *self;
+};
+
+/*
+ * The keyring file: lines `kek NAME HEX64`, `legacy NAME HEX64`, comments with #. The last kek
+ * is used for wrapping, all of them for unwrapping. Refused unless it is a regular file owned by
+ * this user (or root) with no access for group and others. Wrapping: AES-256-GCM is not used; data keys are wrapped
+ * with AES-256-SIV, associated data "rekey wrap v1" and the key id.
+ */
+RK_MUST_CHECK enum rk_status rk_keyring_open(const char *path, struct rk_provider *out,
+                                             struct rk_error *err);
+/* Creates a keyring with one fresh kek; fails when the file exists. */
+RK_MUST_CHECK enum rk_status rk_keyring_create(const char *path, struct rk_error *err);
+
+#endif

@@ -1,0 +1,47 @@
+/*
+ * The registry of wrapped data keys: collection <state db>.keys, one document a key:
+ *
+ *   { _id: int32 key id, state: "current" | "retiring", kek: "...", wrapped: BinData,
+ *     createdAt: Date, activatedAt: Date }
+ *
+ * Exactly one key is current. Writes use majority write concern, reads majority read concern.
+ * Every change is recorded in <state db>.audit. Blocking; a registry belongs to one thread.
+ */
+#ifndef REKEY_KEYS_REGISTRY_H
+#define REKEY_KEYS_REGISTRY_H
+
+#include <rekey/keys/provider.h>
+
+enum rk_key_state { RK_KEY_CURRENT, RK_KEY_RETIRING };
+
+struct rk_key_record {
+    uint32_t id;
+    enum rk_key_state state;
+    struct rk_wrapped_key wrapped;
+    int64_t created_at_ms;
+    int64_t activated_at_ms;
+};
+
+struct rk_registry;
+
+/* client_pool: a mongoc_client_pool_t *, borrowed. state_db: name of the state database. */
+RK_MUST_CHECK enum rk_status rk_registry_new(void *client_pool, const char *state_db,
+                                             struct rk_registry **out, struct rk_error *err);
+void rk_registry_free(struct rk_registry *registry);
+
+/* All records by rising id; *records is malloc'ed for the caller. */
+RK_MUST_CHECK enum rk_status rk_registry_list(struct rk_registry *registry,
+                                              struct rk_key_record **records, size_t *n,
+                                              struct rk_error *err);
+/*
+ * Makes a new current key (the first one, too); the former one becomes retiring. Safe against
+ * concurrent rotations: one of them fails with RK_ESTATE. actor goes to the audit log.
+ */
+RK_MUST_CHECK enum rk_status rk_registry_rotate(struct rk_registry *registry,
+                                                const struct rk_provider *provider,
+                                                const char *actor, uint32_t *new_id,
+                                                struct rk_error *err);
+
+const char *rk_key_state_name(enum rk_key_state state);
+
+#endif

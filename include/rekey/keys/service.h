@@ -1,0 +1,46 @@
+/*
+ * Keys for the running daemon: a thread that keeps the current keyset, refreshes it from the
+ * registry every refresh_interval_ms, and loads unknown key ids on demand.
+ */
+#ifndef REKEY_KEYS_SERVICE_H
+#define REKEY_KEYS_SERVICE_H
+
+#include <rekey/crypto/keyset.h>
+#include <rekey/keys/registry.h>
+#include <stdbool.h>
+
+struct rk_key_service_config {
+    void *client_pool; /* mongoc_client_pool_t *, borrowed */
+    const char *state_db;
+    struct rk_provider provider; /* borrowed: outlives the service */
+    uint32_t refresh_interval_ms;
+    uint32_t negative_cache_ms; /* an id that the registry lacks is not looked up again sooner */
+    bool create_first_key;      /* make a key when the registry has none */
+};
+
+struct rk_key_service;
+
+/*
+ * Starts the thread. Does not wait for the first load: mongod may still be down; the thread
+ * retries with backoff and logs once per change of state.
+ */
+RK_MUST_CHECK enum rk_status rk_key_service_start(const struct rk_key_service_config *config,
+                                                  struct rk_key_service **out,
+                                                  struct rk_error *err);
+/* Stops and joins; pending loads are called back with RK_ESTATE. */
+void rk_key_service_stop(struct rk_key_service *service);
+
+/* Grows with every new keyset; cheap to read from any thread. */
+uint64_t rk_key_service_generation(const struct rk_key_service *service);
+/* A reference to the present keyset (never NULL; empty before the first load). */
+struct rk_keyset *rk_key_service_keyset(struct rk_key_service *service);
+
+/* Called exactly once per load, on the service's thread. status RK_OK: a keyset with the id is
+ * in place; RK_ENOENT: the registry has no such key; else the registry or provider failed. */
+typedef void rk_key_loaded_fn(void *arg, enum rk_status status, const char *message);
+
+/* Loads key_id (0: any current key). The callback may run before this returns. */
+void rk_key_service_load(struct rk_key_service *service, uint32_t key_id, rk_key_loaded_fn *fn,
+                         void *arg);
+
+#endif

@@ -1,0 +1,57 @@
+/*
+ * JSON lines: {"ts":"2026-11-21T09:00:00.123Z","level":"info","event":"listener_started",...}.
+ *
+ * event is a constant snake_case name; the rest are key/value pairs. Never pass a plaintext
+ * value, a key or a token. Thread-safe: a line is one write(2). Strings are escaped and cut at
+ * 1,024 bytes.
+ */
+#ifndef REKEY_LOG_LOG_H
+#define REKEY_LOG_LOG_H
+
+#include <rekey/base/status.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum rk_log_level { RK_LOG_DEBUG, RK_LOG_INFO, RK_LOG_WARN, RK_LOG_ERROR };
+
+enum rk_log_kind { RK_LOG_STR, RK_LOG_INT, RK_LOG_DOUBLE, RK_LOG_BOOL };
+
+struct rk_log_field {
+    const char *key;
+    enum rk_log_kind kind;
+    const char *str; /* NULL prints null */
+    int64_t i;
+    double d;
+};
+
+#define RK_S(name, value) ((struct rk_log_field){.key = (name), .kind = RK_LOG_STR, .str = (value)})
+#define RK_I(name, value)                                                                          \
+    ((struct rk_log_field){.key = (name), .kind = RK_LOG_INT, .i = (int64_t)(value)})
+#define RK_D(name, value)                                                                          \
+    ((struct rk_log_field){.key = (name), .kind = RK_LOG_DOUBLE, .d = (value)})
+#define RK_B(name, value)                                                                          \
+    ((struct rk_log_field){.key = (name), .kind = RK_LOG_BOOL, .i = (value) ? 1 : 0})
+
+/* path NULL or "-": standard error. Call once before threads start. */
+RK_MUST_CHECK enum rk_status rk_log_open(const char *path, enum rk_log_level level,
+                                         struct rk_error *err);
+/* Reopens the file (after rotation) and changes the level; any time. */
+RK_MUST_CHECK enum rk_status rk_log_reopen(enum rk_log_level level, struct rk_error *err);
+void rk_log_close(void);
+
+bool rk_log_enabled(enum rk_log_level level);
+void rk_log_write(enum rk_log_level level, const char *event, const struct rk_log_field *fields,
+                  size_t n_fields);
+
+/* rk_log(RK_LOG_INFO, "session_closed", RK_S("client", addr), RK_I("bytes_in", n)); */
+#define rk_log(level, event, ...)                                                                  \
+    do {                                                                                           \
+        if (rk_log_enabled(level)) {                                                               \
+            const struct rk_log_field rk_log_fields_[] = {__VA_ARGS__};                            \
+            rk_log_write((level), (event), rk_log_fields_,                                         \
+                         sizeof rk_log_fields_ / sizeof rk_log_fields_[0]);                        \
+        }                                                                                          \
+    } while (0)
+
+#endif

@@ -1,0 +1,30 @@
+/*
+ * What encrypting and decrypting a message needs, and what its rewriters report back. Embedded in
+ * whoever rewrites (a worker, a sweeper thread); belongs to one thread.
+ */
+#ifndef REKEY_POLICY_CRYPT_H
+#define REKEY_POLICY_CRYPT_H
+
+#include <rekey/crypto/aead.h>
+#include <rekey/crypto/keyset.h>
+
+struct rk_crypt {
+    struct rk_aead *aead;
+    struct rk_keyset *keys; /* the set to use for this message */
+    uint32_t now_s;         /* stamped into random envelopes */
+    struct rk_buf scratch;  /* plaintext on its way; cleansed by the rewriters after use */
+    uint32_t missing_key;   /* out, with RK_VERDICT_HOLD: the id to load; 0: no current key */
+    uint64_t values_encrypted; /* counters, ever growing */
+    uint64_t values_decrypted;
+    uint64_t values_old_key; /* decrypted, but not under the current key */
+};
+
+/* What to do next with a message. */
+enum rk_verdict {
+    RK_VERDICT_FORWARD, /* as it came */
+    RK_VERDICT_REPLACE, /* send what was written to out instead */
+    RK_VERDICT_HOLD,    /* load crypt->missing_key, then rewrite the same message again */
+    RK_VERDICT_REJECT,  /* answer the client with err->code and err->message */
+};
+
+#endif

@@ -1,0 +1,107 @@
+/*
+ * Which fields of which namespaces are protected, and how. A policy set is immutable after
+ * rk_policy_set_new and reference-counted: a configuration reload builds a new one.
+ *
+ * A namespace is "db.collection" or "db.*" (every collection of db but system.*); an exact one
+ * wins over the wildcard. A path is dotted and goes through sub-documents and, element by
+ * element, through arrays: "contacts.phone" covers phone in each document of the array contacts.
+ * Paths never hold array indexes. A value at a protected path is encrypted whole, whatever its
+ * type; null stays null.
+ */
+#ifndef REKEY_POLICY_POLICY_H
+#define REKEY_POLICY_POLICY_H
+
+#include <rekey/crypto/envelope.h>
+#include <rekey/crypto/legacy.h>
+
+/* What a configuration says. Strings and arrays are copied by rk_policy_set_new. */
+struct rk_field_spec {
+    const char *path;
+    const char *name; /* logical field name; NULL: "<namespace>/<path>" */
+    enum rk_algorithm algorithm;
+    const struct rk_legacy_format *legacy; /* tried in this order */
+    size_t n_legacy;
+};
+
+struct rk_policy_spec {
+    const char *ns;
+    const struct rk_field_spec *fields;
+    size_t n_fields;
+};
+
+/* What to do with a value that claims to be encrypted and cannot be decrypted, on reads. */
+enum rk_undecryptable {
+    RK_UNDECRYPTABLE_ERROR, /* the reply becomes an error that names namespace and path */
+    RK_UNDECRYPTABLE_LEAVE, /* the ciphertext is passed on as it is */
+};
+
+/* A node of a policy's path tree: a path component below its parent's. */
+struct rk_path_node {
+    const char *name;
+    uint32_t name_len;
+    const struct rk_field *field; /* set on leaves only: a protected path is never a prefix */
+    struct rk_path_node *children;
+    size_t n_children;
+};
+
+struct rk_field {
+    const char *path;
+    enum rk_algorithm algorithm;
+    uint32_t field_id;
+    struct rk_legacy_format *legacy;
+    size_t n_legacy;
+};
+
+struct rk_policy {
+    const char *ns; /* as configured */
+    struct rk_path_node root;
+    struct rk_field *fields;
+    size_t n_fields;
+    bool has_legacy; /* some field has a legacy reader */
+};
+
+struct rk_policy_set;
+
+/*
+ * Refused with a message that names namespace and path: bad namespace (empty part, "admin",
+ * "local", "config", the state database "rekey", system.*), duplicate namespace or path, a path that is a prefix of
+ * another, empty components, components that are numbers or start with '$', "_id", two logical
+ * names with one field id, a legacy format without key name.
+ */
+RK_MUST_CHECK enum rk_status rk_policy_set_new(const struct rk_policy_spec *specs, size_t n_specs,
+                                               enum rk_undecryptable undecryptable,
+                                               struct rk_policy_set **out, struct rk_error *err);
+struct rk_policy_set *rk_policy_set_ref(struct rk_policy_set *set);
+void rk_policy_set_unref(struct rk_policy_set *set);
+
+bool rk_policy_set_empty(const struct rk_policy_set *set);
+enum rk_undecryptable rk_policy_set_undecryptable(const struct rk_policy_set *set);
+size_t rk_policy_set_count(const struct rk_policy_set *set);
+const struct rk_policy *rk_policy_set_at(const struct rk_policy_set *set, size_t i);
+
+/* The policy of db.coll, or NULL. */
+const struct rk_policy *rk_policy_find(const struct rk_policy_set *set, const char *db,
+                                       size_t db_len, const char *coll, size_t coll_len);
+/* Does any policy cover some collection of db? */
+bool rk_policy_covers_db(const struct rk_policy_set *set, const char *db, size_t db_len);
+
+/* The child of node with this name, or NULL. */
+const struct rk_path_node *rk_path_child(const struct rk_path_node *node, const char *name,
+                                         size_t len);
+
+/* How a dotted path of a command (numeric and positional components skipped) stands to a policy. */
+enum rk_path_relation {
+    RK_PATH_UNRELATED,
+    RK_PATH_ABOVE, /* a parent of protected paths */
+    RK_PATH_EXACT, /* a protected path */
+    RK_PATH_BELOW, /* inside a protected value */
+};
+struct rk_path_match {
+    enum rk_path_relation relation;
+    const struct rk_path_node *node; /* for ABOVE and EXACT */
+    const struct rk_field *field;    /* for EXACT and BELOW */
+    bool positional;                 /* the path has a $, $[] or $[name] component */
+};
+struct rk_path_match rk_path_relate(const struct rk_policy *policy, const char *path, size_t len);
+
+#endif

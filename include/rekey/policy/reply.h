@@ -1,0 +1,25 @@
+/*
+ * Replies: decrypting what comes back. Pure, like policy/command.h.
+ */
+#ifndef REKEY_POLICY_REPLY_H
+#define REKEY_POLICY_REPLY_H
+
+#include <rekey/policy/command.h>
+
+/*
+ * Rewrites a whole OP_MSG reply to the request that info describes: envelopes wherever they
+ * stand; legacy values at the policy's paths in cursor.firstBatch/nextBatch, value, values (of a
+ * distinct on a protected path) and change events (fullDocument, fullDocumentBeforeChange,
+ * updateDescription.updatedFields with dotted keys; the namespace is the event's own ns).
+ * REJECT: err says which namespace and path could not be decrypted.
+ */
+enum rk_verdict rk_reply_rewrite(const struct rk_policy_set *set, struct rk_crypt *crypt,
+                                 const struct rk_command_info *info, const uint8_t *data,
+                                 size_t len, const struct rk_msg *msg, struct rk_buf *out,
+                                 struct rk_error *err);
+
+/* Appends a complete OP_MSG error reply {ok: 0, errmsg, code, codeName} to out. */
+RK_MUST_CHECK enum rk_status rk_reply_error(struct rk_buf *out, int32_t request_id,
+                                            int32_t response_to, const struct rk_error *err);
+
+#endif
