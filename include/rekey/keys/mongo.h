@@ -1,0 +1,39 @@
+/*
+ * The little that every user of libmongoc in Rekey needs: a client pool with bounded waiting, and
+ * libmongoc's errors as ours.
+ */
+#ifndef REKEY_KEYS_MONGO_H
+#define REKEY_KEYS_MONGO_H
+
+#include <rekey/base/status.h>
+
+struct _bson_error_t;
+struct _bson_t;
+struct _mongoc_client_pool_t;
+struct _mongoc_client_t;
+
+/*
+ * A pool for uri. appname is what mongod logs. Options that the uri does not set itself:
+ * serverSelectionTimeoutMS, connectTimeoutMS and socketTimeoutMS, so that no call blocks for
+ * ever. Call mongoc_init before. The uri's password never appears in err.
+ */
+RK_MUST_CHECK enum rk_status rk_mongo_pool_new(const char *uri, const char *appname,
+                                               struct _mongoc_client_pool_t **out,
+                                               struct rk_error *err);
+
+/* Does a server answer, and let us in? */
+RK_MUST_CHECK enum rk_status rk_mongo_ping(struct _mongoc_client_pool_t *pool,
+                                           struct rk_error *err);
+
+/* Fills *err with "<what>: <libmongoc's message>"; RK_ETIMEOUT when no server could be selected,
+ * RK_ESTATE for a duplicate key, RK_EIO otherwise. */
+enum rk_status rk_mongo_error(struct rk_error *err, const char *what,
+                              const struct _bson_error_t *cause);
+
+/* Appends readConcern majority to opts, except in front of a standalone mongod, which has none. */
+RK_MUST_CHECK enum rk_status rk_mongo_majority_reads(struct _mongoc_client_t *client,
+                                                     struct _bson_t *opts, struct rk_error *err);
+/* Appends {writeConcern: {w: "majority", wtimeout}} to opts. */
+void rk_mongo_majority_writes(struct _bson_t *opts);
+
+#endif
