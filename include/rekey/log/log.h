@@ -2,8 +2,10 @@
  * JSON lines: {"ts":"2026-11-21T09:00:00.123Z","level":"info","event":"listener_started",...}.
  *
  * event is a constant snake_case name; the rest are key/value pairs. Never pass a plaintext
- * value, a key or a token. Thread-safe: a line is one write(2). Strings are escaped and cut at
- * 1,024 bytes.
+ * value, a key or a token. Thread-safe: a line is one write(2). Strings are escaped, cut at 1,024
+ * bytes on a character boundary, and bytes that are no UTF-8 become U+FFFD. Fields that would make
+ * a line longer than 16 KB are left out and "truncated":true closes it. Before rk_log_open, and
+ * after rk_log_close, lines go to standard error at level info.
  */
 #ifndef REKEY_LOG_LOG_H
 #define REKEY_LOG_LOG_H
@@ -36,8 +38,10 @@ struct rk_log_field {
 /* path NULL or "-": standard error. Call once before threads start. */
 RK_MUST_CHECK enum rk_status rk_log_open(const char *path, enum rk_log_level level,
                                          struct rk_error *err);
-/* Reopens the file (after rotation) and changes the level; any time. */
+/* Reopens the file (after rotation) and changes the level; any time. When the file cannot be
+ * opened the old one stays in use (the level is changed all the same). */
 RK_MUST_CHECK enum rk_status rk_log_reopen(enum rk_log_level level, struct rk_error *err);
+/* Call after the other threads have ended. */
 void rk_log_close(void);
 
 bool rk_log_enabled(enum rk_log_level level);
