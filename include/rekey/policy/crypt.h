@@ -10,10 +10,12 @@
 
 struct rk_crypt {
     struct rk_aead *aead;
-    struct rk_keyset *keys; /* the set to use for this message */
-    uint32_t now_s;         /* stamped into random envelopes */
-    struct rk_buf scratch;  /* plaintext on its way; cleansed by the rewriters after use */
-    uint32_t missing_key;   /* out, with RK_VERDICT_HOLD: the id to load; 0: no current key */
+    struct rk_keyset *keys;      /* the set to use for this message */
+    uint32_t now_s;              /* stamped into random envelopes */
+    struct rk_buf scratch;       /* plaintext on its way, up to a whole reply; cleansed after use */
+    const uint32_t *absent_keys; /* ids known not to exist: not held for, but undecryptable */
+    size_t n_absent;
+    uint32_t missing_key;      /* out, with RK_VERDICT_HOLD: the id to load; 0: no current key */
     uint64_t values_encrypted; /* counters, ever growing */
     uint64_t values_decrypted;
     uint64_t values_old_key; /* decrypted, but not under the current key */

@@ -20,7 +20,8 @@ enum rk_verdict rk_document_encrypt(struct rk_crypt *crypt, const char *ns,
 
 /*
  * Appends view's elements to w, every envelope in them decrypted; legacy values only at the
- * policy's paths, of which node is the one that view stands at (NULL: nowhere known, envelopes only).
+ * policy's paths, of which node is the one that view stands at (NULL: nowhere known, envelopes
+ * only).
  */
 enum rk_verdict rk_document_decrypt(struct rk_crypt *crypt, enum rk_undecryptable undecryptable,
                                     const char *ns, const struct rk_path_node *node,

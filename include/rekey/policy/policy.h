@@ -39,9 +39,11 @@ enum rk_undecryptable {
 struct rk_path_node {
     const char *name;
     uint32_t name_len;
-    const struct rk_field *field; /* set on leaves only: a protected path is never a prefix */
-    struct rk_path_node *children;
+    const struct rk_field *field;  /* set on leaves only: a protected path is never a prefix */
+    struct rk_path_node *children; /* by rising length, then bytes, of their names */
     size_t n_children;
+    uint64_t child_lens; /* bit (length % 64) of every child's name: most keys miss here */
+    bool has_legacy;     /* this field, or one below, has a legacy reader */
 };
 
 struct rk_field {
@@ -64,9 +66,9 @@ struct rk_policy_set;
 
 /*
  * Refused with a message that names namespace and path: bad namespace (empty part, "admin",
- * "local", "config", the state database "rekey", system.*), duplicate namespace or path, a path that is a prefix of
- * another, empty components, components that are numbers or start with '$', "_id", two logical
- * names with one field id, a legacy format without key name.
+ * "local", "config", the state database "rekey", system.*), duplicate namespace or path, a path
+ * that is a prefix of another, empty components, components that are numbers or start with '$',
+ * "_id", two logical names with one field id, a legacy format without key name.
  */
 RK_MUST_CHECK enum rk_status rk_policy_set_new(const struct rk_policy_spec *specs, size_t n_specs,
                                                enum rk_undecryptable undecryptable,
@@ -89,7 +91,20 @@ bool rk_policy_covers_db(const struct rk_policy_set *set, const char *db, size_t
 const struct rk_path_node *rk_path_child(const struct rk_path_node *node, const char *name,
                                          size_t len);
 
-/* How a dotted path of a command (numeric and positional components skipped) stands to a policy. */
+/*
+ * The node that an element's value stands at, seen from the node of the document or array that
+ * holds it, or NULL. Arrays are transparent: their elements stand where the array does. So are
+ * numeric keys of documents below the top level: $set of "a.0.b" makes such a document where no
+ * array is, and what is encrypted by one way must be found by the other.
+ */
+const struct rk_path_node *rk_path_step(const struct rk_path_node *node, bool in_array,
+                                        const char *key, size_t len);
+
+/*
+ * How a dotted path of a command stands to a policy. Positional components are skipped, and
+ * numeric ones except the first: the top level is no array. Below a protected path nothing is
+ * skipped: "ssn.0" is inside the value. The empty path is ABOVE, with the root.
+ */
 enum rk_path_relation {
     RK_PATH_UNRELATED,
     RK_PATH_ABOVE, /* a parent of protected paths */

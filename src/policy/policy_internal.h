@@ -1,0 +1,100 @@
+/*
+ * What the files of src/policy share and nobody else sees.
+ */
+#ifndef REKEY_POLICY_INTERNAL_H
+#define REKEY_POLICY_INTERNAL_H
+
+#include <rekey/policy/document.h>
+
+/* MongoDB error codes that drivers know, some of them from client-side field level encryption. */
+enum {
+    RK_CODE_INTERNAL = 1,
+    RK_CODE_INVALID_BSON = 22,
+    RK_CODE_OPERATION_FAILED = 96,
+    RK_CODE_MEMORY = 146,
+    RK_CODE_TOO_LARGE = 10334,
+    RK_CODE_UNENCRYPTABLE = 31041,
+};
+
+/* ---- policy.c */
+
+/* Does some field of some policy have a legacy reader? */
+bool rk_policy_set_has_legacy(const struct rk_policy_set *set);
+
+/* ---- paths.c */
+
+/* Adds a checked path as field to the tree under root. RK_EINVAL when another path is a prefix of
+ * it or it of another; *other is then that path, or field->path itself when it is there already. */
+RK_MUST_CHECK enum rk_status rk_path_insert(struct rk_path_node *root, const struct rk_field *field,
+                                            const char **other);
+/* Sorts children and fills the nodes' summaries; rk_path_child works from then on. */
+void rk_path_finish(struct rk_path_node *root);
+void rk_path_free(struct rk_path_node *root);
+
+/* rk_path_relate for a path that starts at node: what a dotted key below node would spell. */
+struct rk_path_match rk_path_relate_from(const struct rk_path_node *node, const char *path,
+                                         size_t len);
+
+bool rk_path_is_index(const char *component, size_t len);
+
+/* ---- document.c */
+
+/* True when a value of this BSON type can be stored under the field's algorithm (null always
+ * can: it stays null); else err says which type, and what to do instead. */
+bool rk_document_type_allowed(const char *ns, const struct rk_field *field, uint8_t bson_type,
+                              struct rk_error *err);
+
+/* Appends elem under key, its value encrypted for field under the current key. FORWARD: it was
+ * copied as it is (null, or an envelope that is genuine for this field). */
+enum rk_verdict rk_document_encrypt_value(struct rk_crypt *crypt, const char *ns,
+                                          const struct rk_field *field,
+                                          const struct rk_bson_elem *elem, const char *key,
+                                          size_t key_len, struct rk_bson_writer *w,
+                                          struct rk_error *err);
+
+/* verdict, unless the writer has failed: then REJECT, with err filled. */
+enum rk_verdict rk_document_verdict(const struct rk_bson_writer *w, enum rk_verdict verdict,
+                                    const char *ns, struct rk_error *err);
+
+const char *rk_document_type_name(uint8_t bson_type);
+
+/* ---- decrypt.c */
+
+/* The keys on the way to an element, innermost first; lives on the walkers' stacks. */
+struct rk_trail {
+    const struct rk_trail *up;
+    const char *key;
+    uint32_t key_len;
+};
+
+/* One decrypting walk over one run of bytes. */
+struct rk_decrypt {
+    struct rk_crypt *crypt;
+    enum rk_undecryptable undecryptable;
+    const char *ns;
+    struct rk_bson_writer *w;
+    struct rk_error *err;
+    const uint8_t *mark; /* the first possible envelope not before where the walk stands */
+    const uint8_t *end;  /* of the bytes walked; mark == end: none is left */
+    bool changed;        /* something was decrypted */
+};
+
+/* data/len must hold every view and element that the walk is then given, in rising order. */
+void rk_decrypt_init(struct rk_decrypt *d, struct rk_crypt *crypt,
+                     enum rk_undecryptable undecryptable, const char *ns, const uint8_t *data,
+                     size_t len, struct rk_bson_writer *w, struct rk_error *err);
+
+/* Appends elem decrypted; node is the one that its value stands at, or NULL. FORWARD: go on;
+ * HOLD or REJECT: stop. The writer's own failure is for the caller to ask for. */
+enum rk_verdict rk_decrypt_elem(struct rk_decrypt *d, const struct rk_path_node *node,
+                                const struct rk_bson_elem *elem, const struct rk_trail *up);
+
+/* Appends view's elements decrypted; node is the one that view stands at, or NULL. */
+enum rk_verdict rk_decrypt_elements(struct rk_decrypt *d, const struct rk_path_node *node,
+                                    bool in_array, const struct rk_bson_view *view,
+                                    const struct rk_trail *up);
+
+/* REJECT with the message for BSON that does not hold together. */
+enum rk_verdict rk_decrypt_malformed(struct rk_decrypt *d, const struct rk_trail *at);
+
+#endif
