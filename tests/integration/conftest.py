@@ -1,0 +1,100 @@
+"""Fixtures for integration tests: real servers, shared per pytest-xdist worker where that is safe.
+
+A test that stops, suspends or steps down members starts its own ReplicaSet; everyone else uses
+replica_set, single_member_set or standalone, with a database of its own (fixture db_name).
+"""
+
+import os
+import secrets
+
+import pytest
+
+from harness import Certificates, Mongod, Process, Rekeyd, ReplicaSet
+
+
+@pytest.fixture(scope="session")
+def servers_directory(tmp_path_factory):
+    return tmp_path_factory.mktemp("servers")
+
+
+@pytest.fixture(scope="session")
+def replica_set(servers_directory):
+    """Three members. Shared: leave it as you found it."""
+    with ReplicaSet(3, servers_directory / "three") as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def single_member_set(servers_directory):
+    """One member, so with transactions and change streams, but quicker than three."""
+    with ReplicaSet(1, servers_directory / "one") as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def standalone(servers_directory):
+    with Mongod(servers_directory / "standalone") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def certificates(servers_directory):
+    return Certificates(servers_directory / "certificates")
+
+
+@pytest.fixture
+def db_name():
+    return f"t{secrets.token_hex(5)}"
+
+
+@pytest.fixture
+def start_rekeyd(tmp_path):
+    """start_rekeyd(upstream, policies, ...): a running Rekeyd that must end cleanly."""
+    started = []
+
+    def start(upstream, policies=(), **options):
+        options.setdefault("name", f"rekeyd{len(started) or ''}")
+        options.setdefault("directory", tmp_path / options["name"])
+        rekeyd = Rekeyd(upstream, policies, **options)
+        started.append(rekeyd)
+        return rekeyd.start()
+
+    yield start
+    failures = []
+    for rekeyd in started:
+        try:
+            rekeyd.finish()
+        except Exception as failure:  # every rekeyd is ended before the first failure is told
+            failures.append(failure)
+    if failures:
+        raise failures[0]
+
+
+# A skipped test is a test that did not run: in CI that is a failure.
+
+
+def skips_fail() -> bool:
+    return os.environ.get("CI") == "true"
+
+
+def fail_instead_of_skip(report):
+    if report.skipped and skips_fail():
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which CI does not allow: {report.longrepr}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    fail_instead_of_skip(report)
+    if report.failed:
+        for process in Process.everyone:
+            report.sections.append((f"{process.name} {process.port or ''}", process.log_tail()))
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    report = yield
+    fail_instead_of_skip(report)
+    return report
