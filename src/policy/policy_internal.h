@@ -16,6 +16,25 @@ enum {
     RK_CODE_UNENCRYPTABLE = 31041,
 };
 
+/* ---- policy_spec.c */
+
+/* One policy of a set, and what it owns. */
+struct rk_policy_entry {
+    const char *db; /* into policy.ns */
+    size_t db_len;
+    const char *coll;
+    size_t coll_len;
+    struct rk_policy policy;
+    char *ns;
+    char **strings; /* of each field: path, logical name */
+};
+
+/* Zeroed by the caller; to be deinitialised also when this fails. */
+RK_MUST_CHECK enum rk_status rk_policy_entry_init(struct rk_policy_entry *entry,
+                                                  const struct rk_policy_spec *spec,
+                                                  struct rk_error *err);
+void rk_policy_entry_deinit(struct rk_policy_entry *entry);
+
 /* ---- policy.c */
 
 /* Does some field of some policy have a legacy reader? */
