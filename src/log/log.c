@@ -103,7 +103,8 @@ static void put_control(struct line *line, uint8_t c)
     }
 }
 
-/* A JSON string of at most STRING_MAX_BYTES bytes of text; bytes that are no UTF-8 become U+FFFD. */
+/* A JSON string of at most STRING_MAX_BYTES bytes of text; bytes that are no UTF-8 become U+FFFD.
+ */
 static void put_string(struct line *line, const char *text)
 {
     const uint8_t *p = (const uint8_t *)text;
@@ -266,8 +267,8 @@ enum rk_status rk_log_reopen(enum rk_log_level level, struct rk_error *err)
     }
     enum rk_status status = RK_OK;
     if (dup3(fd, atomic_load(&sink.fd), O_CLOEXEC) < 0) {
-        status = rk_error_set(err, RK_EIO, "cannot reopen log file %s: %s", sink.path,
-                              strerror(errno));
+        status =
+            rk_error_set(err, RK_EIO, "cannot reopen log file %s: %s", sink.path, strerror(errno));
     }
     (void)close(fd);
     return status;
