@@ -4,6 +4,13 @@
  *
  * Thread-safe. Foreground latencies come from the workers' histograms through a sensor callback;
  * they are upstream round-trips seen by the proxy itself, crypto excluded.
+ *
+ * The guard looks every interval_ms at the operations that completed since its last judgement.
+ * p99 above the limit: the rate is halved, from the measured rate when there was no limit, down
+ * to rate_min. Below: it grows by a twentieth of the ceiling (max_rate, or what the sweep did
+ * before the first halving) until it is back. Fewer than samples_min operations are no ground
+ * for a judgement: the window is left open, and after ten intervals the foreground counts as
+ * quiet and the rate grows.
  */
 #ifndef REKEY_ADMISSION_GATE_H
 #define REKEY_ADMISSION_GATE_H
@@ -14,11 +21,11 @@
 
 struct rk_gate_config {
     bool pause;
-    uint32_t max_rate; /* docs/s; 0: no limit */
-    uint32_t p99_limit_ms;
+    uint32_t max_rate;     /* docs/s; 0: no limit */
+    uint32_t p99_limit_ms; /* 0: no guard */
     uint32_t interval_ms;
     uint32_t samples_min;
-    uint32_t rate_min;
+    uint32_t rate_min; /* docs/s that halving never goes below; 0: it may stop the sweep */
 };
 
 /* Adds the foreground's counters so far to *into. Called on the gate's thread. */
@@ -26,18 +33,22 @@ typedef void rk_gate_sensor_fn(void *arg, struct rk_histogram_snapshot *into);
 
 struct rk_gate_state {
     bool paused;
-    double rate_docs_per_s; /* allowed now; 0 with !paused: unlimited */
-    uint64_t p99_us;        /* of the last window */
-    uint64_t samples;       /* in the last window */
+    bool limited;           /* false: rate_docs_per_s says nothing */
+    double rate_docs_per_s; /* allowed now; 0 and limited: the guard has stopped the sweep */
+    uint64_t p99_us;        /* of the last window that was judged */
+    uint64_t samples;       /* in it */
     uint64_t halvings;      /* since start */
 };
 
 struct rk_gate;
 
+/* sensor may be NULL: no guard. */
 RK_MUST_CHECK enum rk_status rk_gate_start(const struct rk_gate_config *config,
                                            rk_gate_sensor_fn *sensor, void *arg,
                                            struct rk_gate **out, struct rk_error *err);
-void rk_gate_stop(struct rk_gate *gate); /* wakes and releases every waiter */
+/* Wakes and refuses every waiter, stops the guard. Nobody may call rk_gate_take afterwards. */
+void rk_gate_stop(struct rk_gate *gate);
+/* Takes effect at once, for those who wait as well. */
 void rk_gate_reconfigure(struct rk_gate *gate, const struct rk_gate_config *config);
 
 /* Waits until n documents may be swept. False when the gate was stopped, or when cancelled
