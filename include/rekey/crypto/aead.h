@@ -3,9 +3,13 @@
  *   XAES-256-GCM  (C2SP, c2sp.org/XAES-256-GCM): 192-bit random nonce, 2^80 values per key
  *   AES-256-SIV   (RFC 5297): deterministic, two S2V inputs: the associated data, the plaintext
  *
- * struct rk_aead holds the EVP contexts and a batch of random bytes; it belongs to one thread.
- * Ciphers are fetched once. A SIV context is re-keyed for every value: OpenSSL 3.0 keeps a stale
- * tag otherwise.
+ * struct rk_aead holds the EVP contexts, the key schedules of the last few data keys (with a
+ * reference to each, until others take their place or the aead is freed) and a batch of random
+ * bytes; it belongs to one thread, and must not be used on both sides of a fork: parent and child
+ * would draw the same nonces.
+ *
+ * All lengths may be 0 (the pointer may then be NULL, but for out of a seal, which takes the
+ * tag). RK_ELIMIT above 1 GiB; RK_ENOMEM when OpenSSL fails for a reason of its own.
  */
 #ifndef REKEY_CRYPTO_AEAD_H
 #define REKEY_CRYPTO_AEAD_H
@@ -22,7 +26,8 @@ struct rk_aead;
 RK_MUST_CHECK enum rk_status rk_aead_new(struct rk_aead **out, struct rk_error *err);
 void rk_aead_free(struct rk_aead *aead);
 
-/* len random bytes (len <= 64) from the batch; used bytes are cleansed. */
+/* len random bytes (len <= 64) from the batch; used bytes are cleansed. RK_EIO when OpenSSL's
+ * generator cannot be seeded. */
 RK_MUST_CHECK enum rk_status rk_aead_random(struct rk_aead *aead, uint8_t *out, size_t len);
 
 /* out receives len ciphertext bytes, then the 16-byte tag; out may not overlap in. */
@@ -36,14 +41,14 @@ RK_MUST_CHECK enum rk_status rk_aead_xaes_open(struct rk_aead *aead, const struc
                                                const uint8_t *aad, size_t aad_len,
                                                const uint8_t *in, size_t len, uint8_t *out);
 
-/* tag receives the synthetic IV, out the len ciphertext bytes. */
+/* tag receives the synthetic IV, out the len ciphertext bytes; out may not overlap in. */
 RK_MUST_CHECK enum rk_status rk_aead_siv_seal(struct rk_aead *aead, const struct rk_data_key *key,
-                                              const uint8_t *aad, size_t aad_len,
-                                              const uint8_t *in, size_t len,
-                                              uint8_t tag[RK_SIV_TAG_LEN], uint8_t *out);
+                                              const uint8_t *aad, size_t aad_len, const uint8_t *in,
+                                              size_t len, uint8_t tag[RK_SIV_TAG_LEN],
+                                              uint8_t *out);
 RK_MUST_CHECK enum rk_status rk_aead_siv_open(struct rk_aead *aead, const struct rk_data_key *key,
                                               const uint8_t *aad, size_t aad_len,
-                                              const uint8_t tag[RK_SIV_TAG_LEN],
-                                              const uint8_t *in, size_t len, uint8_t *out);
+                                              const uint8_t tag[RK_SIV_TAG_LEN], const uint8_t *in,
+                                              size_t len, uint8_t *out);
 
 #endif

@@ -54,7 +54,9 @@ const uint8_t *rk_envelope_scan(const uint8_t *data, size_t len);
 /* Size of the envelope of a plaintext of len bytes. */
 size_t rk_envelope_size(enum rk_algorithm algorithm, size_t len);
 
-/* Appends the envelope of a value to out. now_s is ignored for deterministic ones. */
+/* Appends the envelope of a value to out. now_s is ignored for deterministic ones. RK_EINVAL for
+ * null, undefined, min and max, and when value is not exactly one well-formed value of its type
+ * (documents at most 200 deep): what could not be opened again is not sealed. */
 RK_MUST_CHECK enum rk_status rk_envelope_seal(struct rk_aead *aead, const struct rk_data_key *key,
                                               enum rk_algorithm algorithm, uint32_t field_id,
                                               uint32_t now_s, uint8_t bson_type,
@@ -69,7 +71,7 @@ RK_MUST_CHECK enum rk_status rk_envelope_open(struct rk_aead *aead, const struct
                                               const struct rk_envelope *envelope,
                                               struct rk_buf *out);
 
-/* The field id of a logical field name. */
+/* The field id of a logical field name; 0 only when OpenSSL cannot hash. */
 uint32_t rk_envelope_field_id(const char *name);
 
 #endif

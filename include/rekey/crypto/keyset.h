@@ -15,11 +15,13 @@ struct rk_legacy_key {
 
 struct rk_keyset;
 
-/* All keys are referenced (not taken). current_id is the id of the key for writes, 0 when none. */
+/* All data keys are referenced (not taken), legacy names and keys copied. current_id is the id of
+ * the key for writes, 0 when none. RK_EINVAL when an id or name appears twice or current_id is not
+ * among the keys. */
 RK_MUST_CHECK enum rk_status rk_keyset_new(struct rk_data_key *const *keys, size_t n_keys,
-                                           uint32_t current_id,
-                                           const struct rk_legacy_key *legacy, size_t n_legacy,
-                                           struct rk_keyset **out, struct rk_error *err);
+                                           uint32_t current_id, const struct rk_legacy_key *legacy,
+                                           size_t n_legacy, struct rk_keyset **out,
+                                           struct rk_error *err);
 struct rk_keyset *rk_keyset_ref(struct rk_keyset *set);
 void rk_keyset_unref(struct rk_keyset *set);
 

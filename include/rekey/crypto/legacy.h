@@ -5,7 +5,11 @@
  *   [version bytes] | iv 16    | AES-256-CBC ciphertext, PKCS#7 padding
  *   [version bytes] | nonce 12 | AES-256-GCM ciphertext | tag 16
  *
- * stored as BSON binary (any subtype but the envelope's) or as base64 text in a BSON string.
+ * stored as BSON binary (any subtype but the envelope's and CSFLE's) or as base64 text in a BSON
+ * string (RFC 4648, the standard or the URL-safe alphabet, padding optional, nothing else).
+ *
+ * CBC authenticates nothing: an altered or wrongly keyed ciphertext is found by its padding and
+ * UTF-8 only, and a binary plaintext under the wrong key passes once in 256 times.
  */
 #ifndef REKEY_CRYPTO_LEGACY_H
 #define REKEY_CRYPTO_LEGACY_H
@@ -36,14 +40,16 @@ struct rk_legacy_format {
                           (subtype 0); see rk_legacy_open */
 };
 
-/* Could this value be in this format? Checks BSON type, alphabet, length and version bytes; no key needed. */
+/* Could this value be in this format? Checks BSON type, alphabet, length and version bytes; no key
+ * needed. */
 bool rk_legacy_matches(const struct rk_legacy_format *format, uint8_t bson_type,
                        const uint8_t *value, size_t value_len);
 
 /*
  * Decrypts the BSON value and appends the plaintext to out as BSON value bytes of
- * format->bson_type. RK_EINVAL when it does not match the format, RK_ENOKEY when the keyset
- * lacks the key, RK_EAUTH when tag, padding or (for strings) UTF-8 do not hold.
+ * format->bson_type. RK_EINVAL when it does not match the format (or the format is none),
+ * RK_ENOKEY when the keyset lacks the key, RK_EAUTH when tag, padding or (for strings) UTF-8 do not
+ * hold; out is then as it was.
  */
 RK_MUST_CHECK enum rk_status rk_legacy_open(struct rk_aead *aead, const struct rk_keyset *keys,
                                             const struct rk_legacy_format *format,

@@ -1,0 +1,147 @@
+/*
+ * Data keys: one root secret, and the key of each algorithm derived from it with HKDF-SHA256.
+ * The whole struct lies in secure memory; it is immutable but for its reference count.
+ */
+#include "block_internal.h"
+#include "data_key_internal.h"
+
+#include <assert.h>
+#include <openssl/core_names.h>
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <openssl/kdf.h>
+#include <openssl/params.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <string.h>
+
+#define XAES_INFO "rekey xaes-256-gcm v1"
+#define SIV_INFO "rekey aes-256-siv v1"
+
+struct rk_data_key {
+    atomic_uint refs;
+    uint32_t id;
+    uint32_t activated_at_s;
+    uint8_t xaes[RK_XAES_KEY_LEN];
+    uint8_t xaes_k1[RK_BLOCK_LEN];
+    uint8_t siv[RK_SIV_KEY_LEN];
+};
+
+/* XAES-256-GCM, c2sp.org/XAES-256-GCM: K1 is the doubled encryption of the zero block. */
+static bool xaes_k1(const uint8_t key[RK_XAES_KEY_LEN], uint8_t k1[RK_BLOCK_LEN])
+{
+    static const uint8_t zero[RK_BLOCK_LEN];
+    int len = 0;
+    EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
+    bool ok = ctx != NULL && EVP_EncryptInit_ex(ctx, EVP_aes_256_ecb(), NULL, key, NULL) == 1 &&
+              EVP_CIPHER_CTX_set_padding(ctx, 0) == 1 &&
+              EVP_EncryptUpdate(ctx, k1, &len, zero, sizeof zero) == 1 && len == sizeof zero;
+    if (ok) {
+        rk_block_double(k1);
+    }
+    EVP_CIPHER_CTX_free(ctx);
+    return ok;
+}
+
+enum rk_status rk_data_key_new_raw(uint32_t id, const uint8_t xaes[RK_XAES_KEY_LEN],
+                                   const uint8_t siv[RK_SIV_KEY_LEN], uint32_t activated_at_s,
+                                   struct rk_data_key **out, struct rk_error *err)
+{
+    *out = NULL;
+    if (id == 0) {
+        return rk_error_set(err, RK_EINVAL, "a data key cannot have the id 0");
+    }
+    struct rk_data_key *key = OPENSSL_secure_zalloc(sizeof *key);
+    if (key == NULL) {
+        return rk_error_set(err, RK_ENOMEM, "no secure memory left for data key %u", id);
+    }
+    atomic_init(&key->refs, 1);
+    key->id = id;
+    key->activated_at_s = activated_at_s;
+    memcpy(key->xaes, xaes, sizeof key->xaes);
+    memcpy(key->siv, siv, sizeof key->siv);
+    if (!xaes_k1(key->xaes, key->xaes_k1)) {
+        rk_data_key_unref(key);
+        return rk_error_set(err, RK_ENOMEM, "OpenSSL could not set up AES for data key %u", id);
+    }
+    *out = key;
+    return RK_OK;
+}
+
+static bool derive(EVP_KDF *hkdf, const uint8_t root[RK_DATA_KEY_LEN], const char *info,
+                   uint8_t *out, size_t len)
+{
+    EVP_KDF_CTX *ctx = EVP_KDF_CTX_new(hkdf);
+    /* OSSL_PARAM has no const; HKDF only reads what these point at. */
+    OSSL_PARAM params[] = {
+        OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, (char *)"SHA256", 0),
+        OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY, (void *)root, RK_DATA_KEY_LEN),
+        OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, (void *)info, strlen(info)),
+        OSSL_PARAM_construct_end(),
+    };
+    bool ok = ctx != NULL && EVP_KDF_derive(ctx, out, len, params) == 1;
+    EVP_KDF_CTX_free(ctx);
+    return ok;
+}
+
+enum rk_status rk_data_key_new(uint32_t id, const uint8_t root[RK_DATA_KEY_LEN],
+                               uint32_t activated_at_s, struct rk_data_key **out,
+                               struct rk_error *err)
+{
+    *out = NULL;
+    enum rk_status status;
+    uint8_t xaes[RK_XAES_KEY_LEN];
+    uint8_t siv[RK_SIV_KEY_LEN];
+    EVP_KDF *hkdf = EVP_KDF_fetch(NULL, "HKDF", NULL);
+    if (hkdf == NULL || !derive(hkdf, root, XAES_INFO, xaes, sizeof xaes) ||
+        !derive(hkdf, root, SIV_INFO, siv, sizeof siv)) {
+        status = rk_error_set(err, RK_ENOMEM, "OpenSSL could not derive data key %u", id);
+        goto done;
+    }
+    status = rk_data_key_new_raw(id, xaes, siv, activated_at_s, out, err);
+done:
+    EVP_KDF_free(hkdf);
+    OPENSSL_cleanse(xaes, sizeof xaes);
+    OPENSSL_cleanse(siv, sizeof siv);
+    return status;
+}
+
+struct rk_data_key *rk_data_key_ref(struct rk_data_key *key)
+{
+    unsigned before = atomic_fetch_add_explicit(&key->refs, 1, memory_order_relaxed);
+    assert(before > 0);
+    (void)before;
+    return key;
+}
+
+void rk_data_key_unref(struct rk_data_key *key)
+{
+    if (key != NULL && atomic_fetch_sub_explicit(&key->refs, 1, memory_order_acq_rel) == 1) {
+        OPENSSL_secure_clear_free(key, sizeof *key);
+    }
+}
+
+uint32_t rk_data_key_id(const struct rk_data_key *key)
+{
+    return key->id;
+}
+
+uint32_t rk_data_key_activated_at_s(const struct rk_data_key *key)
+{
+    return key->activated_at_s;
+}
+
+const uint8_t *rk_data_key_xaes(const struct rk_data_key *key)
+{
+    return key->xaes;
+}
+
+const uint8_t *rk_data_key_siv(const struct rk_data_key *key)
+{
+    return key->siv;
+}
+
+const uint8_t *rk_data_key_xaes_k1(const struct rk_data_key *key)
+{
+    return key->xaes_k1;
+}
