@@ -1,0 +1,40 @@
+/*
+ * The data plane: workers, listeners and sessions. One listener per member and worker; a session
+ * per client connection, each with its own upstream connection.
+ *
+ * All functions are for the main thread.
+ */
+#ifndef REKEY_SESSION_SERVER_H
+#define REKEY_SESSION_SERVER_H
+
+#include <rekey/base/histogram.h>
+#include <rekey/config/config.h>
+#include <rekey/keys/service.h>
+#include <rekey/topology/members.h>
+
+struct rk_server;
+
+struct rk_server_config {
+    const struct rk_config *config; /* read during start only */
+    struct rk_members *members;     /* borrowed: outlives the server */
+    struct rk_key_service *keys;    /* borrowed; NULL only when no policies are configured */
+};
+
+RK_MUST_CHECK enum rk_status rk_server_start(const struct rk_server_config *config,
+                                             struct rk_server **out, struct rk_error *err);
+
+/* New policies and limits, for every message from now on. */
+void rk_server_reload(struct rk_server *server, const struct rk_config *config);
+
+/* Closes the listeners and idle sessions; the others end with the reply they wait for. */
+void rk_server_drain(struct rk_server *server);
+/* Sessions still open. */
+size_t rk_server_sessions(const struct rk_server *server);
+/* Closes what is left, joins the workers, frees everything. */
+void rk_server_stop(struct rk_server *server);
+
+/* Adds the upstream round-trips of foreground reads and writes so far (crypto and key waits
+ * excluded; getMore, hello and streams not counted). Any thread. */
+void rk_server_foreground(const struct rk_server *server, struct rk_histogram_snapshot *into);
+
+#endif

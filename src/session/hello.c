@@ -1,0 +1,173 @@
+#include <rekey/session/hello.h>
+
+#include <stdio.h>
+#include <string.h>
+
+#define OP_REPLY_HEAD_LEN 36u
+
+struct rewrite {
+    const struct rk_hello_rules *rules;
+    struct rk_bson_writer *w;
+    unsigned unknown;
+};
+
+static void put_members(struct rewrite *r, const struct rk_bson_elem *elem)
+{
+    struct rk_bson_view list;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem entry;
+    if (elem->type != RK_BSON_ARRAY || !rk_bson_elem_view(elem, &list)) {
+        rk_bson_copy(r->w, elem);
+        return;
+    }
+    unsigned index = 0;
+    rk_bson_begin_sub(r->w, RK_BSON_ARRAY, elem->key, elem->key_len);
+    rk_bson_iter_init(&iter, &list);
+    while (rk_bson_next(&iter, &entry) == RK_BSON_STEP_ELEM) {
+        const char *text;
+        uint32_t len;
+        const char *mapped = rk_bson_elem_utf8(&entry, &text, &len)
+                                 ? rk_members_map(r->rules->members, text, len)
+                                 : NULL;
+        if (mapped == NULL) {
+            r->unknown++;
+            continue;
+        }
+        char key[12];
+        (void)snprintf(key, sizeof key, "%u", index++);
+        rk_bson_put_utf8(r->w, key, mapped, strlen(mapped));
+    }
+    rk_bson_end(r->w);
+}
+
+static void put_primary(struct rewrite *r, const struct rk_bson_elem *elem)
+{
+    const char *text;
+    uint32_t len;
+    const char *mapped =
+        rk_bson_elem_utf8(elem, &text, &len) ? rk_members_map(r->rules->members, text, len) : NULL;
+    if (mapped == NULL) {
+        r->unknown++;
+    } else {
+        rk_bson_put_utf8(r->w, elem->key, mapped, strlen(mapped));
+    }
+}
+
+static void put_me(struct rewrite *r, const struct rk_bson_elem *elem)
+{
+    const char *me = rk_members_advertise(r->rules->members, r->rules->member);
+    rk_bson_put_utf8(r->w, elem->key, me, strlen(me));
+}
+
+static void put_message_max(struct rewrite *r, const struct rk_bson_elem *elem)
+{
+    int64_t size;
+    if (r->rules->message_bytes_max != 0 && rk_bson_elem_int(elem, &size) &&
+        size > (int64_t)r->rules->message_bytes_max) {
+        rk_bson_put_int32(r->w, elem->key, (int32_t)r->rules->message_bytes_max);
+    } else {
+        rk_bson_copy(r->w, elem);
+    }
+}
+
+static void drop(struct rewrite *r, const struct rk_bson_elem *elem)
+{
+    (void)r;
+    (void)elem;
+}
+
+static const struct {
+    const char *key;
+    void (*put)(struct rewrite *r, const struct rk_bson_elem *elem);
+} rules_by_key[] = {
+    {"hosts", put_members}, {"passives", put_members}, {"arbiters", put_members},
+    {"primary", put_primary}, {"me", put_me}, {"maxMessageSizeBytes", put_message_max},
+    {"compression", drop},
+};
+
+static void put_elem(struct rewrite *r, const struct rk_bson_elem *elem)
+{
+    for (size_t i = 0; i < sizeof rules_by_key / sizeof rules_by_key[0]; i++) {
+        if (rk_bson_key_is(elem, rules_by_key[i].key)) {
+            rules_by_key[i].put(r, elem);
+            return;
+        }
+    }
+    rk_bson_copy(r->w, elem);
+}
+
+static enum rk_status put_document(const struct rk_hello_rules *rules, const uint8_t *doc,
+                                   size_t len, struct rk_buf *out, unsigned *unknown)
+{
+    struct rk_bson_view view;
+    struct rk_bson_writer w;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem elem;
+    if (!rk_bson_view_init(&view, doc, len)) {
+        return RK_EINVAL;
+    }
+    rk_bson_writer_init(&w, out);
+    struct rewrite r = {.rules = rules, .w = &w};
+    rk_bson_begin(&w);
+    rk_bson_iter_init(&iter, &view);
+    enum rk_bson_step step;
+    while ((step = rk_bson_next(&iter, &elem)) == RK_BSON_STEP_ELEM) {
+        put_elem(&r, &elem);
+    }
+    rk_bson_end(&w);
+    *unknown += r.unknown;
+    return step == RK_BSON_STEP_MALFORMED ? RK_EINVAL : rk_bson_writer_status(&w);
+}
+
+static enum rk_status rewrite_msg(const struct rk_hello_rules *rules, const uint8_t *data,
+                                  size_t len, struct rk_buf *out, unsigned *unknown)
+{
+    struct rk_msg msg;
+    const char *why;
+    size_t start;
+    if (rk_msg_parse(data, len, &msg, &why) != RK_PARSE_OK) {
+        return RK_EINVAL;
+    }
+    enum rk_status status =
+        rk_msg_begin(out, msg.frame.request_id, msg.frame.response_to, msg.flags, &start);
+    if (status == RK_OK) {
+        status = rk_msg_section_body(out);
+    }
+    if (status == RK_OK) {
+        status = put_document(rules, msg.body, msg.body_len, out, unknown);
+    }
+    if (status == RK_OK) {
+        rk_msg_end(out, start);
+    }
+    return status;
+}
+
+static enum rk_status rewrite_reply(const struct rk_hello_rules *rules, const uint8_t *data,
+                                    size_t len, struct rk_buf *out, unsigned *unknown)
+{
+    struct rk_op_reply reply;
+    if (rk_op_reply_parse(data, len, &reply) != RK_PARSE_OK || reply.n_returned != 1) {
+        return RK_EINVAL;
+    }
+    enum rk_status status = rk_buf_append(out, data, OP_REPLY_HEAD_LEN);
+    if (status == RK_OK) {
+        status = put_document(rules, reply.docs, reply.docs_len, out, unknown);
+    }
+    if (status == RK_OK) {
+        rk_store_u32(out->data, (uint32_t)out->len);
+    }
+    return status;
+}
+
+enum rk_status rk_hello_rewrite(const struct rk_hello_rules *rules, const uint8_t *data, size_t len,
+                                struct rk_buf *out, unsigned *unknown)
+{
+    struct rk_frame frame;
+    rk_buf_clear(out);
+    *unknown = 0;
+    if (rk_frame_parse(data, len, RK_FRAME_LEN_MAX, &frame) != RK_PARSE_OK) {
+        return RK_EINVAL;
+    }
+    return frame.opcode == RK_OP_REPLY ? rewrite_reply(rules, data, len, out, unknown)
+                                       : rewrite_msg(rules, data, len, out, unknown);
+}

@@ -1,0 +1,152 @@
+/*
+ * Messages that wait for a key. The load runs on the key service's thread; its end is posted back
+ * to the session's worker. A wait outlives its session when that closes first: the load's one
+ * callback then only frees it.
+ */
+#include "session_internal.h"
+
+#include <rekey/base/clock.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CODE_HOST_UNREACHABLE 6 /* drivers retry reads after it */
+
+struct rk_key_wait {
+    struct rk_session *session; /* NULL: nobody waits any more */
+    struct rk_flow *flow;
+    struct rk_worker *worker;
+    struct event timer;
+    uint32_t key_id;
+    bool in_flight; /* the callback is still to come */
+    bool done;
+    struct rk_error err; /* status RK_OK: look again */
+    enum rk_status result; /* written by the service's thread before it posts */
+    char message[256];
+};
+
+void rk_key_wait_prepare(struct rk_session *session, const struct rk_flow *flow)
+{
+    struct rk_context *ctx = session->ctx;
+    if (ctx->keys != NULL) {
+        uint64_t generation = rk_key_service_generation(ctx->keys);
+        if (ctx->crypt.keys == NULL || generation != ctx->keys_generation) {
+            rk_keyset_unref(ctx->crypt.keys);
+            ctx->crypt.keys = rk_key_service_keyset(ctx->keys);
+            ctx->keys_generation = generation;
+        }
+    }
+    ctx->crypt.now_s = (uint32_t)(rk_clock_wall_ms() / 1000);
+    ctx->crypt.absent_keys = flow->absent;
+    ctx->crypt.n_absent = flow->n_absent;
+    ctx->crypt.missing_key = 0;
+}
+
+static void wait_free(struct rk_key_wait *wait)
+{
+    free(wait);
+}
+
+static void wait_finish(struct rk_key_wait *wait)
+{
+    wait->done = true;
+    (void)event_del(&wait->timer);
+    rk_flow_resume(wait->session, wait->flow);
+}
+
+/* On the worker. */
+static void on_posted(void *arg)
+{
+    struct rk_key_wait *wait = arg;
+    wait->in_flight = false;
+    if (wait->session == NULL) {
+        wait_free(wait);
+        return;
+    }
+    if (wait->done) {
+        return; /* timed out; the flow frees it */
+    }
+    struct rk_flow *flow = wait->flow;
+    if (wait->result == RK_ENOENT && wait->key_id != 0 && flow->n_absent < RK_ABSENT_MAX) {
+        flow->absent[flow->n_absent++] = wait->key_id;
+    } else if (wait->result != RK_OK) {
+        (void)rk_error_set_code(&wait->err, wait->result, CODE_HOST_UNREACHABLE,
+                                "Rekey cannot load data key %u: %s", wait->key_id, wait->message);
+    }
+    wait_finish(wait);
+}
+
+/* On the key service's thread. */
+static void on_loaded(void *arg, enum rk_status status, const char *message)
+{
+    struct rk_key_wait *wait = arg;
+    wait->result = status;
+    (void)snprintf(wait->message, sizeof wait->message, "%s", message == NULL ? "" : message);
+    if (rk_worker_post(wait->worker, on_posted, wait) != RK_OK) {
+        abort(); /* out of memory for 24 bytes: the session could never be told */
+    }
+}
+
+static void on_timeout(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    struct rk_key_wait *wait = arg;
+    (void)rk_error_set_code(&wait->err, RK_ETIMEOUT, CODE_HOST_UNREACHABLE,
+                            "Rekey could not load data key %u within limits.key_wait_timeout_ms",
+                            wait->key_id);
+    wait_finish(wait);
+}
+
+enum rk_step rk_key_wait_start(struct rk_session *session, struct rk_flow *flow)
+{
+    struct rk_context *ctx = session->ctx;
+    struct rk_key_wait *wait = calloc(1, sizeof *wait);
+    if (wait == NULL || ctx->keys == NULL) {
+        free(wait);
+        rk_session_close(session, "session_key_unavailable",
+                         ctx->keys == NULL ? "no key service is configured" : "out of memory");
+        return RK_STEP_CLOSE;
+    }
+    wait->session = session;
+    wait->flow = flow;
+    wait->worker = ctx->worker;
+    wait->key_id = ctx->crypt.missing_key;
+    wait->in_flight = true;
+    flow->key_wait = wait;
+    uint32_t ms = ctx->limits.key_wait_timeout_ms;
+    const struct timeval timeout = {.tv_sec = ms / 1000, .tv_usec = (ms % 1000) * 1000};
+    (void)event_assign(&wait->timer, ctx->base, -1, 0, on_timeout, wait);
+    (void)event_add(&wait->timer, &timeout);
+    rk_key_service_load(ctx->keys, wait->key_id, on_loaded, wait);
+    return RK_STEP_WAIT;
+}
+
+bool rk_key_wait_failed(struct rk_flow *flow, struct rk_error *err)
+{
+    struct rk_key_wait *wait = flow->key_wait;
+    if (wait == NULL) {
+        return false;
+    }
+    bool failed = wait->err.status != RK_OK;
+    if (failed) {
+        *err = wait->err;
+    }
+    rk_key_wait_cancel(flow);
+    return failed;
+}
+
+void rk_key_wait_cancel(struct rk_flow *flow)
+{
+    struct rk_key_wait *wait = flow->key_wait;
+    if (wait == NULL) {
+        return;
+    }
+    flow->key_wait = NULL;
+    (void)event_del(&wait->timer);
+    if (wait->in_flight) {
+        wait->session = NULL; /* on_posted frees it */
+    } else {
+        wait_free(wait);
+    }
+}

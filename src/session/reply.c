@@ -1,0 +1,205 @@
+/*
+ * Replies: matched to the request that they answer, decrypted or rewritten where that request
+ * asked for it, forwarded as they come otherwise. Answers of our own wait here for their turn.
+ */
+#include "session_internal.h"
+
+#include <rekey/base/clock.h>
+#include <rekey/log/log.h>
+#include <rekey/policy/reply.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MSG_FLAGS_END 20u
+#define LOCAL_REPLY_MAX 4096u
+/* How often hello replies with unknown members are logged, per worker. */
+#define UNKNOWN_MEMBERS_LOG_US 60000000u
+
+static bool send_client(struct rk_session *session, const void *data, size_t len)
+{
+    if (rk_conn_send(&session->client, data, len) != RK_OK) {
+        rk_session_close(session, "session_send_failed", session->client.stream.why);
+        return false;
+    }
+    return true;
+}
+
+/* Sends our own answers that have come to the front of the queue. */
+static bool send_locals(struct rk_session *session)
+{
+    struct rk_pending *head;
+    while ((head = rk_pending_head(&session->pending)) != NULL && head->local) {
+        if (!send_client(session, head->reply, head->reply_len)) {
+            return false;
+        }
+        rk_pending_pop(&session->pending);
+    }
+    return true;
+}
+
+/* Is this request's round-trip a fair measure of how loaded the member is? */
+static bool is_foreground(const struct rk_command_info *info)
+{
+    return info->klass != RK_CLASS_OTHER && strcmp(info->name, "getMore") != 0;
+}
+
+/* The reply to the head of the queue is complete. */
+static bool finish(struct rk_session *session, int32_t reply_id, bool more_to_come)
+{
+    struct rk_pending *head = rk_pending_head(&session->pending);
+    if (more_to_come) {
+        head->expected = reply_id;
+        return true;
+    }
+    if (is_foreground(&head->info)) {
+        rk_histogram_record(&session->ctx->foreground, rk_clock_mono_us() - head->sent_us);
+    }
+    rk_pending_pop(&session->pending);
+    if (!send_locals(session)) {
+        return false;
+    }
+    if (session->request.waiting && session->request.key_wait == NULL) {
+        rk_flow_resume(session, &session->request);
+    }
+    return !session->closed;
+}
+
+enum rk_step rk_reply_local(struct rk_session *session, int32_t request_id,
+                            const struct rk_error *err)
+{
+    struct rk_buf reply;
+    rk_buf_init(&reply, LOCAL_REPLY_MAX);
+    enum rk_step step = RK_STEP_DONE;
+    struct rk_pending *pending;
+    if (rk_reply_error(&reply, 0, request_id, err) != RK_OK) {
+        rk_session_close(session, "session_out_of_memory", "no memory for an error reply");
+        step = RK_STEP_CLOSE;
+    } else if (session->pending.count == 0) {
+        step = send_client(session, reply.data, reply.len) ? RK_STEP_DONE : RK_STEP_CLOSE;
+    } else if ((pending = rk_pending_push(&session->pending)) == NULL) {
+        rk_session_close(session, "session_out_of_memory", "no memory for an error reply");
+        step = RK_STEP_CLOSE;
+    } else {
+        pending->local = true;
+        pending->reply = rk_buf_take(&reply, &pending->reply_len);
+    }
+    rk_buf_deinit(&reply);
+    return step;
+}
+
+static enum rk_step rewrite_hello(struct rk_session *session, const uint8_t *data,
+                                  const struct rk_frame *frame)
+{
+    struct rk_context *ctx = session->ctx;
+    const struct rk_hello_rules rules = {
+        .members = ctx->members,
+        .member = session->member,
+        .message_bytes_max = rk_policy_set_empty(ctx->policies)
+                                 ? 0
+                                 : ctx->limits.advertised_message_bytes_max,
+    };
+    unsigned unknown;
+    if (rk_hello_rewrite(&rules, data, frame->len, &ctx->out, &unknown) != RK_OK) {
+        rk_session_close(session, "session_malformed", "upstream sent a malformed hello reply");
+        return RK_STEP_CLOSE;
+    }
+    uint64_t now = rk_clock_mono_us();
+    if (unknown > 0 && now - ctx->unknown_members_logged_us > UNKNOWN_MEMBERS_LOG_US) {
+        ctx->unknown_members_logged_us = now;
+        rk_log(RK_LOG_WARN, "hello_unknown_members",
+               RK_S("member", rk_members_address(ctx->members, session->member)),
+               RK_I("left_out", unknown),
+               RK_S("advice", "add every member of the replica set to upstream.members, spelled "
+                              "as in the replica set configuration"));
+    }
+    return send_client(session, ctx->out.data, ctx->out.len) ? RK_STEP_DONE : RK_STEP_CLOSE;
+}
+
+/* A reply that cannot be decrypted becomes an error in the place of the data. */
+static enum rk_step send_error(struct rk_session *session, const struct rk_frame *frame,
+                               bool more_to_come, const struct rk_error *err)
+{
+    struct rk_context *ctx = session->ctx;
+    rk_buf_clear(&ctx->out);
+    if (rk_reply_error(&ctx->out, frame->request_id, frame->response_to, err) != RK_OK ||
+        !send_client(session, ctx->out.data, ctx->out.len)) {
+        rk_session_close(session, "session_out_of_memory", "no memory for an error reply");
+        return RK_STEP_CLOSE;
+    }
+    if (more_to_come) {
+        rk_session_close_after_flush(session); /* the stream behind it cannot be taken back */
+    }
+    return RK_STEP_DONE;
+}
+
+static enum rk_step decrypt(struct rk_session *session, const struct rk_pending *head,
+                            const uint8_t *data, const struct rk_frame *frame, bool more_to_come)
+{
+    struct rk_context *ctx = session->ctx;
+    struct rk_msg msg;
+    const char *why = "";
+    struct rk_error err = {0};
+    if (rk_msg_parse(data, frame->len, &msg, &why) != RK_PARSE_OK) {
+        rk_session_close(session, "session_malformed", why);
+        return RK_STEP_CLOSE;
+    }
+    if (rk_key_wait_failed(&session->reply, &err)) {
+        return send_error(session, frame, more_to_come, &err);
+    }
+    rk_key_wait_prepare(session, &session->reply);
+    switch (rk_reply_rewrite(head->policies, &ctx->crypt, &head->info, data, frame->len, &msg,
+                             &ctx->out, &err)) {
+    case RK_VERDICT_HOLD:
+        return rk_key_wait_start(session, &session->reply);
+    case RK_VERDICT_REJECT:
+        rk_log(RK_LOG_WARN, "reply_refused", RK_S("client", session->peer),
+               RK_S("command", head->info.name), RK_S("db", head->info.db),
+               RK_S("collection", head->info.coll), RK_S("reason", err.message));
+        return send_error(session, frame, more_to_come, &err);
+    case RK_VERDICT_FORWARD:
+        return send_client(session, data, frame->len) ? RK_STEP_DONE : RK_STEP_CLOSE;
+    case RK_VERDICT_REPLACE:
+        break;
+    }
+    return send_client(session, ctx->out.data, ctx->out.len) ? RK_STEP_DONE : RK_STEP_CLOSE;
+}
+
+enum rk_step rk_reply_message(struct rk_session *session, const uint8_t *data, size_t avail,
+                              const struct rk_frame *frame)
+{
+    const struct rk_pending *head = rk_pending_head(&session->pending);
+    if (head == NULL || head->local || head->expected != frame->response_to) {
+        rk_session_close(session, "session_malformed", "upstream sent a reply to no request");
+        return RK_STEP_CLOSE;
+    }
+    if (frame->opcode != RK_OP_MSG && frame->opcode != RK_OP_REPLY) {
+        rk_session_close(session, "session_malformed", "upstream sent a reply of unknown opcode");
+        return RK_STEP_CLOSE;
+    }
+    if (avail < MSG_FLAGS_END && avail < frame->len) {
+        return RK_STEP_MORE;
+    }
+    bool more_to_come = frame->opcode == RK_OP_MSG && frame->len >= MSG_FLAGS_END &&
+                        (rk_load_u32(data + RK_FRAME_HEADER_LEN) & RK_MSG_MORE_TO_COME) != 0;
+    if (head->info.reply == RK_REPLY_PASS ||
+        (head->info.reply == RK_REPLY_SCAN && frame->opcode == RK_OP_REPLY)) {
+        session->more_to_come = more_to_come;
+        session->passing_id = frame->request_id;
+        return RK_STEP_PASS;
+    }
+    if (avail < frame->len) {
+        return RK_STEP_MORE;
+    }
+    enum rk_step step = head->info.reply == RK_REPLY_HELLO
+                            ? rewrite_hello(session, data, frame)
+                            : decrypt(session, head, data, frame, more_to_come);
+    if (step == RK_STEP_DONE && !finish(session, frame->request_id, more_to_come)) {
+        step = RK_STEP_CLOSE;
+    }
+    return step;
+}
+
+void rk_reply_passed(struct rk_session *session)
+{
+    (void)finish(session, session->passing_id, session->more_to_come);
+}

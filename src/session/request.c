@@ -1,0 +1,150 @@
+/*
+ * Requests: forwarded as they come where no policy concerns them, rewritten where one does,
+ * answered here where one forbids them.
+ */
+#include "session_internal.h"
+
+#include <rekey/base/clock.h>
+#include <rekey/log/log.h>
+#include <rekey/policy/reply.h>
+#include <stdio.h>
+
+/* Everything up to and including the OP_MSG flags. */
+#define MSG_FLAGS_END 20u
+
+/* Remembers a request whose reply will come. False when out of memory. */
+static bool expect_reply(struct rk_session *session, const struct rk_frame *frame,
+                         const struct rk_command_info *info)
+{
+    struct rk_pending *pending = rk_pending_push(&session->pending);
+    if (pending == NULL) {
+        rk_session_close(session, "session_out_of_memory", "no memory for a pending request");
+        return false;
+    }
+    pending->expected = frame->request_id;
+    pending->sent_us = rk_clock_mono_us();
+    pending->info = *info;
+    if (info->policy != NULL || info->reply == RK_REPLY_SCAN) {
+        pending->policies = rk_policy_set_ref(session->ctx->policies);
+    }
+    return true;
+}
+
+static enum rk_step send_replacement(struct rk_session *session)
+{
+    struct rk_context *ctx = session->ctx;
+    enum rk_status status = rk_conn_send(&session->upstream, ctx->out.data, ctx->out.len);
+    if (status != RK_OK) {
+        rk_session_close(session, "session_send_failed", session->upstream.stream.why);
+        return RK_STEP_CLOSE;
+    }
+    return RK_STEP_DONE;
+}
+
+/* A refused request. Without a reply channel (w:0) it can only be dropped: never forwarded. */
+static enum rk_step refuse(struct rk_session *session, const struct rk_frame *frame, bool has_reply,
+                           const struct rk_command_info *info, const struct rk_error *err)
+{
+    rk_log(has_reply ? RK_LOG_DEBUG : RK_LOG_WARN,
+           has_reply ? "request_refused" : "unacknowledged_request_dropped",
+           RK_S("client", session->peer), RK_S("command", info->name), RK_S("db", info->db),
+           RK_S("collection", info->coll), RK_I("code", err->code), RK_S("reason", err->message));
+    return has_reply ? rk_reply_local(session, frame->request_id, err) : RK_STEP_DONE;
+}
+
+/* A complete OP_MSG that peeking could not decide on. */
+static enum rk_step whole_msg(struct rk_session *session, const uint8_t *data,
+                              const struct rk_frame *frame)
+{
+    struct rk_context *ctx = session->ctx;
+    struct rk_msg msg;
+    const char *why = "";
+    if (rk_msg_parse(data, frame->len, &msg, &why) != RK_PARSE_OK) {
+        rk_session_close(session, "session_malformed", why);
+        return RK_STEP_CLOSE;
+    }
+    struct rk_command_info info = {0};
+    struct rk_error err = {0};
+    bool has_reply = (msg.flags & RK_MSG_MORE_TO_COME) == 0;
+    if (rk_key_wait_failed(&session->request, &err)) {
+        return refuse(session, frame, has_reply, &info, &err);
+    }
+    rk_key_wait_prepare(session, &session->request);
+    enum rk_verdict verdict = rk_command_rewrite(ctx->policies, &ctx->crypt, data, frame->len,
+                                                 &msg, &ctx->out, &info, &err);
+    switch (verdict) {
+    case RK_VERDICT_HOLD:
+        return rk_key_wait_start(session, &session->request);
+    case RK_VERDICT_REJECT:
+        return refuse(session, frame, has_reply, &info, &err);
+    case RK_VERDICT_FORWARD:
+    case RK_VERDICT_REPLACE:
+        break;
+    }
+    if (has_reply && !expect_reply(session, frame, &info)) {
+        return RK_STEP_CLOSE;
+    }
+    return verdict == RK_VERDICT_FORWARD ? RK_STEP_PASS : send_replacement(session);
+}
+
+static enum rk_step op_msg(struct rk_session *session, const uint8_t *data, size_t avail,
+                           const struct rk_frame *frame)
+{
+    const uint8_t *body;
+    uint32_t body_len;
+    struct rk_command_info info = {0};
+    size_t within = avail < frame->len ? avail : frame->len;
+    if (within >= MSG_FLAGS_END && rk_msg_peek_body(data, within, &body, &body_len) &&
+        rk_command_peek(session->ctx->policies, body, body_len, &info)) {
+        bool has_reply = (rk_load_u32(data + RK_FRAME_HEADER_LEN) & RK_MSG_MORE_TO_COME) == 0;
+        if (has_reply && !expect_reply(session, frame, &info)) {
+            return RK_STEP_CLOSE;
+        }
+        return RK_STEP_PASS;
+    }
+    return avail < frame->len ? RK_STEP_MORE : whole_msg(session, data, frame);
+}
+
+static enum rk_step older_opcode(struct rk_session *session, const uint8_t *data, size_t avail,
+                                 const struct rk_frame *frame)
+{
+    struct rk_command_info info = {0};
+    struct rk_error err = {0};
+    bool has_reply = frame->opcode == RK_OP_QUERY || frame->opcode == RK_OP_GET_MORE;
+    if (avail < frame->len) {
+        return RK_STEP_MORE;
+    }
+    enum rk_verdict verdict =
+        rk_command_legacy_opcode(session->ctx->policies, data, frame->len, &info, &err);
+    if (verdict != RK_VERDICT_FORWARD) {
+        /* These opcodes have no error reply that every driver would read: the end is the answer. */
+        rk_session_close(session, "session_refused", err.message);
+        return RK_STEP_CLOSE;
+    }
+    if (has_reply && !expect_reply(session, frame, &info)) {
+        return RK_STEP_CLOSE;
+    }
+    return RK_STEP_PASS;
+}
+
+enum rk_step rk_request_message(struct rk_session *session, const uint8_t *data, size_t avail,
+                                const struct rk_frame *frame)
+{
+    if (session->pending.count >= session->ctx->limits.pipeline_max) {
+        return RK_STEP_WAIT;
+    }
+    enum rk_step step;
+    if (frame->opcode == RK_OP_MSG) {
+        step = op_msg(session, data, avail, frame);
+    } else if (frame->opcode == RK_OP_COMPRESSED) {
+        rk_session_close(session, "session_refused",
+                         "compressed message although hello offered no compressor");
+        return RK_STEP_CLOSE;
+    } else {
+        step = older_opcode(session, data, avail, frame);
+    }
+    if (step == RK_STEP_PASS || step == RK_STEP_DONE) {
+        session->greeted = true;
+    }
+    return step;
+}

@@ -1,0 +1,158 @@
+/*
+ * What the files of the session area share. A session and its context belong to one worker; the
+ * only cross-thread members are the atomics in struct rk_context.
+ */
+#ifndef REKEY_SESSION_INTERNAL_H
+#define REKEY_SESSION_INTERNAL_H
+
+#include <rekey/config/config.h>
+#include <rekey/keys/service.h>
+#include <rekey/net/conn.h>
+#include <rekey/net/tls.h>
+#include <rekey/net/worker.h>
+#include <rekey/policy/command.h>
+#include <rekey/session/hello.h>
+#include <stdatomic.h>
+#include <sys/queue.h>
+
+/* Bytes read from a socket in one go. Shared by all sessions of a worker, so its size costs no
+ * memory per connection. */
+#define RK_SCRATCH_BYTES (256u * 1024u)
+#define RK_ABSENT_MAX 16u
+
+struct rk_session;
+struct rk_key_wait;
+
+TAILQ_HEAD(rk_session_list, rk_session);
+
+/* A worker's share of the server. */
+struct rk_context {
+    struct rk_worker *worker;
+    struct event_base *base;
+    struct rk_members *members;
+    struct rk_tls *listener_tls; /* NULL: plain */
+    struct rk_tls *upstream_tls;
+    struct rk_key_service *keys;
+    struct rk_config_limits limits;
+    struct rk_policy_set *policies;
+    uint64_t keys_generation;
+    struct rk_crypt crypt;
+    struct rk_buf out; /* the rewritten message */
+    uint8_t *scratch;
+    struct rk_session_list sessions;
+    struct rk_session_list dead; /* closed; freed at the end of the loop's turn */
+    struct event *reap;
+    bool draining;
+    uint64_t unknown_members_logged_us;
+    uint64_t connections_refused_logged_us;
+    _Atomic size_t *sessions_total; /* of all workers */
+    struct rk_histogram foreground;
+};
+
+/* A request that has no complete reply yet, or a reply of our own that waits for its turn. */
+struct rk_pending {
+    int32_t expected; /* responseTo of the next reply: a request id, in exhaust streams the id of
+                         the reply before */
+    bool local;       /* reply holds our own answer */
+    uint64_t sent_us;
+    struct rk_command_info info;
+    struct rk_policy_set *policies; /* keeps info.policy alive; NULL when it has none */
+    uint8_t *reply;
+    size_t reply_len;
+};
+
+/* FIFO; the first entry is inline, so that one request at a time allocates nothing. */
+struct rk_pending_queue {
+    struct rk_pending first;
+    struct rk_pending *more; /* ring of cap entries behind first */
+    size_t cap;
+    size_t head;
+    size_t count; /* first included */
+};
+
+struct rk_pending *rk_pending_head(struct rk_pending_queue *queue);
+/* NULL when out of memory; the caller has checked the count against pipeline_max. */
+struct rk_pending *rk_pending_push(struct rk_pending_queue *queue);
+void rk_pending_pop(struct rk_pending_queue *queue);
+void rk_pending_deinit(struct rk_pending_queue *queue);
+
+/* What a message handler made of the message at the front. */
+enum rk_step {
+    RK_STEP_MORE,  /* needs more of its bytes */
+    RK_STEP_PASS,  /* forward all of it as it comes */
+    RK_STEP_DONE,  /* was complete, is dealt with */
+    RK_STEP_WAIT,  /* leave it; rk_flow_resume will be called */
+    RK_STEP_CLOSE, /* the session is closed */
+};
+
+/* One direction: what was read from one side and has not gone on to the other. */
+struct rk_flow {
+    struct rk_conn *from;
+    struct rk_conn *to;
+    struct rk_buf in;    /* the start of a message that is not complete, or that waits */
+    uint32_t pass_left;  /* bytes of the present message still to be forwarded as they come */
+    bool waiting;        /* the message at the front waits: for a key or a place in the pipeline */
+    bool eof;            /* from has ended */
+    struct rk_key_wait *key_wait;
+    uint32_t absent[RK_ABSENT_MAX]; /* ids that the registry says do not exist */
+    unsigned n_absent;
+    enum rk_step (*on_message)(struct rk_session *session, const uint8_t *data, size_t avail,
+                               const struct rk_frame *frame);
+    void (*on_passed)(struct rk_session *session); /* the last byte of a passed message is sent */
+};
+
+struct rk_session {
+    TAILQ_ENTRY(rk_session) link;
+    struct rk_context *ctx;
+    size_t member;
+    struct rk_conn client;
+    struct rk_conn upstream;
+    struct rk_flow request;
+    struct rk_flow reply;
+    struct rk_pending_queue pending;
+    struct event timer;
+    uint64_t active_us;
+    unsigned address_next; /* of the member's addresses, the one to try next */
+    bool closed;
+    bool greeted;     /* a whole first message has come */
+    bool last_words;  /* close once the client has what is buffered for it */
+    bool more_to_come; /* the reply being passed has the flag */
+    int32_t passing_id; /* and this request id */
+    char peer[64];
+};
+
+/* session.c: life of a session */
+void rk_session_accept(struct rk_context *ctx, size_t member, int fd, const char *peer);
+/* Marks it closed and hands it to the reaper; safe in any handler, idempotent. why NULL: normal. */
+void rk_session_close(struct rk_session *session, const char *event, const char *why);
+bool rk_session_idle(const struct rk_session *session);
+void rk_session_reap(struct rk_context *ctx);
+/* Closes once the client has taken what is buffered for it. */
+void rk_session_close_after_flush(struct rk_session *session);
+
+/* flow.c: moving bytes */
+void rk_flow_readable(struct rk_session *session, struct rk_flow *flow);
+void rk_flow_resume(struct rk_session *session, struct rk_flow *flow);
+/* Turns reading on either side on or off, as watermarks, waits and ends demand. */
+void rk_flow_update(struct rk_session *session);
+
+/* request.c, reply.c: message handlers */
+enum rk_step rk_request_message(struct rk_session *session, const uint8_t *data, size_t avail,
+                                const struct rk_frame *frame);
+enum rk_step rk_reply_message(struct rk_session *session, const uint8_t *data, size_t avail,
+                              const struct rk_frame *frame);
+void rk_reply_passed(struct rk_session *session);
+/* Our own answer to a request, in its turn. */
+enum rk_step rk_reply_local(struct rk_session *session, int32_t request_id,
+                            const struct rk_error *err);
+
+/* key_wait.c: messages that wait for a key */
+/* Brings ctx->crypt up to date for the message at the front of flow. */
+void rk_key_wait_prepare(struct rk_session *session, const struct rk_flow *flow);
+/* Starts loading crypt->missing_key; the flow is resumed when it is there. */
+enum rk_step rk_key_wait_start(struct rk_session *session, struct rk_flow *flow);
+/* True (once) with the failure when the load went wrong; the message is then to be refused. */
+bool rk_key_wait_failed(struct rk_flow *flow, struct rk_error *err);
+void rk_key_wait_cancel(struct rk_flow *flow);
+
+#endif
