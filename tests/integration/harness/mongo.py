@@ -84,6 +84,11 @@ class Mongod(Process, Upstream):
     def remove_data(self):
         shutil.rmtree(self.dbpath, ignore_errors=True)
 
+    def log_tail(self) -> str:
+        """Warnings and worse; the whole log is in the directory."""
+        serious = [line for line in self.logs().splitlines() if '"s":"I"' not in line]
+        return "\n".join(serious[-20:])
+
     def data_files(self) -> list:
         """Everything that mongod wrote: tables, journal and its log."""
         return [p for p in self.dbpath.rglob("*") if p.is_file()] + [self.log_path]
