@@ -10,6 +10,8 @@
 enum {
     RK_CODE_INTERNAL = 1,
     RK_CODE_INVALID_BSON = 22,
+    RK_CODE_DOLLAR_KEY = 52,
+    RK_CODE_DOTTED_KEY = 57,
     RK_CODE_OPERATION_FAILED = 96,
     RK_CODE_MEMORY = 146,
     RK_CODE_TOO_LARGE = 10334,
@@ -75,7 +77,11 @@ enum rk_verdict rk_document_encrypt_value(struct rk_crypt *crypt, const char *ns
 enum rk_verdict rk_document_verdict(const struct rk_bson_writer *w, enum rk_verdict verdict,
                                     const char *ns, struct rk_error *err);
 
-const char *rk_document_type_name(uint8_t bson_type);
+/* Appends the bytes from..to of a view's elements as they are. */
+void rk_document_copy_run(struct rk_bson_writer *w, const uint8_t *from, const uint8_t *to);
+
+/* True when id is known not to exist, so that holding a message for it would never end. */
+bool rk_crypt_key_absent(const struct rk_crypt *crypt, uint32_t id);
 
 /* ---- decrypt.c */
 
