@@ -10,7 +10,6 @@
 struct _bson_error_t;
 struct _bson_t;
 struct _mongoc_client_pool_t;
-struct _mongoc_client_t;
 
 /*
  * A pool for uri. appname is what mongod logs. Options that the uri does not set itself:
@@ -30,9 +29,8 @@ RK_MUST_CHECK enum rk_status rk_mongo_ping(struct _mongoc_client_pool_t *pool,
 enum rk_status rk_mongo_error(struct rk_error *err, const char *what,
                               const struct _bson_error_t *cause);
 
-/* Appends readConcern majority to opts, except in front of a standalone mongod, which has none. */
-RK_MUST_CHECK enum rk_status rk_mongo_majority_reads(struct _mongoc_client_t *client,
-                                                     struct _bson_t *opts, struct rk_error *err);
+/* Appends {readConcern: {level: "majority"}} to opts; a standalone mongod takes it, too. */
+void rk_mongo_majority_reads(struct _bson_t *opts);
 /* Appends {writeConcern: {w: "majority", wtimeout}} to opts. */
 void rk_mongo_majority_writes(struct _bson_t *opts);
 

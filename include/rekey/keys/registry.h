@@ -1,11 +1,13 @@
 /*
  * The registry of wrapped data keys: collection <state db>.keys, one document a key:
  *
- *   { _id: int32 key id, state: "current" | "retiring", kek: "...", wrapped: BinData,
+ *   { _id: int64 key id (1 and up), state: "current" | "retiring", kek: "...", wrapped: BinData,
  *     createdAt: Date, activatedAt: Date }
  *
- * Exactly one key is current. Writes use majority write concern, reads majority read concern.
- * Every change is recorded in <state db>.audit. Blocking; a registry belongs to one thread.
+ * The current key is the one with the highest id whose state is "current"; readers count every
+ * other one as retiring, so that a crash between the two writes of a rotation leaves no doubt.
+ * Writes use majority write concern, reads majority read concern. Every change is recorded in
+ * <state db>.audit. Blocking; a registry belongs to one thread.
  */
 #ifndef REKEY_KEYS_REGISTRY_H
 #define REKEY_KEYS_REGISTRY_H

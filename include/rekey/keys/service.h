@@ -35,8 +35,11 @@ uint64_t rk_key_service_generation(const struct rk_key_service *service);
 /* A reference to the present keyset (never NULL; empty before the first load). */
 struct rk_keyset *rk_key_service_keyset(struct rk_key_service *service);
 
-/* Called exactly once per load, on the service's thread. status RK_OK: a keyset with the id is
- * in place; RK_ENOENT: the registry has no such key; else the registry or provider failed. */
+/*
+ * Called exactly once per load, on the service's thread (on the caller's when too many loads wait:
+ * RK_ELIMIT). status RK_OK: a keyset with the id is in place; RK_ENOENT: the registry has no such
+ * key; else the registry or provider failed. message is for people and valid during the call.
+ */
 typedef void rk_key_loaded_fn(void *arg, enum rk_status status, const char *message);
 
 /* Loads key_id (0: any current key). The callback may run before this returns. */

@@ -1,0 +1,28 @@
+/*
+ * From the registry's records to a keyset: unwraps what is new, keeps what it has. Belongs to the
+ * key service's thread; calls block.
+ */
+#ifndef REKEY_KEYS_LOADER_INTERNAL_H
+#define REKEY_KEYS_LOADER_INTERNAL_H
+
+#include <rekey/keys/service.h>
+
+struct rk_key_loader;
+
+RK_MUST_CHECK enum rk_status rk_key_loader_new(const struct rk_key_service_config *config,
+                                               struct rk_key_loader **out, struct rk_error *err);
+void rk_key_loader_free(struct rk_key_loader *loader);
+
+/*
+ * Reads the registry. *set is the new keyset, or NULL when nothing changed. A key that does not
+ * unwrap is left out (logged once, tried again every negative_cache_ms) and hinders no other. On
+ * failure everything stays as it was.
+ */
+RK_MUST_CHECK enum rk_status rk_key_loader_refresh(struct rk_key_loader *loader,
+                                                   struct rk_keyset **set, struct rk_error *err);
+
+/* Why the keyset of the last refresh lacks key_id (0: a current key). Always a failure. */
+enum rk_status rk_key_loader_why_not(const struct rk_key_loader *loader, uint32_t key_id,
+                                     struct rk_error *err);
+
+#endif

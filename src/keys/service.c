@@ -1,0 +1,326 @@
+/*
+ * The key service's thread (see service.h).
+ *
+ * Shared with other threads, under the mutex: the queue of loads, the stop flag, the keyset.
+ * Everything else belongs to the thread: the loader, the loads that wait for the next attempt,
+ * and the negative cache. Callbacks run without the mutex.
+ *
+ * One attempt reads the whole registry and answers every load that waits, so the number of loads
+ * never multiplies reads. After a failed attempt loads wait for the next one, which comes after a
+ * growing, jittered pause, and share its outcome.
+ */
+#include <rekey/keys/service.h>
+
+#include "loader_internal.h"
+
+#include <rekey/base/clock.h>
+#include <rekey/log/log.h>
+
+#include <openssl/rand.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define LOADS_MAX 16384u /* one per connection, at most; far below what memory can hold */
+#define NEGATIVE_MAX 256u
+#define BACKOFF_MIN_US 100000u
+#define BACKOFF_MAX_US 5000000u
+
+struct load {
+    struct load *next;
+    uint32_t key_id;
+    rk_key_loaded_fn *fn;
+    void *arg;
+};
+
+struct negative {
+    uint32_t key_id;
+    uint64_t until_us; /* 0: unused */
+};
+
+struct rk_key_service {
+    pthread_t thread;
+    pthread_mutex_t mutex;
+    pthread_cond_t wake;
+    bool stop;
+    struct load *queue; /* newest first */
+    unsigned n_loads;   /* queued or waiting */
+    struct rk_keyset *keyset;
+    _Atomic uint64_t generation;
+
+    uint64_t refresh_us;
+    uint64_t negative_us;
+    struct rk_key_loader *loader;
+    struct load *waiting;
+    struct negative negative[NEGATIVE_MAX];
+    unsigned negative_next; /* the oldest slot, reused first */
+    uint64_t refresh_at_us; /* when the next attempt is due without anybody asking */
+    uint64_t attempt_at_us; /* no attempt before this */
+    uint64_t backoff_us;    /* 0: the last attempt succeeded */
+};
+
+/* ---- any thread --------------------------------------------------------------------------- */
+
+uint64_t rk_key_service_generation(const struct rk_key_service *service)
+{
+    return atomic_load_explicit(&service->generation, memory_order_acquire);
+}
+
+struct rk_keyset *rk_key_service_keyset(struct rk_key_service *service)
+{
+    (void)pthread_mutex_lock(&service->mutex);
+    struct rk_keyset *set = rk_keyset_ref(service->keyset);
+    (void)pthread_mutex_unlock(&service->mutex);
+    return set;
+}
+
+void rk_key_service_load(struct rk_key_service *service, uint32_t key_id, rk_key_loaded_fn *fn,
+                         void *arg)
+{
+    bool queued = false;
+    struct load *load = malloc(sizeof *load);
+    (void)pthread_mutex_lock(&service->mutex);
+    if (load != NULL && service->n_loads < LOADS_MAX) {
+        *load = (struct load){.next = service->queue, .key_id = key_id, .fn = fn, .arg = arg};
+        service->queue = load;
+        service->n_loads++;
+        queued = true;
+        (void)pthread_cond_signal(&service->wake);
+    }
+    (void)pthread_mutex_unlock(&service->mutex);
+    if (!queued) {
+        free(load);
+        fn(arg, RK_ELIMIT, "too many messages wait for keys");
+    }
+}
+
+/* ---- the service's thread ----------------------------------------------------------------- */
+
+static void answer(struct rk_key_service *service, struct load *load, enum rk_status status,
+                   const char *message)
+{
+    (void)pthread_mutex_lock(&service->mutex);
+    service->n_loads--;
+    (void)pthread_mutex_unlock(&service->mutex);
+    load->fn(load->arg, status, message);
+    free(load);
+}
+
+static struct negative *find_negative(struct rk_key_service *service, uint32_t key_id)
+{
+    for (unsigned i = 0; i < NEGATIVE_MAX; i++) {
+        struct negative *entry = &service->negative[i];
+        if (entry->until_us != 0 && entry->key_id == key_id) {
+            return entry;
+        }
+    }
+    return NULL;
+}
+
+static void add_negative(struct rk_key_service *service, uint32_t key_id)
+{
+    struct negative *entry = find_negative(service, key_id);
+    if (entry == NULL) {
+        entry = &service->negative[service->negative_next];
+        service->negative_next = (service->negative_next + 1) % NEGATIVE_MAX;
+    }
+    entry->key_id = key_id;
+    entry->until_us = rk_clock_mono_us() + service->negative_us;
+}
+
+static bool has_key(const struct rk_keyset *set, uint32_t key_id)
+{
+    return key_id == 0 ? rk_keyset_current(set) != NULL : rk_keyset_find(set, key_id) != NULL;
+}
+
+/*
+ * Answers the waiting loads whose key is there, or known not to be. fresh: the registry has just
+ * been read, so that whatever it lacks is known not to be there, too.
+ */
+static void answer_known(struct rk_key_service *service, bool fresh)
+{
+    struct load *load = service->waiting;
+    struct load *still = NULL;
+    service->waiting = NULL;
+    while (load != NULL) {
+        struct load *next = load->next;
+        /* Only this thread replaces the keyset, so it may look at it without the mutex. */
+        bool loaded = has_key(service->keyset, load->key_id);
+        if (!loaded && fresh) {
+            add_negative(service, load->key_id);
+        }
+        const struct negative *negative = find_negative(service, load->key_id);
+        if (loaded) {
+            answer(service, load, RK_OK, "");
+        } else if (negative != NULL && (fresh || rk_clock_mono_us() < negative->until_us)) {
+            struct rk_error why;
+            enum rk_status status = rk_key_loader_why_not(service->loader, load->key_id, &why);
+            answer(service, load, status, why.message);
+        } else {
+            load->next = still;
+            still = load;
+        }
+        load = next;
+    }
+    service->waiting = still;
+}
+
+static void answer_all(struct rk_key_service *service, enum rk_status status, const char *message)
+{
+    while (service->waiting != NULL) {
+        struct load *load = service->waiting;
+        service->waiting = load->next;
+        answer(service, load, status, message);
+    }
+}
+
+static void publish(struct rk_key_service *service, struct rk_keyset *set)
+{
+    (void)pthread_mutex_lock(&service->mutex);
+    struct rk_keyset *former = service->keyset;
+    service->keyset = set;
+    atomic_fetch_add_explicit(&service->generation, 1, memory_order_release);
+    (void)pthread_mutex_unlock(&service->mutex);
+    rk_keyset_unref(former);
+}
+
+/* Half of the pause is fixed, half random, so that instances do not come back in step. */
+static uint64_t jittered(uint64_t pause_us)
+{
+    uint32_t random = 0;
+    if (RAND_bytes((unsigned char *)&random, sizeof random) != 1) {
+        random = UINT32_MAX;
+    }
+    return pause_us / 2 + pause_us / 2 * random / UINT32_MAX;
+}
+
+static void attempt(struct rk_key_service *service)
+{
+    struct rk_keyset *set = NULL;
+    struct rk_error err;
+    enum rk_status status = rk_key_loader_refresh(service->loader, &set, &err);
+    uint64_t now_us = rk_clock_mono_us();
+    if (status == RK_OK) {
+        if (service->backoff_us != 0) {
+            rk_log(RK_LOG_INFO, "key_registry_available");
+        }
+        if (set != NULL) {
+            publish(service, set);
+        }
+        service->backoff_us = 0;
+        service->attempt_at_us = now_us;
+        service->refresh_at_us = now_us + service->refresh_us;
+        answer_known(service, true);
+        return;
+    }
+    if (service->backoff_us == 0) {
+        rk_log(RK_LOG_ERROR, "key_registry_unavailable", RK_S("reason", err.message));
+        service->backoff_us = BACKOFF_MIN_US;
+    } else {
+        service->backoff_us *= 2;
+        if (service->backoff_us > BACKOFF_MAX_US) {
+            service->backoff_us = BACKOFF_MAX_US;
+        }
+    }
+    service->attempt_at_us = now_us + jittered(service->backoff_us);
+    service->refresh_at_us = service->attempt_at_us;
+    answer_all(service, status, err.message);
+}
+
+static void wait_until(struct rk_key_service *service, uint64_t at_us)
+{
+    struct timespec at = {.tv_sec = (time_t)(at_us / 1000000u),
+                          .tv_nsec = (long)(at_us % 1000000u) * 1000};
+    (void)pthread_cond_timedwait(&service->wake, &service->mutex, &at);
+}
+
+/* Waits for something to do; false: stop. */
+static bool collect(struct rk_key_service *service)
+{
+    (void)pthread_mutex_lock(&service->mutex);
+    uint64_t due_us = service->waiting != NULL ? service->attempt_at_us : service->refresh_at_us;
+    while (!service->stop && service->queue == NULL && rk_clock_mono_us() < due_us) {
+        wait_until(service, due_us);
+    }
+    while (service->queue != NULL) {
+        struct load *load = service->queue;
+        service->queue = load->next;
+        load->next = service->waiting;
+        service->waiting = load;
+    }
+    bool go_on = !service->stop;
+    (void)pthread_mutex_unlock(&service->mutex);
+    return go_on;
+}
+
+static void *service_main(void *arg)
+{
+    struct rk_key_service *service = arg;
+    while (collect(service)) {
+        answer_known(service, false);
+        uint64_t now_us = rk_clock_mono_us();
+        bool wanted = service->waiting != NULL || now_us >= service->refresh_at_us;
+        if (wanted && now_us >= service->attempt_at_us) {
+            attempt(service);
+        }
+    }
+    answer_all(service, RK_ESTATE, "shutting down");
+    return NULL;
+}
+
+/* ---- start and stop ----------------------------------------------------------------------- */
+
+static void service_free(struct rk_key_service *service)
+{
+    rk_keyset_unref(service->keyset);
+    rk_key_loader_free(service->loader);
+    (void)pthread_cond_destroy(&service->wake);
+    (void)pthread_mutex_destroy(&service->mutex);
+    free(service);
+}
+
+enum rk_status rk_key_service_start(const struct rk_key_service_config *config,
+                                    struct rk_key_service **out, struct rk_error *err)
+{
+    pthread_condattr_t monotonic;
+    struct rk_key_service *service = calloc(1, sizeof *service);
+    if (service == NULL) {
+        return rk_error_set(err, RK_ENOMEM, "out of memory");
+    }
+    (void)pthread_condattr_init(&monotonic);
+    (void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(&service->wake, &monotonic);
+    (void)pthread_condattr_destroy(&monotonic);
+    (void)pthread_mutex_init(&service->mutex, NULL);
+    service->refresh_us = (uint64_t)config->refresh_interval_ms * 1000u;
+    service->negative_us = (uint64_t)config->negative_cache_ms * 1000u;
+
+    enum rk_status status = rk_keyset_new(NULL, 0, 0, NULL, 0, &service->keyset, err);
+    if (status == RK_OK) {
+        status = rk_key_loader_new(config, &service->loader, err);
+    }
+    if (status == RK_OK && pthread_create(&service->thread, NULL, service_main, service) != 0) {
+        status = rk_error_set(err, RK_EIO, "cannot start the key service's thread");
+    }
+    if (status != RK_OK) {
+        service_free(service);
+        return status;
+    }
+    *out = service;
+    return RK_OK;
+}
+
+void rk_key_service_stop(struct rk_key_service *service)
+{
+    if (service == NULL) {
+        return;
+    }
+    (void)pthread_mutex_lock(&service->mutex);
+    service->stop = true;
+    (void)pthread_cond_signal(&service->wake);
+    (void)pthread_mutex_unlock(&service->mutex);
+    (void)pthread_join(service->thread, NULL);
+    service_free(service);
+}
