@@ -3,9 +3,9 @@
  * out as one immutable value. conf/rekey.yaml explains every setting; the defaults there and here
  * are the same (a test compares them).
  *
- * An invalid file is refused with file, line, key, reason and what to do. Secrets are never in
- * this file: passwords of upstream URIs come from ${NAME} references to environment variables
- * or from files.
+ * An invalid file is refused with file, line, key and reason. The password of upstream.uri is best
+ * given as ${NAME}, a reference to an environment variable; a plain one is accepted. Either way
+ * uri is a secret: never log it. Relative file names are relative to the configuration file.
  */
 #ifndef REKEY_CONFIG_CONFIG_H
 #define REKEY_CONFIG_CONFIG_H
@@ -24,37 +24,37 @@ struct rk_config_tls {
     char *ca_file;
     char *cert_file; /* PEM: certificate chain */
     char *key_file;  /* PEM: private key; default: cert_file */
-    bool verify;     /* upstream: verify chain and host name. listener: require client certificates */
+    bool verify; /* upstream: verify chain and host name. listener: require client certificates */
 };
 
 struct rk_config_upstream {
-    char *uri;                         /* for keys, jobs and sweeps; libmongoc's syntax */
-    struct rk_config_member *members;  /* the mirror topology: one listener each */
+    char *uri;                        /* for keys, jobs and sweeps; libmongoc's syntax */
+    struct rk_config_member *members; /* the mirror topology: one listener each */
     unsigned members_count;
-    struct rk_config_tls tls;          /* of the data plane; the uri has its own options */
-    char *state_db;                    /* "rekey" */
+    struct rk_config_tls tls; /* of the data plane; the uri has its own options */
+    char *state_db;           /* "rekey" */
 };
 
 struct rk_config_limits {
-    uint32_t workers;                /* 0: one per core */
-    uint32_t connections_max;        /* clients of all listeners; more are refused at accept */
+    uint32_t workers;         /* 0: one per core */
+    uint32_t connections_max; /* clients of all listeners; more are refused at accept */
     uint32_t listen_backlog;
-    uint32_t message_bytes_max;      /* <= 48,000,000 */
+    uint32_t message_bytes_max;            /* <= 48,000,000 */
     uint32_t advertised_message_bytes_max; /* maxMessageSizeBytes told to clients of protected
                                               namespaces: room for ciphertext to grow */
     uint32_t bson_depth_max;
-    uint32_t buffer_high_bytes;      /* unsent bytes above which the other side is not read */
-    uint32_t buffer_low_bytes;       /* and below which it is read again */
-    uint32_t pipeline_max;           /* requests awaiting a reply on one connection */
+    uint32_t buffer_high_bytes; /* unsent bytes above which the other side is not read */
+    uint32_t buffer_low_bytes;  /* and below which it is read again */
+    uint32_t pipeline_max;      /* requests awaiting a reply on one connection */
     uint32_t connect_timeout_ms;
-    uint32_t handshake_timeout_ms;   /* TLS, and the first complete message */
-    uint32_t idle_timeout_ms;        /* 0: never */
-    uint32_t drain_timeout_ms;       /* SIGTERM: how long commands in flight may take */
-    uint32_t key_wait_timeout_ms;    /* a message held for a key fails after this */
+    uint32_t handshake_timeout_ms; /* TLS, and the first complete message */
+    uint32_t idle_timeout_ms;      /* 0: never */
+    uint32_t drain_timeout_ms;     /* SIGTERM: how long commands in flight may take */
+    uint32_t key_wait_timeout_ms;  /* a message held for a key fails after this */
 };
 
 struct rk_config_keys {
-    char *provider;     /* "keyring" */
+    char *provider; /* "keyring" */
     char *keyring_file;
     uint32_t refresh_interval_ms;
     uint32_t negative_cache_ms;
@@ -62,25 +62,25 @@ struct rk_config_keys {
 };
 
 struct rk_config_guard {
-    uint32_t p99_limit_ms;   /* foreground p99 above this halves the sweep's rate; 0: off */
-    uint32_t interval_ms;    /* how often the guard looks */
-    uint32_t samples_min;    /* fewer foreground operations in the window: no judgement */
-    uint32_t rate_min;       /* docs/s that halving never goes below; 0 allows a full stop */
+    uint32_t p99_limit_ms; /* foreground p99 above this halves the sweep's rate; 0: off */
+    uint32_t interval_ms;  /* how often the guard looks */
+    uint32_t samples_min;  /* fewer foreground operations in the window: no judgement */
+    uint32_t rate_min;     /* docs/s that halving never goes below; 0 allows a full stop */
 };
 
 struct rk_config_sweep {
     bool pause;
-    uint32_t max_rate;            /* docs/s of this instance; 0: as fast as it goes */
-    uint32_t threads;             /* ranges worked on at once */
-    uint32_t range_docs;          /* documents in one JobStatus range */
-    uint32_t batch_docs;          /* documents in one bulk update */
-    uint32_t ranges_ahead;        /* ranges cut ahead of the workers */
-    uint32_t lease_ms;            /* a range whose owner is silent this long is taken over */
-    uint32_t poll_interval_ms;    /* how often jobs are looked for */
-    uint32_t attempts_max;        /* of a range, before the job is marked failed */
-    uint32_t retry_backoff_ms;    /* first pause after a failed batch; doubles, with jitter */
+    uint32_t max_rate;         /* docs/s of this instance; 0: as fast as it goes */
+    uint32_t threads;          /* ranges worked on at once */
+    uint32_t range_docs;       /* documents in one JobStatus range */
+    uint32_t batch_docs;       /* documents in one bulk update */
+    uint32_t ranges_ahead;     /* ranges cut ahead of the workers */
+    uint32_t lease_ms;         /* a range whose owner is silent this long is taken over */
+    uint32_t poll_interval_ms; /* how often jobs are looked for */
+    uint32_t attempts_max;     /* of a range, before the job is marked failed */
+    uint32_t retry_backoff_ms; /* first pause after a failed batch; doubles, with jitter */
     uint32_t retry_backoff_max_ms;
-    uint32_t write_timeout_ms;    /* wtimeout of majority writes */
+    uint32_t write_timeout_ms; /* wtimeout of majority writes */
     struct rk_config_guard guard;
 };
 
@@ -100,15 +100,22 @@ struct rk_config {
     struct rk_policy_set *policies;
 };
 
-/* Loads and checks a file. The message in err is complete: "conf/rekey.yaml:12: policies[0]...". */
+/*
+ * Loads and checks a file. The message in err is complete: "conf/rekey.yaml:12: policies[0]...".
+ * Strings without a default are NULL when the file does not set them; policies may be empty, never
+ * NULL. The certificate and key files are not opened here.
+ */
 RK_MUST_CHECK enum rk_status rk_config_load(const char *path, struct rk_config **out,
                                             struct rk_error *err);
+/* What rekeyd needs and rekeyctl does not: at least one member. */
+RK_MUST_CHECK enum rk_status rk_config_check_daemon(const struct rk_config *config,
+                                                    struct rk_error *err);
 void rk_config_free(struct rk_config *config);
 
 /*
  * Which settings of next cannot take effect without a restart: writes the first such key's name
- * ("upstream.members") and returns false; true when a reload may go on. Reloadable: policies, sweep.*, log.level,
- * limits except workers, and nothing else.
+ * ("upstream.members") and returns false; true when a reload may go on. Reloadable: policies,
+ * on_undecryptable, sweep.*, log.level, limits except workers, and nothing else.
  */
 bool rk_config_reloadable(const struct rk_config *now, const struct rk_config *next,
                           const char **key);

@@ -1,0 +1,257 @@
+/* What the schema cannot say: ranges, addresses, and settings that contradict each other. */
+#include "config_internal.h"
+
+#include <arpa/inet.h>
+#include <rekey/base/hostport.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#define KEY_MAX 160
+
+static enum rk_status check_numbers(const struct rk_config *config,
+                                    const struct rk_config_source *source, struct rk_error *err)
+{
+    for (size_t i = 0; i < rk_config_numbers_count; i++) {
+        const struct rk_config_number *number = &rk_config_numbers[i];
+        uint32_t value;
+        memcpy(&value, (const char *)config + number->offset, sizeof value);
+        if (value < number->min || value > number->max) {
+            return rk_config_refuse(source, err, number->key, "must be from %u to %u, not %u",
+                                    number->min, number->max, value);
+        }
+    }
+    return RK_OK;
+}
+
+static enum rk_status check_relations(const struct rk_config *config,
+                                      const struct rk_config_source *source, struct rk_error *err)
+{
+    const struct rk_config_limits *limits = &config->limits;
+    const struct rk_config_sweep *sweep = &config->sweep;
+    if (limits->buffer_low_bytes >= limits->buffer_high_bytes) {
+        return rk_config_refuse(source, err, "limits.buffer_low_bytes",
+                                "must be below limits.buffer_high_bytes (%u), not %u",
+                                limits->buffer_high_bytes, limits->buffer_low_bytes);
+    }
+    if (limits->advertised_message_bytes_max > limits->message_bytes_max) {
+        return rk_config_refuse(source, err, "limits.advertised_message_bytes_max",
+                                "must not pass limits.message_bytes_max (%u), not %u",
+                                limits->message_bytes_max, limits->advertised_message_bytes_max);
+    }
+    if (sweep->batch_docs > sweep->range_docs) {
+        return rk_config_refuse(source, err, "sweep.batch_docs",
+                                "must not pass sweep.range_docs (%u), not %u", sweep->range_docs,
+                                sweep->batch_docs);
+    }
+    if (sweep->retry_backoff_ms > sweep->retry_backoff_max_ms) {
+        return rk_config_refuse(source, err, "sweep.retry_backoff_ms",
+                                "must not pass sweep.retry_backoff_max_ms (%u), not %u",
+                                sweep->retry_backoff_max_ms, sweep->retry_backoff_ms);
+    }
+    if (rk_config_source_has(source, "sweep.guard.rate_min") && sweep->max_rate != 0 &&
+        sweep->guard.rate_min > sweep->max_rate) {
+        return rk_config_refuse(source, err, "sweep.guard.rate_min",
+                                "must not pass sweep.max_rate (%u), not %u", sweep->max_rate,
+                                sweep->guard.rate_min);
+    }
+    return RK_OK;
+}
+
+static bool host_is_plausible(const char *text, const char *host)
+{
+    struct in6_addr six;
+    struct in_addr four;
+    if (text[0] == '[') {
+        return inet_pton(AF_INET6, host, &six) == 1;
+    }
+    if (strspn(host, "0123456789.") == strlen(host)) {
+        return inet_pton(AF_INET, host, &four) == 1;
+    }
+    return strspn(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_") ==
+           strlen(host);
+}
+
+static bool host_is_wildcard(const char *host)
+{
+    struct in6_addr six;
+    return strcmp(host, "0.0.0.0") == 0 ||
+           (inet_pton(AF_INET6, host, &six) == 1 && IN6_IS_ADDR_UNSPECIFIED(&six));
+}
+
+static enum rk_status check_address(const struct rk_config_source *source, unsigned index,
+                                    const char *name, const char *text, struct rk_hostport *out,
+                                    struct rk_error *err)
+{
+    if (rk_hostport_parse(text, out) && host_is_plausible(text, out->host)) {
+        return RK_OK;
+    }
+    char key[KEY_MAX];
+    (void)snprintf(key, sizeof key, "upstream.members[%u].%s", index, name);
+    return rk_config_refuse(source, err, key,
+                            "must be host:port (IPv6 in brackets), not \"%.100s\"", text);
+}
+
+static bool same_listener(const struct rk_hostport *a, const struct rk_hostport *b)
+{
+    return strcmp(a->port, b->port) == 0 &&
+           (strcasecmp(a->host, b->host) == 0 || host_is_wildcard(a->host) ||
+            host_is_wildcard(b->host));
+}
+
+static enum rk_status refuse_member(const struct rk_config_source *source, struct rk_error *err,
+                                    unsigned index, const char *name, const char *reason,
+                                    unsigned other)
+{
+    char key[KEY_MAX];
+    (void)snprintf(key, sizeof key, "upstream.members[%u].%s", index, name);
+    return rk_config_refuse(source, err, key, reason, other);
+}
+
+/* Member i against the ones before it, and against every member's mongod. */
+static enum rk_status check_conflicts(const struct rk_config_upstream *upstream, unsigned i,
+                                      const struct rk_config_source *source, struct rk_error *err)
+{
+    const struct rk_config_member *member = &upstream->members[i];
+    struct rk_hostport listen;
+    struct rk_hostport other;
+    for (unsigned j = 0; j < upstream->members_count; j++) {
+        const struct rk_config_member *m = &upstream->members[j];
+        if (strcasecmp(member->listen, m->address) == 0) {
+            return refuse_member(source, err, i, "listen",
+                                 "is the address of the mongod of member %u", j);
+        }
+        if (strcasecmp(member->advertise, m->address) == 0) {
+            return refuse_member(source, err, i, "advertise",
+                                 "is the address of the mongod of member %u: clients would go "
+                                 "around the proxy",
+                                 j);
+        }
+        if (j >= i) {
+            continue;
+        }
+        if (strcasecmp(member->address, m->address) == 0) {
+            return refuse_member(source, err, i, "address", "is already that of member %u", j);
+        }
+        if (rk_hostport_parse(member->listen, &listen) && rk_hostport_parse(m->listen, &other) &&
+            same_listener(&listen, &other)) {
+            return refuse_member(source, err, i, "listen", "is already taken by member %u", j);
+        }
+        if (strcasecmp(member->advertise, m->advertise) == 0) {
+            return refuse_member(source, err, i, "advertise", "is already that of member %u", j);
+        }
+    }
+    return RK_OK;
+}
+
+static enum rk_status check_members(const struct rk_config_upstream *upstream,
+                                    const struct rk_config_source *source, struct rk_error *err)
+{
+    enum rk_status status = RK_OK;
+    for (unsigned i = 0; i < upstream->members_count && status == RK_OK; i++) {
+        const struct rk_config_member *member = &upstream->members[i];
+        struct rk_hostport address;
+        char key[KEY_MAX];
+        (void)snprintf(key, sizeof key, "upstream.members[%u].advertise", i);
+        status = check_address(source, i, "address", member->address, &address, err);
+        if (status == RK_OK) {
+            status = check_address(source, i, "listen", member->listen, &address, err);
+        }
+        if (status == RK_OK && host_is_wildcard(address.host) &&
+            !rk_config_source_has(source, key)) {
+            return rk_config_refuse(source, err, key,
+                                    "is required when listen is %s: clients cannot dial that",
+                                    address.host);
+        }
+        if (status == RK_OK) {
+            status = check_address(source, i, "advertise", member->advertise, &address, err);
+        }
+        if (status == RK_OK && host_is_wildcard(address.host)) {
+            return rk_config_refuse(source, err, key, "must not be %s: clients cannot dial that",
+                                    address.host);
+        }
+    }
+    for (unsigned i = 0; i < upstream->members_count && status == RK_OK; i++) {
+        status = check_conflicts(upstream, i, source, err);
+    }
+    return status;
+}
+
+static enum rk_status check_tls(const struct rk_config_tls *tls, const char *section,
+                                const struct rk_config_source *source, struct rk_error *err)
+{
+    char key[KEY_MAX];
+    (void)snprintf(key, sizeof key, "%s.key_file", section);
+    if (tls->key_file != NULL && tls->cert_file == NULL) {
+        return rk_config_refuse(source, err, key, "is of no use without cert_file");
+    }
+    if (!tls->enabled || strcmp(section, "listener_tls") != 0) {
+        return RK_OK;
+    }
+    if (tls->cert_file == NULL) {
+        return rk_config_refuse(source, err, "listener_tls.cert_file",
+                                "is required when listener_tls.enabled is true");
+    }
+    if (tls->verify && tls->ca_file == NULL) {
+        return rk_config_refuse(source, err, "listener_tls.ca_file",
+                                "is required to verify client certificates");
+    }
+    return RK_OK;
+}
+
+/* The uri's own options are for libmongoc; the data plane must not stay unencrypted unnoticed. */
+static bool uri_asks_for_tls(const char *uri)
+{
+    return strncmp(uri, "mongodb+srv://", 14) == 0 || strcasestr(uri, "tls=true") != NULL ||
+           strcasestr(uri, "ssl=true") != NULL;
+}
+
+static enum rk_status check_upstream(const struct rk_config_upstream *upstream,
+                                     const struct rk_config_source *source, struct rk_error *err)
+{
+    if (strncmp(upstream->uri, "mongodb://", 10) != 0 &&
+        strncmp(upstream->uri, "mongodb+srv://", 14) != 0) {
+        return rk_config_refuse(source, err, "upstream.uri",
+                                "must start with mongodb:// or mongodb+srv://");
+    }
+    const char *db = upstream->state_db;
+    if (strlen(db) > 63 || strcspn(db, "/\\. \"$*<>:|?") != strlen(db) ||
+        strcmp(db, "admin") == 0 || strcmp(db, "local") == 0 || strcmp(db, "config") == 0) {
+        return rk_config_refuse(source, err, "upstream.state_db",
+                                "must be the name of a database of its own, not \"%.100s\"", db);
+    }
+    if (upstream->members_count > 0 && !upstream->tls.enabled && uri_asks_for_tls(upstream->uri) &&
+        !rk_config_source_has(source, "upstream.tls.enabled")) {
+        return rk_config_refuse(source, err, "upstream.tls.enabled",
+                                "must be set, true or false, since upstream.uri asks for TLS");
+    }
+    enum rk_status status = check_tls(&upstream->tls, "upstream.tls", source, err);
+    return status == RK_OK ? check_members(upstream, source, err) : status;
+}
+
+enum rk_status rk_config_check(const struct rk_config *config,
+                               const struct rk_config_source *source, struct rk_error *err)
+{
+    if (strcmp(config->keys.provider, "keyring") != 0) {
+        return rk_config_refuse(source, err, "keys.provider", "must be keyring, not \"%.100s\"",
+                                config->keys.provider);
+    }
+    enum rk_status status = check_numbers(config, source, err);
+    if (status == RK_OK) {
+        status = check_relations(config, source, err);
+    }
+    if (status == RK_OK) {
+        status = check_upstream(&config->upstream, source, err);
+    }
+    return status == RK_OK ? check_tls(&config->listener_tls, "listener_tls", source, err) : status;
+}
+
+enum rk_status rk_config_check_daemon(const struct rk_config *config, struct rk_error *err)
+{
+    if (config->upstream.members_count == 0) {
+        return rk_error_set(err, RK_EINVAL,
+                            "%s: upstream.members: rekeyd needs at least one member to listen for",
+                            config->path);
+    }
+    return RK_OK;
+}

@@ -1,0 +1,264 @@
+#include "config_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define FILE_MAX (1u << 20)
+#define KEY_MAX 160
+
+static enum rk_status read_file(const char *path, struct rk_buf *text, struct rk_error *err)
+{
+    enum rk_status status = RK_OK;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return rk_error_set(err, RK_EIO, "%s: cannot open: %s", path, strerror(errno));
+    }
+    for (;;) {
+        status = rk_buf_reserve(text, 4096);
+        if (status != RK_OK) {
+            status = rk_error_set(err, status, "%s: larger than %u bytes", path, FILE_MAX);
+            break;
+        }
+        ssize_t n = read(fd, text->data + text->len, 4096);
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n < 0) {
+            status = rk_error_set(err, RK_EIO, "%s: cannot read: %s", path, strerror(errno));
+        }
+        if (n <= 0) {
+            break;
+        }
+        text->len += (size_t)n;
+    }
+    (void)close(fd);
+    return status;
+}
+
+struct cyaml_message {
+    char text[200];
+};
+
+/* Keeps libcyaml's first error; the ones that follow are its backtrace. */
+static void keep_message(cyaml_log_t level, void *ctx, const char *format, va_list args)
+{
+    struct cyaml_message *message = ctx;
+    if (level == CYAML_LOG_ERROR && message->text[0] == '\0') {
+        (void)vsnprintf(message->text, sizeof message->text, format, args);
+        message->text[strcspn(message->text, "\n")] = '\0';
+    }
+}
+
+static enum rk_status fill_file(const char *path, const struct rk_buf *text,
+                                const cyaml_config_t *cyaml, struct rk_config_file **file,
+                                struct rk_error *err)
+{
+    const struct cyaml_message *message = cyaml->log_ctx;
+    cyaml_err_t problem = cyaml_load_data(text->data, text->len, cyaml, &rk_config_schema,
+                                          (cyaml_data_t **)file, NULL);
+    if (problem != CYAML_OK) {
+        return rk_error_set(err, problem == CYAML_ERR_OOM ? RK_ENOMEM : RK_EINVAL, "%s: %s (%s)",
+                            path, cyaml_strerror(problem), message->text);
+    }
+    return RK_OK;
+}
+
+static void set_defaults(struct rk_config *config, const struct rk_config_source *source)
+{
+    for (size_t i = 0; i < rk_config_numbers_count; i++) {
+        const struct rk_config_number *number = &rk_config_numbers[i];
+        if (!rk_config_source_has(source, number->key)) {
+            memcpy((char *)config + number->offset, &number->value_default, sizeof(uint32_t));
+        }
+    }
+    for (size_t i = 0; i < rk_config_switches_count; i++) {
+        const struct rk_config_switch *one = &rk_config_switches[i];
+        if (!rk_config_source_has(source, one->key)) {
+            memcpy((char *)config + one->offset, &one->value_default, sizeof(bool));
+        }
+    }
+    if (!rk_config_source_has(source, "log.level")) {
+        config->log.level = RK_LOG_INFO;
+    }
+}
+
+static bool default_text(char **text, const char *value)
+{
+    if (*text == NULL && value != NULL) {
+        *text = strdup(value);
+        return *text != NULL;
+    }
+    return true;
+}
+
+/* A relative file name is meant relative to the configuration file, wherever the daemon runs. */
+static bool anchor_file(char **file, const char *config_path)
+{
+    const char *slash = strrchr(config_path, '/');
+    if (*file == NULL || (*file)[0] == '/' || strcmp(*file, "-") == 0 || slash == NULL) {
+        return true;
+    }
+    char *anchored = NULL;
+    if (asprintf(&anchored, "%.*s/%s", (int)(slash - config_path), config_path, *file) < 0) {
+        return false;
+    }
+    free(*file);
+    *file = anchored;
+    return true;
+}
+
+static bool set_texts(struct rk_config *config, const char *path)
+{
+    struct rk_config_tls *tls[] = {&config->upstream.tls, &config->listener_tls};
+    bool ok = default_text(&config->path, path) &&
+              default_text(&config->upstream.state_db, "rekey") &&
+              default_text(&config->keys.provider, "keyring") &&
+              anchor_file(&config->keys.keyring_file, path) && anchor_file(&config->log.file, path);
+    for (size_t i = 0; i < 2 && ok; i++) {
+        ok = default_text(&tls[i]->key_file, tls[i]->cert_file) &&
+             anchor_file(&tls[i]->ca_file, path) && anchor_file(&tls[i]->cert_file, path) &&
+             anchor_file(&tls[i]->key_file, path);
+    }
+    for (unsigned i = 0; i < config->upstream.members_count && ok; i++) {
+        struct rk_config_member *member = &config->upstream.members[i];
+        ok = default_text(&member->advertise, member->listen);
+    }
+    return ok;
+}
+
+/* Replaces ${NAME} by the environment's value. */
+static enum rk_status expand_uri(char **uri, const struct rk_config_source *source,
+                                 struct rk_error *err)
+{
+    struct rk_buf out;
+    rk_buf_init(&out, FILE_MAX);
+    enum rk_status status = RK_OK;
+    for (const char *p = *uri; *p != '\0' && status == RK_OK;) {
+        const char *start = strstr(p, "${");
+        size_t plain = start == NULL ? strlen(p) : (size_t)(start - p);
+        status = rk_buf_append(&out, p, plain);
+        p += plain;
+        if (start == NULL || status != RK_OK) {
+            break;
+        }
+        const char *end = strchr(p, '}');
+        char name[128];
+        size_t name_len = end == NULL ? 0 : (size_t)(end - p) - 2;
+        if (name_len == 0 || name_len >= sizeof name) {
+            status = rk_config_refuse(source, err, "upstream.uri", "a ${ without NAME}");
+            goto done;
+        }
+        memcpy(name, p + 2, name_len);
+        name[name_len] = '\0';
+        const char *value = getenv(name);
+        if (value == NULL || value[0] == '\0') {
+            status = rk_config_refuse(source, err, "upstream.uri",
+                                      "the environment variable %s is not set", name);
+            goto done;
+        }
+        status = rk_buf_append(&out, value, strlen(value));
+        p = end + 1;
+    }
+    if (status == RK_OK) {
+        status = rk_buf_append_u8(&out, 0);
+    }
+    if (status != RK_OK) {
+        status = rk_error_set(err, status, "%s: upstream.uri: out of memory", source->path);
+        goto done;
+    }
+    free(*uri);
+    size_t len;
+    *uri = (char *)rk_buf_take(&out, &len);
+done:
+    rk_buf_deinit(&out);
+    return status;
+}
+
+enum rk_status rk_config_load(const char *path, struct rk_config **out, struct rk_error *err)
+{
+    struct rk_buf text;
+    struct rk_config_source source = {0};
+    struct rk_config_file *file = NULL;
+    struct rk_config *config = NULL;
+    struct cyaml_message message = {{0}};
+    const cyaml_config_t cyaml = {.log_fn = keep_message,
+                                  .log_ctx = &message,
+                                  .mem_fn = cyaml_mem,
+                                  .log_level = CYAML_LOG_ERROR};
+    rk_buf_init(&text, FILE_MAX + 4096);
+    enum rk_status status = read_file(path, &text, err);
+    if (status == RK_OK) {
+        status = rk_config_source_init(&source, path, (const char *)text.data, text.len, err);
+    }
+    if (status == RK_OK) {
+        status = fill_file(path, &text, &cyaml, &file, err);
+    }
+    if (status != RK_OK) {
+        goto done;
+    }
+    config = malloc(sizeof *config);
+    if (config == NULL) {
+        status = rk_error_set(err, RK_ENOMEM, "%s: out of memory", path);
+        goto done;
+    }
+    *config = file->config;
+    memset(&file->config, 0, sizeof file->config); /* its strings moved */
+    set_defaults(config, &source);
+    if (!set_texts(config, path)) {
+        status = rk_error_set(err, RK_ENOMEM, "%s: out of memory", path);
+        goto done;
+    }
+    status = expand_uri(&config->upstream.uri, &source, err);
+    if (status == RK_OK) {
+        status = rk_config_check(config, &source, err);
+    }
+    if (status == RK_OK) {
+        status = rk_config_policies(file, config, &source, err);
+    }
+    if (status == RK_OK) {
+        *out = config;
+        config = NULL;
+    }
+done:
+    rk_config_free(config);
+    (void)cyaml_free(&cyaml, &rk_config_schema, file, 0);
+    rk_config_source_deinit(&source);
+    rk_buf_cleanse(&text); /* it may hold the password of the uri */
+    rk_buf_deinit(&text);
+    return status;
+}
+
+static void free_tls(struct rk_config_tls *tls)
+{
+    free(tls->ca_file);
+    free(tls->cert_file);
+    free(tls->key_file);
+}
+
+void rk_config_free(struct rk_config *config)
+{
+    if (config == NULL) {
+        return;
+    }
+    for (unsigned i = 0; i < config->upstream.members_count; i++) {
+        free(config->upstream.members[i].address);
+        free(config->upstream.members[i].listen);
+        free(config->upstream.members[i].advertise);
+    }
+    free(config->upstream.members);
+    free(config->upstream.uri);
+    free(config->upstream.state_db);
+    free_tls(&config->upstream.tls);
+    free_tls(&config->listener_tls);
+    free(config->keys.provider);
+    free(config->keys.keyring_file);
+    free(config->log.file);
+    rk_policy_set_unref(config->policies);
+    free(config->path);
+    free(config);
+}

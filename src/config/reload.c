@@ -1,0 +1,63 @@
+#include <rekey/config/config.h>
+
+#include <string.h>
+
+static bool same_text(const char *a, const char *b)
+{
+    return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
+}
+
+static bool same_tls(const struct rk_config_tls *a, const struct rk_config_tls *b)
+{
+    return a->enabled == b->enabled && a->verify == b->verify &&
+           same_text(a->ca_file, b->ca_file) && same_text(a->cert_file, b->cert_file) &&
+           same_text(a->key_file, b->key_file);
+}
+
+static bool same_members(const struct rk_config_upstream *a, const struct rk_config_upstream *b)
+{
+    if (a->members_count != b->members_count) {
+        return false;
+    }
+    for (unsigned i = 0; i < a->members_count; i++) {
+        if (!same_text(a->members[i].address, b->members[i].address) ||
+            !same_text(a->members[i].listen, b->members[i].listen) ||
+            !same_text(a->members[i].advertise, b->members[i].advertise)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool same_keys(const struct rk_config_keys *a, const struct rk_config_keys *b)
+{
+    return same_text(a->provider, b->provider) && same_text(a->keyring_file, b->keyring_file) &&
+           a->refresh_interval_ms == b->refresh_interval_ms &&
+           a->negative_cache_ms == b->negative_cache_ms &&
+           a->create_first_key == b->create_first_key;
+}
+
+bool rk_config_reloadable(const struct rk_config *now, const struct rk_config *next,
+                          const char **key)
+{
+    const struct {
+        const char *key;
+        bool same;
+    } fixed[] = {
+        {"upstream.uri", same_text(now->upstream.uri, next->upstream.uri)},
+        {"upstream.state_db", same_text(now->upstream.state_db, next->upstream.state_db)},
+        {"upstream.members", same_members(&now->upstream, &next->upstream)},
+        {"upstream.tls", same_tls(&now->upstream.tls, &next->upstream.tls)},
+        {"listener_tls", same_tls(&now->listener_tls, &next->listener_tls)},
+        {"limits.workers", now->limits.workers == next->limits.workers},
+        {"keys", same_keys(&now->keys, &next->keys)},
+        {"log.file", same_text(now->log.file, next->log.file)},
+    };
+    for (size_t i = 0; i < sizeof fixed / sizeof fixed[0]; i++) {
+        if (!fixed[i].same) {
+            *key = fixed[i].key;
+            return false;
+        }
+    }
+    return true;
+}

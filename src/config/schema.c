@@ -1,0 +1,205 @@
+/*
+ * The one description of rekey.yaml. Numbers and switches are listed once, with default and
+ * range; libcyaml's fields and the tables that check.c and load.c walk are generated from the
+ * lists.
+ */
+#include "config_internal.h"
+
+/* A client may send a document of 16 MiB and the envelope must still fit (mongod's internal
+ * limit of 16,793,600 bytes for one object, and 16 KiB for the command around it). */
+#define MESSAGE_BYTES_MIN (16793600u + 16384u)
+#define HOUR_MS 3600000u
+
+/* X(name, default, min, max) */
+#define LIMIT_NUMBERS(X)                                                                           \
+    X(workers, 0, 0, 1024)                                                                         \
+    X(connections_max, 10000, 1, 1000000)                                                          \
+    X(listen_backlog, 1024, 1, 65535)                                                              \
+    X(message_bytes_max, 48000000, MESSAGE_BYTES_MIN, 48000000)                                    \
+    X(advertised_message_bytes_max, 33554432, MESSAGE_BYTES_MIN, 48000000)                         \
+    X(bson_depth_max, 200, 32, 250)                                                                \
+    X(buffer_high_bytes, 1048576, 4096, 1073741824)                                                \
+    X(buffer_low_bytes, 262144, 0, 1073741824)                                                     \
+    X(pipeline_max, 128, 1, 65536)                                                                 \
+    X(connect_timeout_ms, 5000, 1, HOUR_MS)                                                        \
+    X(handshake_timeout_ms, 10000, 1, HOUR_MS)                                                     \
+    X(idle_timeout_ms, 0, 0, 24 * HOUR_MS)                                                         \
+    X(drain_timeout_ms, 10000, 0, HOUR_MS)                                                         \
+    X(key_wait_timeout_ms, 10000, 1, HOUR_MS)
+
+#define KEY_NUMBERS(X)                                                                             \
+    X(refresh_interval_ms, 1000, 10, HOUR_MS)                                                      \
+    X(negative_cache_ms, 5000, 0, HOUR_MS)
+
+#define SWEEP_NUMBERS(X)                                                                           \
+    X(max_rate, 0, 0, 100000000)                                                                   \
+    X(threads, 2, 1, 256)                                                                          \
+    X(range_docs, 10000, 1, 10000000)                                                              \
+    X(batch_docs, 1000, 1, 100000)                                                                 \
+    X(ranges_ahead, 64, 1, 100000)                                                                 \
+    X(lease_ms, 15000, 100, HOUR_MS)                                                               \
+    X(poll_interval_ms, 1000, 10, HOUR_MS)                                                         \
+    X(attempts_max, 10, 1, 1000000)                                                                \
+    X(retry_backoff_ms, 100, 1, HOUR_MS)                                                           \
+    X(retry_backoff_max_ms, 10000, 1, HOUR_MS)                                                     \
+    X(write_timeout_ms, 30000, 1, HOUR_MS)
+
+#define GUARD_NUMBERS(X)                                                                           \
+    X(p99_limit_ms, 50, 0, HOUR_MS)                                                                \
+    X(interval_ms, 1000, 10, HOUR_MS)                                                              \
+    X(samples_min, 50, 1, 1000000)                                                                 \
+    X(rate_min, 100, 0, 100000000)
+
+#define OPTIONAL CYAML_FLAG_OPTIONAL
+#define TEXT(key, flags, type, member)                                                             \
+    CYAML_FIELD_STRING_PTR(key, flags, type, member, 0, CYAML_UNLIMITED)
+#define CHOICE(key, flags, type, member, words)                                                    \
+    CYAML_FIELD_ENUM(key, flags, type, member, words, CYAML_ARRAY_LEN(words))
+/* libcyaml's own booleans take any word that is not a known "false" for true, a misspelt "flase"
+ * as well; a list of words does not. */
+#define SWITCH(key, type, member) CHOICE(key, OPTIONAL, type, member, booleans)
+
+static const cyaml_strval_t booleans[] = {{"false", 0}, {"true", 1}, {"no", 0},
+                                          {"yes", 1},   {"off", 0},  {"on", 1}};
+static const cyaml_strval_t levels[] = {
+    {"debug", RK_LOG_DEBUG}, {"info", RK_LOG_INFO}, {"warn", RK_LOG_WARN}, {"error", RK_LOG_ERROR}};
+static const cyaml_strval_t undecryptables[] = {{"error", RK_UNDECRYPTABLE_ERROR},
+                                                {"leave", RK_UNDECRYPTABLE_LEAVE}};
+static const cyaml_strval_t algorithms[] = {{"random", RK_ALGORITHM_RANDOM},
+                                            {"deterministic", RK_ALGORITHM_DETERMINISTIC}};
+static const cyaml_strval_t ciphers[] = {{"aes-256-cbc", RK_LEGACY_AES_256_CBC},
+                                         {"aes-256-gcm", RK_LEGACY_AES_256_GCM}};
+static const cyaml_strval_t encodings[] = {{"binary", RK_LEGACY_BINARY},
+                                           {"base64", RK_LEGACY_BASE64}};
+static const cyaml_strval_t types[] = {{"string", RK_BSON_STRING}, {"binary", RK_BSON_BINARY}};
+
+static const cyaml_schema_field_t member_fields[] = {
+    TEXT("address", 0, struct rk_config_member, address),
+    TEXT("listen", 0, struct rk_config_member, listen),
+    TEXT("advertise", OPTIONAL, struct rk_config_member, advertise),
+    CYAML_FIELD_END,
+};
+static const cyaml_schema_value_t member_schema = {
+    CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct rk_config_member, member_fields),
+};
+
+static const cyaml_schema_field_t tls_fields[] = {
+    SWITCH("enabled", struct rk_config_tls, enabled),
+    TEXT("ca_file", OPTIONAL, struct rk_config_tls, ca_file),
+    TEXT("cert_file", OPTIONAL, struct rk_config_tls, cert_file),
+    TEXT("key_file", OPTIONAL, struct rk_config_tls, key_file),
+    SWITCH("verify", struct rk_config_tls, verify),
+    CYAML_FIELD_END,
+};
+
+static const cyaml_schema_field_t upstream_fields[] = {
+    TEXT("uri", 0, struct rk_config_upstream, uri),
+    TEXT("state_db", OPTIONAL, struct rk_config_upstream, state_db),
+    CYAML_FIELD_SEQUENCE("members", CYAML_FLAG_POINTER | OPTIONAL, struct rk_config_upstream,
+                         members, &member_schema, 0, CYAML_UNLIMITED),
+    CYAML_FIELD_MAPPING("tls", OPTIONAL, struct rk_config_upstream, tls, tls_fields),
+    CYAML_FIELD_END,
+};
+
+#define LIMIT_FIELD(name, d, min, max)                                                             \
+    CYAML_FIELD_UINT(#name, OPTIONAL, struct rk_config_limits, name),
+#define KEY_FIELD(name, d, min, max) CYAML_FIELD_UINT(#name, OPTIONAL, struct rk_config_keys, name),
+#define SWEEP_FIELD(name, d, min, max)                                                             \
+    CYAML_FIELD_UINT(#name, OPTIONAL, struct rk_config_sweep, name),
+#define GUARD_FIELD(name, d, min, max)                                                             \
+    CYAML_FIELD_UINT(#name, OPTIONAL, struct rk_config_guard, name),
+
+static const cyaml_schema_field_t limit_fields[] = {LIMIT_NUMBERS(LIMIT_FIELD) CYAML_FIELD_END};
+
+static const cyaml_schema_field_t key_fields[] = {
+    TEXT("provider", OPTIONAL, struct rk_config_keys, provider),
+    TEXT("keyring_file", OPTIONAL, struct rk_config_keys, keyring_file),
+    SWITCH("create_first_key", struct rk_config_keys, create_first_key),
+    KEY_NUMBERS(KEY_FIELD) CYAML_FIELD_END,
+};
+
+static const cyaml_schema_field_t guard_fields[] = {GUARD_NUMBERS(GUARD_FIELD) CYAML_FIELD_END};
+
+static const cyaml_schema_field_t sweep_fields[] = {
+    SWITCH("pause", struct rk_config_sweep, pause),
+    CYAML_FIELD_MAPPING("guard", OPTIONAL, struct rk_config_sweep, guard, guard_fields),
+    SWEEP_NUMBERS(SWEEP_FIELD) CYAML_FIELD_END,
+};
+
+static const cyaml_schema_field_t log_fields[] = {
+    TEXT("file", OPTIONAL, struct rk_config_log, file),
+    CHOICE("level", OPTIONAL, struct rk_config_log, level, levels),
+    CYAML_FIELD_END,
+};
+
+static const cyaml_schema_field_t legacy_fields[] = {
+    CHOICE("cipher", 0, struct rk_config_legacy_entry, cipher, ciphers),
+    CHOICE("encoding", 0, struct rk_config_legacy_entry, encoding, encodings),
+    TEXT("key", 0, struct rk_config_legacy_entry, key),
+    TEXT("version_hex", OPTIONAL, struct rk_config_legacy_entry, version_hex),
+    CHOICE("type", OPTIONAL, struct rk_config_legacy_entry, type, types),
+    CYAML_FIELD_END,
+};
+static const cyaml_schema_value_t legacy_schema = {
+    CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct rk_config_legacy_entry, legacy_fields),
+};
+
+static const cyaml_schema_field_t field_fields[] = {
+    TEXT("path", 0, struct rk_config_field_entry, path),
+    TEXT("name", OPTIONAL, struct rk_config_field_entry, name),
+    CHOICE("algorithm", OPTIONAL, struct rk_config_field_entry, algorithm, algorithms),
+    CYAML_FIELD_SEQUENCE("legacy", CYAML_FLAG_POINTER | OPTIONAL, struct rk_config_field_entry,
+                         legacy, &legacy_schema, 0, CYAML_UNLIMITED),
+    CYAML_FIELD_END,
+};
+static const cyaml_schema_value_t field_schema = {
+    CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct rk_config_field_entry, field_fields),
+};
+
+static const cyaml_schema_field_t policy_fields[] = {
+    TEXT("namespace", 0, struct rk_config_policy_entry, ns),
+    CYAML_FIELD_SEQUENCE("fields", CYAML_FLAG_POINTER, struct rk_config_policy_entry, fields,
+                         &field_schema, 1, CYAML_UNLIMITED),
+    CYAML_FIELD_END,
+};
+static const cyaml_schema_value_t policy_schema = {
+    CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct rk_config_policy_entry, policy_fields),
+};
+
+static const cyaml_schema_field_t file_fields[] = {
+    CYAML_FIELD_MAPPING("upstream", 0, struct rk_config_file, config.upstream, upstream_fields),
+    CYAML_FIELD_MAPPING("listener_tls", OPTIONAL, struct rk_config_file, config.listener_tls,
+                        tls_fields),
+    CYAML_FIELD_MAPPING("limits", OPTIONAL, struct rk_config_file, config.limits, limit_fields),
+    CYAML_FIELD_MAPPING("keys", OPTIONAL, struct rk_config_file, config.keys, key_fields),
+    CYAML_FIELD_MAPPING("sweep", OPTIONAL, struct rk_config_file, config.sweep, sweep_fields),
+    CYAML_FIELD_MAPPING("log", OPTIONAL, struct rk_config_file, config.log, log_fields),
+    CHOICE("on_undecryptable", OPTIONAL, struct rk_config_file, on_undecryptable, undecryptables),
+    CYAML_FIELD_SEQUENCE("policies", CYAML_FLAG_POINTER | OPTIONAL, struct rk_config_file, policies,
+                         &policy_schema, 0, CYAML_UNLIMITED),
+    CYAML_FIELD_END,
+};
+const cyaml_schema_value_t rk_config_schema = {
+    CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, struct rk_config_file, file_fields),
+};
+
+#define NUMBER(group, name, d, min, max)                                                           \
+    {#group "." #name, offsetof(struct rk_config, group.name), d, min, max},
+#define LIMIT_NUMBER(...) NUMBER(limits, __VA_ARGS__)
+#define KEY_NUMBER(...) NUMBER(keys, __VA_ARGS__)
+#define SWEEP_NUMBER(...) NUMBER(sweep, __VA_ARGS__)
+#define GUARD_NUMBER(...) NUMBER(sweep.guard, __VA_ARGS__)
+
+const struct rk_config_number rk_config_numbers[] = {LIMIT_NUMBERS(LIMIT_NUMBER) KEY_NUMBERS(
+    KEY_NUMBER) SWEEP_NUMBERS(SWEEP_NUMBER) GUARD_NUMBERS(GUARD_NUMBER)};
+const size_t rk_config_numbers_count = CYAML_ARRAY_LEN(rk_config_numbers);
+
+const struct rk_config_switch rk_config_switches[] = {
+    {"upstream.tls.enabled", offsetof(struct rk_config, upstream.tls.enabled), false},
+    {"upstream.tls.verify", offsetof(struct rk_config, upstream.tls.verify), true},
+    {"listener_tls.enabled", offsetof(struct rk_config, listener_tls.enabled), false},
+    {"listener_tls.verify", offsetof(struct rk_config, listener_tls.verify), false},
+    {"keys.create_first_key", offsetof(struct rk_config, keys.create_first_key), true},
+    {"sweep.pause", offsetof(struct rk_config, sweep.pause), false},
+};
+const size_t rk_config_switches_count = CYAML_ARRAY_LEN(rk_config_switches);
