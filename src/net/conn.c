@@ -63,8 +63,8 @@ static bool flush(struct rk_conn *conn)
     bool ok = true;
     while (done < conn->out.len) {
         size_t n = 0;
-        enum rk_io io = conn->stream.ops->write(&conn->stream, conn->out.data + done,
-                                                conn->out.len - done, &n);
+        enum rk_io io =
+            conn->stream.ops->write(&conn->stream, conn->out.data + done, conn->out.len - done, &n);
         if (io == RK_IO_WAIT) {
             break;
         }
@@ -124,9 +124,9 @@ static void on_read_event(evutil_socket_t fd, short what, void *arg)
     }
 }
 
-enum rk_status rk_conn_init(struct rk_conn *conn, struct event_base *base,
-                            struct rk_stream *stream, bool connected, size_t out_max,
-                            size_t out_low, const struct rk_conn_handlers *handlers, void *owner)
+enum rk_status rk_conn_init(struct rk_conn *conn, struct event_base *base, struct rk_stream *stream,
+                            bool connected, size_t out_max, size_t out_low,
+                            const struct rk_conn_handlers *handlers, void *owner)
 {
     *conn = (struct rk_conn){.stream = *stream,
                              .state = connected ? RK_CONN_HANDSHAKE : RK_CONN_CONNECT,

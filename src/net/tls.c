@@ -51,8 +51,8 @@ static enum rk_status load_ca(SSL_CTX *ctx, const struct rk_tls_config *config,
     return RK_OK;
 }
 
-static enum rk_status tls_new(const struct rk_tls_config *config, bool server,
-                              struct rk_tls **out, struct rk_error *err)
+static enum rk_status tls_new(const struct rk_tls_config *config, bool server, struct rk_tls **out,
+                              struct rk_error *err)
 {
     enum rk_status status = RK_OK;
     struct rk_tls *tls = calloc(1, sizeof *tls);
@@ -65,8 +65,7 @@ static enum rk_status tls_new(const struct rk_tls_config *config, bool server,
     (void)SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_IGNORE_UNEXPECTED_EOF);
     /* Idle connections give their record buffers back. */
     (void)SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE |
-                                    SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
-                                    SSL_MODE_RELEASE_BUFFERS);
+                                    SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
     if (config->cert_file != NULL) {
         status = load_identity(ctx, config, err);
         if (status != RK_OK) {

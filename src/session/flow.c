@@ -9,6 +9,8 @@
 
 /* Reads in one turn of the loop, so that one busy connection does not starve the others. */
 #define READS_PER_TURN 4
+/* A worker's rewriting buffer that has grown past this is given back after use. */
+#define OUT_KEEP_BYTES (4u * 1024u * 1024u)
 
 /* Sends on what may pass of data; false when the session was closed. */
 static bool pass(struct rk_session *session, struct rk_flow *flow, const uint8_t *data, size_t len)
@@ -39,8 +41,8 @@ static size_t pump(struct rk_session *session, struct rk_flow *flow, const uint8
             continue;
         }
         struct rk_frame frame;
-        enum rk_parse parse = rk_frame_parse(
-            data + off, len - off, session->ctx->limits.message_bytes_max, &frame);
+        enum rk_parse parse =
+            rk_frame_parse(data + off, len - off, session->ctx->limits.message_bytes_max, &frame);
         if (parse == RK_PARSE_MALFORMED) {
             rk_session_close(session, "session_malformed",
                              flow == &session->request
@@ -63,9 +65,9 @@ static size_t pump(struct rk_session *session, struct rk_flow *flow, const uint8
             break;
         case RK_STEP_DONE:
             off += frame.len;
-            flow->n_absent = 0;
             break;
         }
+        flow->n_absent = 0;
     }
     return off;
 }
@@ -138,6 +140,9 @@ void rk_flow_readable(struct rk_session *session, struct rk_flow *flow)
         rk_flow_update(session);
     }
     rk_flow_update(session);
+    if (session->ctx->out.cap > OUT_KEEP_BYTES) {
+        rk_buf_deinit(&session->ctx->out);
+    }
 }
 
 void rk_flow_resume(struct rk_session *session, struct rk_flow *flow)

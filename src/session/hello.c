@@ -80,8 +80,12 @@ static const struct {
     const char *key;
     void (*put)(struct rewrite *r, const struct rk_bson_elem *elem);
 } rules_by_key[] = {
-    {"hosts", put_members}, {"passives", put_members}, {"arbiters", put_members},
-    {"primary", put_primary}, {"me", put_me}, {"maxMessageSizeBytes", put_message_max},
+    {"hosts", put_members},
+    {"passives", put_members},
+    {"arbiters", put_members},
+    {"primary", put_primary},
+    {"me", put_me},
+    {"maxMessageSizeBytes", put_message_max},
     {"compression", drop},
 };
 

@@ -20,7 +20,7 @@ struct rk_key_wait {
     uint32_t key_id;
     bool in_flight; /* the callback is still to come */
     bool done;
-    struct rk_error err; /* status RK_OK: look again */
+    struct rk_error err;   /* status RK_OK: look again */
     enum rk_status result; /* written by the service's thread before it posts */
     char message[256];
 };

@@ -70,8 +70,8 @@ static enum rk_step whole_msg(struct rk_session *session, const uint8_t *data,
         return refuse(session, frame, has_reply, &info, &err);
     }
     rk_key_wait_prepare(session, &session->request);
-    enum rk_verdict verdict = rk_command_rewrite(ctx->policies, &ctx->crypt, data, frame->len,
-                                                 &msg, &ctx->out, &info, &err);
+    enum rk_verdict verdict = rk_command_rewrite(ctx->policies, &ctx->crypt, data, frame->len, &msg,
+                                                 &ctx->out, &info, &err);
     switch (verdict) {
     case RK_VERDICT_HOLD:
         return rk_key_wait_start(session, &session->request);

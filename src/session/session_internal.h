@@ -5,6 +5,7 @@
 #ifndef REKEY_SESSION_INTERNAL_H
 #define REKEY_SESSION_INTERNAL_H
 
+#include <rekey/base/histogram.h>
 #include <rekey/config/config.h>
 #include <rekey/keys/service.h>
 #include <rekey/net/conn.h>
@@ -89,10 +90,10 @@ enum rk_step {
 struct rk_flow {
     struct rk_conn *from;
     struct rk_conn *to;
-    struct rk_buf in;    /* the start of a message that is not complete, or that waits */
-    uint32_t pass_left;  /* bytes of the present message still to be forwarded as they come */
-    bool waiting;        /* the message at the front waits: for a key or a place in the pipeline */
-    bool eof;            /* from has ended */
+    struct rk_buf in;   /* the start of a message that is not complete, or that waits */
+    uint32_t pass_left; /* bytes of the present message still to be forwarded as they come */
+    bool waiting;       /* the message at the front waits: for a key or a place in the pipeline */
+    bool eof;           /* from has ended */
     struct rk_key_wait *key_wait;
     uint32_t absent[RK_ABSENT_MAX]; /* ids that the registry says do not exist */
     unsigned n_absent;
@@ -114,9 +115,9 @@ struct rk_session {
     uint64_t active_us;
     unsigned address_next; /* of the member's addresses, the one to try next */
     bool closed;
-    bool greeted;     /* a whole first message has come */
-    bool last_words;  /* close once the client has what is buffered for it */
-    bool more_to_come; /* the reply being passed has the flag */
+    bool greeted;       /* a whole first message has come */
+    bool last_words;    /* close once the client has what is buffered for it */
+    bool more_to_come;  /* the reply being passed has the flag */
     int32_t passing_id; /* and this request id */
     char peer[64];
 };

@@ -21,8 +21,8 @@ struct rk_members {
     struct member member[];
 };
 
-enum rk_status rk_members_new(const struct rk_member_spec *specs, size_t n,
-                              struct rk_members **out, struct rk_error *err)
+enum rk_status rk_members_new(const struct rk_member_spec *specs, size_t n, struct rk_members **out,
+                              struct rk_error *err)
 {
     struct rk_members *members = calloc(1, sizeof *members + n * sizeof members->member[0]);
     if (members == NULL) {
@@ -103,9 +103,8 @@ const char *rk_members_map(const struct rk_members *members, const char *address
 
 static size_t lookup(const struct rk_hostport *hp, struct rk_sockaddr out[RK_MEMBER_ADDRESSES_MAX])
 {
-    const struct addrinfo hints = {.ai_family = AF_UNSPEC,
-                                   .ai_socktype = SOCK_STREAM,
-                                   .ai_flags = AI_NUMERICSERV};
+    const struct addrinfo hints = {
+        .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
     struct addrinfo *list = NULL;
     if (getaddrinfo(hp->host, hp->port, &hints, &list) != 0) {
         return 0;

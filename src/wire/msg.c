@@ -3,7 +3,8 @@
 #define MSG_FIXED_LEN (RK_FRAME_HEADER_LEN + 4u)
 #define DOC_MIN 5u
 /* Bits 0-15 are required: a bit we do not know changes the meaning of what follows. */
-#define FLAGS_REQUIRED_UNKNOWN (0xFFFFu & ~(uint32_t)(RK_MSG_CHECKSUM_PRESENT | RK_MSG_MORE_TO_COME))
+#define FLAGS_REQUIRED_UNKNOWN                                                                     \
+    (0xFFFFu & ~(uint32_t)(RK_MSG_CHECKSUM_PRESENT | RK_MSG_MORE_TO_COME))
 
 static enum rk_parse malformed(const char **why, const char *text)
 {
@@ -21,7 +22,8 @@ static uint32_t doc_len(const uint8_t *p, size_t avail)
     return len < DOC_MIN || len > avail || p[len - 1] != 0 ? 0 : len;
 }
 
-static const char *parse_sequence(const uint8_t *p, size_t avail, struct rk_msg *msg, uint32_t *used)
+static const char *parse_sequence(const uint8_t *p, size_t avail, struct rk_msg *msg,
+                                  uint32_t *used)
 {
     if (avail < 5) {
         return "document sequence cut short";

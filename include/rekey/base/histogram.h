@@ -1,6 +1,7 @@
 /*
  * Log-linear latency histogram in the manner of HdrHistogram: 32 linear steps per power of two,
- * so that every value lands in a bucket at most 1/32 (3.2 %) wide. Values are microseconds from 0 to 2^36.
+ * so that every value lands in a bucket at most 1/32 (3.2 %) wide. Values are microseconds from 0
+ * to 2^36.
  *
  * One thread records; any thread may read (counters are relaxed atomics). Readers take a
  * snapshot and subtract an earlier one to see a window.

@@ -62,7 +62,8 @@ enum rk_bson_step {
     RK_BSON_STEP_MALFORMED,
 };
 
-/* Takes the document at data (at most avail bytes). False unless its length and closing NUL hold. */
+/* Takes the document at data (at most avail bytes). False unless its length and closing NUL hold.
+ */
 bool rk_bson_view_init(struct rk_bson_view *view, const uint8_t *data, size_t avail);
 
 void rk_bson_iter_init(struct rk_bson_iter *iter, const struct rk_bson_view *view);

@@ -8,7 +8,8 @@
 #include <rekey/net/stream.h>
 
 struct rk_tls_config {
-    const char *ca_file;   /* NULL: the system's store (upstream), no client certificates (listener) */
+    const char
+        *ca_file; /* NULL: the system's store (upstream), no client certificates (listener) */
     const char *cert_file; /* PEM chain; NULL: none (upstream only) */
     const char *key_file;  /* NULL: cert_file */
     bool verify;           /* upstream: check the server. listener: demand a client certificate */

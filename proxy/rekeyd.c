@@ -1,0 +1,364 @@
+/*
+ * rekeyd: loads the configuration, starts the parts in the order of their dependencies, then
+ * waits for signals. SIGHUP reloads, SIGTERM and SIGINT drain.
+ *
+ * The main thread runs its own small event loop: signals, the drain's deadline and the periodic
+ * look-up of member names. Everything else has threads of its own.
+ */
+#include <event2/event.h>
+#include <getopt.h>
+#include <mongoc/mongoc.h>
+#include <rekey/admission/gate.h>
+#include <rekey/base/clock.h>
+#include <rekey/config/config.h>
+#include <rekey/keys/mongo.h>
+#include <rekey/keys/secrets.h>
+#include <rekey/keys/service.h>
+#include <rekey/session/server.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+
+#define SECURE_HEAP_BYTES (1u << 18)
+#define RESOLVE_INTERVAL_S 30
+#define DRAIN_POLL_US 20000
+/* Descriptors beyond two per connection: listeners, event loops, libmongoc, logs. */
+#define SPARE_FILES 512u
+
+struct daemon {
+    const char *config_path;
+    struct rk_config *config;
+    struct rk_members *members;
+    mongoc_client_pool_t *pool;
+    struct rk_provider provider;
+    struct rk_key_service *keys;
+    struct rk_server *server;
+    struct rk_gate *gate;
+    struct event_base *base;
+    struct event *drain_timer;
+    uint64_t drain_deadline_us;
+};
+
+static void usage(FILE *out)
+{
+    (void)fputs("usage: rekeyd [-c rekey.yaml]\n"
+                "  -c, --config FILE  configuration (default: rekey.yaml, or $REKEY_CONFIG)\n"
+                "  -V, --version\n"
+                "  -h, --help\n"
+                "SIGHUP reloads the configuration, SIGTERM drains and ends.\n",
+                out);
+}
+
+/* Returns -1 to go on, else the exit code. */
+static int parse_args(int argc, char **argv, struct daemon *d)
+{
+    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+                                            {"version", no_argument, NULL, 'V'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {NULL, 0, NULL, 0}};
+    const char *from_env = getenv("REKEY_CONFIG");
+    d->config_path = from_env != NULL ? from_env : "rekey.yaml";
+    int opt;
+    while ((opt = getopt_long(argc, argv, "c:Vh", options, NULL)) != -1) {
+        switch (opt) {
+        case 'c':
+            d->config_path = optarg;
+            break;
+        case 'V':
+            (void)printf("rekeyd %s\n", RK_VERSION);
+            return 0;
+        case 'h':
+            usage(stdout);
+            return 0;
+        default:
+            usage(stderr);
+            return 2;
+        }
+    }
+    if (optind != argc) {
+        usage(stderr);
+        return 2;
+    }
+    return -1;
+}
+
+static void raise_file_limit(const struct rk_config *config)
+{
+    struct rlimit limit;
+    rlim_t need = (rlim_t)config->limits.connections_max * 2 + SPARE_FILES;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= need) {
+        return;
+    }
+    limit.rlim_cur = limit.rlim_max < need ? limit.rlim_max : need;
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < need) {
+        rk_log(RK_LOG_WARN, "file_limit_low", RK_I("limit", limit.rlim_cur), RK_I("needed", need),
+               RK_S("advice", "raise the open file limit or lower limits.connections_max"));
+    }
+}
+
+static enum rk_status make_members(struct daemon *d, struct rk_error *err)
+{
+    const struct rk_config_upstream *upstream = &d->config->upstream;
+    struct rk_member_spec *specs = calloc(upstream->members_count, sizeof *specs);
+    if (specs == NULL) {
+        return rk_error_set(err, RK_ENOMEM, "out of memory");
+    }
+    for (unsigned i = 0; i < upstream->members_count; i++) {
+        specs[i] = (struct rk_member_spec){.address = upstream->members[i].address,
+                                           .listen = upstream->members[i].listen,
+                                           .advertise = upstream->members[i].advertise};
+    }
+    enum rk_status status = rk_members_new(specs, upstream->members_count, &d->members, err);
+    free(specs);
+    return status;
+}
+
+static enum rk_status start_keys(struct daemon *d, struct rk_error *err)
+{
+    const struct rk_config *config = d->config;
+    if (rk_policy_set_empty(config->policies)) {
+        return RK_OK; /* a plain proxy: no keys, no sweeps, no connection of its own */
+    }
+    enum rk_status status = rk_mongo_pool_new(config->upstream.uri, "rekeyd", &d->pool, err);
+    if (status == RK_OK) {
+        status = rk_keyring_open(config->keys.keyring_file, &d->provider, err);
+    }
+    if (status == RK_OK) {
+        const struct rk_key_service_config keys = {
+            .client_pool = d->pool,
+            .state_db = config->upstream.state_db,
+            .provider = d->provider,
+            .refresh_interval_ms = config->keys.refresh_interval_ms,
+            .negative_cache_ms = config->keys.negative_cache_ms,
+            .create_first_key = config->keys.create_first_key,
+        };
+        status = rk_key_service_start(&keys, &d->keys, err);
+    }
+    return status;
+}
+
+static void foreground_sensor(void *arg, struct rk_histogram_snapshot *into)
+{
+    rk_server_foreground(arg, into);
+}
+
+static struct rk_gate_config gate_config(const struct rk_config_sweep *sweep)
+{
+    return (struct rk_gate_config){
+        .pause = sweep->pause,
+        .max_rate = sweep->max_rate,
+        .p99_limit_ms = sweep->guard.p99_limit_ms,
+        .interval_ms = sweep->guard.interval_ms,
+        .samples_min = sweep->guard.samples_min,
+        .rate_min = sweep->guard.rate_min,
+    };
+}
+
+static enum rk_status start_parts(struct daemon *d, struct rk_error *err)
+{
+    enum rk_status status = make_members(d, err);
+    if (status != RK_OK) {
+        return status;
+    }
+    size_t unresolved = rk_members_resolve(d->members);
+    if (unresolved > 0) {
+        rk_log(RK_LOG_WARN, "members_unresolved", RK_I("count", unresolved));
+    }
+    status = start_keys(d, err);
+    if (status == RK_OK) {
+        const struct rk_server_config server = {
+            .config = d->config, .members = d->members, .keys = d->keys};
+        status = rk_server_start(&server, &d->server, err);
+    }
+    if (status == RK_OK && d->keys != NULL) {
+        const struct rk_gate_config gate = gate_config(&d->config->sweep);
+        status = rk_gate_start(&gate, foreground_sensor, d->server, &d->gate, err);
+    }
+    return status;
+}
+
+static void stop_parts(struct daemon *d)
+{
+    if (d->gate != NULL) {
+        rk_gate_stop(d->gate);
+    }
+    rk_server_stop(d->server);
+    if (d->keys != NULL) {
+        rk_key_service_stop(d->keys);
+    }
+    if (d->provider.ops != NULL) {
+        d->provider.ops->free(d->provider.self);
+    }
+    if (d->pool != NULL) {
+        mongoc_client_pool_destroy(d->pool);
+    }
+    rk_members_free(d->members);
+}
+
+static void on_drain_poll(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    struct daemon *d = arg;
+    const struct timeval poll = {.tv_sec = 0, .tv_usec = DRAIN_POLL_US};
+    size_t left = rk_server_sessions(d->server);
+    if (left == 0 || rk_clock_mono_us() >= d->drain_deadline_us) {
+        rk_log(RK_LOG_INFO, "drained", RK_I("sessions_cut", left));
+        (void)event_base_loopbreak(d->base);
+        return;
+    }
+    (void)event_add(d->drain_timer, &poll);
+}
+
+static void on_terminate(evutil_socket_t signal, short what, void *arg)
+{
+    (void)what;
+    struct daemon *d = arg;
+    if (d->drain_deadline_us != 0) {
+        return;
+    }
+    uint32_t timeout_ms = d->config->limits.drain_timeout_ms;
+    rk_log(RK_LOG_INFO, "draining", RK_I("signal", signal), RK_I("timeout_ms", timeout_ms));
+    d->drain_deadline_us = rk_clock_mono_us() + (uint64_t)timeout_ms * 1000;
+    rk_server_drain(d->server);
+    /* The drain is posted to the workers; the first look comes after they had a chance. */
+    const struct timeval poll = {.tv_sec = 0, .tv_usec = DRAIN_POLL_US};
+    (void)event_add(d->drain_timer, &poll);
+}
+
+static bool may_reload(const struct daemon *d, const struct rk_config *next, struct rk_error *err)
+{
+    const char *key;
+    if (!rk_config_reloadable(d->config, next, &key)) {
+        (void)rk_error_set(err, RK_ESTATE, "%s cannot change without a restart", key);
+        return false;
+    }
+    if (d->keys == NULL && !rk_policy_set_empty(next->policies)) {
+        (void)rk_error_set(err, RK_ESTATE,
+                           "first policies need a restart: rekeyd was started without keys");
+        return false;
+    }
+    return true;
+}
+
+static void on_reload(evutil_socket_t signal, short what, void *arg)
+{
+    (void)signal;
+    (void)what;
+    struct daemon *d = arg;
+    struct rk_config *next = NULL;
+    struct rk_error err = {0};
+    if (rk_config_load(d->config_path, &next, &err) != RK_OK ||
+        rk_config_check_daemon(next, &err) != RK_OK || !may_reload(d, next, &err) ||
+        rk_log_reopen(next->log.level, &err) != RK_OK) {
+        rk_log(RK_LOG_ERROR, "reload_refused", RK_S("file", d->config_path),
+               RK_S("reason", err.message), RK_S("effect", "the former configuration stays"));
+        rk_config_free(next);
+        return;
+    }
+    rk_server_reload(d->server, next);
+    if (d->gate != NULL) {
+        const struct rk_gate_config gate = gate_config(&next->sweep);
+        rk_gate_reconfigure(d->gate, &gate);
+    }
+    rk_config_free(d->config);
+    d->config = next;
+    rk_log(RK_LOG_INFO, "reloaded", RK_S("file", d->config_path));
+}
+
+static void on_resolve(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    const struct daemon *d = arg;
+    (void)rk_members_resolve(d->members);
+}
+
+static enum rk_status run_loop(struct daemon *d, struct rk_error *err)
+{
+    struct event *events[] = {
+        evsignal_new(d->base, SIGTERM, on_terminate, d),
+        evsignal_new(d->base, SIGINT, on_terminate, d),
+        evsignal_new(d->base, SIGHUP, on_reload, d),
+        event_new(d->base, -1, EV_PERSIST, on_resolve, d),
+    };
+    const size_t n = sizeof events / sizeof events[0];
+    const struct timeval resolve = {.tv_sec = RESOLVE_INTERVAL_S};
+    enum rk_status status = RK_OK;
+    d->drain_timer = evtimer_new(d->base, on_drain_poll, d);
+    for (size_t i = 0; i < n && status == RK_OK; i++) {
+        if (events[i] == NULL || event_add(events[i], i == n - 1 ? &resolve : NULL) != 0) {
+            status = rk_error_set(err, RK_ENOMEM, "cannot set up signals");
+        }
+    }
+    if (status == RK_OK) {
+        (void)event_base_dispatch(d->base);
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (events[i] != NULL) {
+            event_free(events[i]);
+        }
+    }
+    if (d->drain_timer != NULL) {
+        event_free(d->drain_timer);
+    }
+    return status;
+}
+
+static void log_started(const struct daemon *d, bool locked)
+{
+    if (!locked) {
+        rk_log(RK_LOG_WARN, "keys_not_locked",
+               RK_S("advice", "raise RLIMIT_MEMLOCK: keys could reach swap"));
+    }
+    for (size_t i = 0; i < rk_members_count(d->members); i++) {
+        rk_log(RK_LOG_INFO, "listening", RK_S("listen", rk_members_listen(d->members, i)),
+               RK_S("advertise", rk_members_advertise(d->members, i)),
+               RK_S("member", rk_members_address(d->members, i)));
+    }
+    rk_log(RK_LOG_INFO, "started", RK_S("version", RK_VERSION), RK_S("config", d->config_path),
+           RK_I("policies", rk_policy_set_count(d->config->policies)));
+}
+
+int main(int argc, char **argv)
+{
+    struct daemon d = {0};
+    struct rk_error err = {0};
+    bool locked = false;
+    int code = parse_args(argc, argv, &d);
+    if (code >= 0) {
+        return code;
+    }
+    (void)signal(SIGPIPE, SIG_IGN);
+    if (rk_secrets_init(SECURE_HEAP_BYTES, &locked, &err) != RK_OK ||
+        rk_config_load(d.config_path, &d.config, &err) != RK_OK ||
+        rk_config_check_daemon(d.config, &err) != RK_OK ||
+        rk_log_open(d.config->log.file, d.config->log.level, &err) != RK_OK) {
+        (void)fprintf(stderr, "rekeyd: %s\n", err.message);
+        rk_config_free(d.config);
+        return 1;
+    }
+    raise_file_limit(d.config);
+    mongoc_init();
+    d.base = event_base_new();
+    enum rk_status status =
+        d.base != NULL ? start_parts(&d, &err) : rk_error_set(&err, RK_ENOMEM, "no event loop");
+    if (status == RK_OK) {
+        log_started(&d, locked);
+        status = run_loop(&d, &err);
+    }
+    if (status != RK_OK) {
+        rk_log(RK_LOG_ERROR, "start_failed", RK_S("reason", err.message));
+        (void)fprintf(stderr, "rekeyd: %s\n", err.message);
+    }
+    stop_parts(&d);
+    if (d.base != NULL) {
+        event_base_free(d.base);
+    }
+    mongoc_cleanup();
+    rk_config_free(d.config);
+    rk_log(RK_LOG_INFO, "stopped", RK_B("clean", status == RK_OK));
+    rk_log_close();
+    return status == RK_OK ? 0 : 1;
+}

@@ -1,0 +1,325 @@
+/*
+ * The life of a session: accepted, connected to its member, open, closed, reaped.
+ *
+ * Nobody frees a session inside a handler: rk_session_close marks it, closes its sockets and puts
+ * it on the context's dead list; the reaper frees it when the loop's turn is over.
+ */
+#include "session_internal.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <rekey/base/clock.h>
+#include <rekey/log/log.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* A rewritten message may be sent while the bytes up to the high watermark still wait. */
+#define OUT_SLACK_BYTES (2u * RK_SCRATCH_BYTES)
+
+static const struct rk_conn_handlers upstream_handlers;
+
+static void set_timer(struct rk_session *session, uint64_t ms)
+{
+    if (ms == 0) {
+        (void)event_del(&session->timer);
+        return;
+    }
+    const struct timeval tv = {.tv_sec = (time_t)(ms / 1000),
+                               .tv_usec = (suseconds_t)(ms % 1000) * 1000};
+    (void)event_add(&session->timer, &tv);
+}
+
+static bool is_open(const struct rk_session *session)
+{
+    return session->client.state == RK_CONN_OPEN && session->upstream.state == RK_CONN_OPEN;
+}
+
+/* One timer serves the phases in turn: connecting, the first message, then idleness. */
+static void on_timer(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    struct rk_session *session = arg;
+    if (!is_open(session)) {
+        rk_session_close(session, "session_timeout",
+                         session->client.state != RK_CONN_OPEN ? "client TLS handshake"
+                                                               : "connecting to the member");
+        return;
+    }
+    if (!session->greeted) {
+        rk_session_close(session, "session_timeout", "no complete first message");
+        return;
+    }
+    uint64_t idle_ms = session->ctx->limits.idle_timeout_ms;
+    uint64_t quiet_ms = (rk_clock_mono_us() - session->active_us) / 1000;
+    if (idle_ms == 0 || session->pending.count > 0) {
+        set_timer(session, idle_ms);
+    } else if (quiet_ms >= idle_ms) {
+        rk_session_close(session, "session_idle", NULL);
+    } else {
+        set_timer(session, idle_ms - quiet_ms);
+    }
+}
+
+static int connect_socket(const struct rk_sockaddr *address, bool *connected)
+{
+    int fd = socket(address->addr.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+        return -1;
+    }
+    const int on = 1;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    *connected = connect(fd, (const struct sockaddr *)&address->addr, address->len) == 0;
+    if (!*connected && errno != EINPROGRESS) {
+        int saved = errno;
+        (void)close(fd);
+        errno = saved;
+        return -1;
+    }
+    return fd;
+}
+
+static size_t out_max(const struct rk_context *ctx)
+{
+    return (size_t)ctx->limits.buffer_high_bytes + ctx->limits.message_bytes_max + OUT_SLACK_BYTES;
+}
+
+static bool adopt_upstream(struct rk_session *session, int fd, bool connected)
+{
+    struct rk_context *ctx = session->ctx;
+    struct rk_stream stream;
+    if (ctx->upstream_tls == NULL) {
+        rk_stream_init_plain(&stream, fd);
+    } else if (rk_stream_init_tls(&stream, fd, ctx->upstream_tls,
+                                  rk_members_host(ctx->members, session->member)) != RK_OK) {
+        (void)close(fd);
+        return false;
+    }
+    if (rk_conn_init(&session->upstream, ctx->base, &stream, connected, out_max(ctx),
+                     ctx->limits.buffer_low_bytes, &upstream_handlers, session) != RK_OK) {
+        return false;
+    }
+    rk_conn_start(&session->upstream);
+    return true;
+}
+
+/* Tries the member's next address. Closes the session when there is none left. */
+static void connect_upstream(struct rk_session *session, const char *last_why)
+{
+    struct rk_sockaddr addresses[RK_MEMBER_ADDRESSES_MAX];
+    size_t n = rk_members_sockaddrs(session->ctx->members, session->member, addresses);
+    const char *why = n == 0 ? "its name does not resolve" : last_why;
+    rk_conn_deinit(&session->upstream);
+    while (session->address_next < n) {
+        bool connected = false;
+        int fd = connect_socket(&addresses[session->address_next++], &connected);
+        if (fd < 0) {
+            why = strerror(errno);
+        } else if (adopt_upstream(session, fd, connected)) {
+            return;
+        } else {
+            why = "no memory or no TLS";
+        }
+    }
+    rk_session_close(session, "upstream_unreachable", why);
+}
+
+static void on_opened(void *owner)
+{
+    struct rk_session *session = owner;
+    if (!is_open(session)) {
+        return;
+    }
+    session->active_us = rk_clock_mono_us();
+    set_timer(session, session->ctx->limits.handshake_timeout_ms);
+    rk_flow_update(session);
+}
+
+static void on_client_readable(void *owner)
+{
+    struct rk_session *session = owner;
+    bool greeted = session->greeted;
+    rk_flow_readable(session, &session->request);
+    if (!greeted && session->greeted && !session->closed) {
+        set_timer(session, session->ctx->limits.idle_timeout_ms);
+    }
+}
+
+static void on_upstream_readable(void *owner)
+{
+    struct rk_session *session = owner;
+    rk_flow_readable(session, &session->reply);
+}
+
+static void on_drained(void *owner)
+{
+    struct rk_session *session = owner;
+    if (session->last_words && session->client.out.len == 0) {
+        rk_session_close(session, NULL, NULL);
+        return;
+    }
+    rk_flow_update(session);
+}
+
+static void on_client_failed(void *owner, const char *why)
+{
+    rk_session_close(owner, "client_failed", why);
+}
+
+static void on_upstream_failed(void *owner, const char *why)
+{
+    struct rk_session *session = owner;
+    if (session->upstream.state == RK_CONN_OPEN) {
+        rk_session_close(session, "upstream_failed", why);
+        return;
+    }
+    char reason[sizeof session->upstream.stream.why];
+    (void)snprintf(reason, sizeof reason, "%s", why);
+    connect_upstream(session, reason);
+}
+
+static const struct rk_conn_handlers client_handlers = {
+    .opened = on_opened,
+    .readable = on_client_readable,
+    .drained = on_drained,
+    .failed = on_client_failed,
+};
+
+static const struct rk_conn_handlers upstream_handlers = {
+    .opened = on_opened,
+    .readable = on_upstream_readable,
+    .drained = on_drained,
+    .failed = on_upstream_failed,
+};
+
+static void flow_init(struct rk_flow *flow, struct rk_conn *from, struct rk_conn *to,
+                      const struct rk_context *ctx)
+{
+    *flow = (struct rk_flow){.from = from, .to = to};
+    rk_buf_init(&flow->in, (size_t)ctx->limits.message_bytes_max + OUT_SLACK_BYTES);
+}
+
+static bool too_many(struct rk_context *ctx, const char *peer)
+{
+    if (atomic_fetch_add(ctx->sessions_total, 1) < ctx->limits.connections_max) {
+        return false;
+    }
+    (void)atomic_fetch_sub(ctx->sessions_total, 1);
+    uint64_t now = rk_clock_mono_us();
+    if (now - ctx->connections_refused_logged_us > 1000000) {
+        ctx->connections_refused_logged_us = now;
+        rk_log(RK_LOG_WARN, "connection_refused", RK_S("client", peer),
+               RK_S("reason", "limits.connections_max is reached"),
+               RK_I("connections_max", ctx->limits.connections_max));
+    }
+    return true;
+}
+
+static bool adopt_client(struct rk_session *session, int fd)
+{
+    struct rk_context *ctx = session->ctx;
+    struct rk_stream stream;
+    if (ctx->listener_tls == NULL) {
+        rk_stream_init_plain(&stream, fd);
+    } else if (rk_stream_init_tls(&stream, fd, ctx->listener_tls, NULL) != RK_OK) {
+        (void)close(fd);
+        return false;
+    }
+    return rk_conn_init(&session->client, ctx->base, &stream, true, out_max(ctx),
+                        ctx->limits.buffer_low_bytes, &client_handlers, session) == RK_OK;
+}
+
+void rk_session_accept(struct rk_context *ctx, size_t member, int fd, const char *peer)
+{
+    if (ctx->draining || too_many(ctx, peer)) {
+        (void)close(fd);
+        return;
+    }
+    struct rk_session *session = calloc(1, sizeof *session);
+    if (session == NULL) {
+        (void)atomic_fetch_sub(ctx->sessions_total, 1);
+        (void)close(fd);
+        return;
+    }
+    session->ctx = ctx;
+    session->member = member;
+    session->client.stream.fd = -1;
+    session->upstream.stream.fd = -1;
+    (void)snprintf(session->peer, sizeof session->peer, "%s", peer);
+    flow_init(&session->request, &session->client, &session->upstream, ctx);
+    session->request.on_message = rk_request_message;
+    flow_init(&session->reply, &session->upstream, &session->client, ctx);
+    session->reply.on_message = rk_reply_message;
+    session->reply.on_passed = rk_reply_passed;
+    (void)event_assign(&session->timer, ctx->base, -1, 0, on_timer, session);
+    TAILQ_INSERT_TAIL(&ctx->sessions, session, link);
+    if (!adopt_client(session, fd)) {
+        rk_session_close(session, "session_out_of_memory", "no memory for a connection");
+        return;
+    }
+    rk_conn_start(&session->client);
+    set_timer(session, ctx->limits.connect_timeout_ms);
+    connect_upstream(session, NULL);
+}
+
+bool rk_session_idle(const struct rk_session *session)
+{
+    /* A streaming hello waits for news that may never come: it holds nothing up. */
+    bool waits =
+        session->pending.count > 1 ||
+        (session->pending.count == 1 && session->pending.first.info.reply != RK_REPLY_HELLO);
+    return !waits && session->request.in.len == 0 && session->request.pass_left == 0 &&
+           session->reply.in.len == 0 && session->reply.pass_left == 0;
+}
+
+void rk_session_close_after_flush(struct rk_session *session)
+{
+    if (session->client.state != RK_CONN_OPEN || session->client.out.len == 0) {
+        rk_session_close(session, NULL, NULL);
+        return;
+    }
+    session->last_words = true;
+    rk_conn_set_reading(&session->client, false);
+    rk_conn_set_reading(&session->upstream, false);
+}
+
+void rk_session_close(struct rk_session *session, const char *event, const char *why)
+{
+    if (session->closed) {
+        return;
+    }
+    struct rk_context *ctx = session->ctx;
+    if (event != NULL) {
+        rk_log(why != NULL ? RK_LOG_WARN : RK_LOG_INFO, event, RK_S("client", session->peer),
+               RK_S("member", rk_members_address(ctx->members, session->member)),
+               RK_S("reason", why));
+    }
+    session->closed = true;
+    rk_key_wait_cancel(&session->request);
+    rk_key_wait_cancel(&session->reply);
+    (void)event_del(&session->timer);
+    rk_conn_deinit(&session->client);
+    rk_conn_deinit(&session->upstream);
+    TAILQ_REMOVE(&ctx->sessions, session, link);
+    TAILQ_INSERT_TAIL(&ctx->dead, session, link);
+    event_active(ctx->reap, EV_TIMEOUT, 1);
+}
+
+void rk_session_reap(struct rk_context *ctx)
+{
+    struct rk_session *session;
+    while ((session = TAILQ_FIRST(&ctx->dead)) != NULL) {
+        TAILQ_REMOVE(&ctx->dead, session, link);
+        rk_pending_deinit(&session->pending);
+        rk_buf_cleanse(&session->request.in);
+        rk_buf_deinit(&session->request.in);
+        rk_buf_deinit(&session->reply.in);
+        free(session);
+        (void)atomic_fetch_sub(ctx->sessions_total, 1);
+    }
+}
