@@ -101,6 +101,10 @@ enum rk_verdict rk_document_verdict(const struct rk_bson_writer *w, enum rk_verd
     case RK_ENOMEM:
         (void)rk_error_set_code(err, RK_ENOMEM, RK_CODE_MEMORY, "%s: out of memory", ns);
         break;
+    case RK_EINVAL:
+        (void)rk_error_set_code(err, RK_EINVAL, RK_CODE_INVALID_BSON,
+                                "%s: a protected value is not valid BSON, or nested too deep", ns);
+        break;
     default:
         (void)rk_error_set_code(err, rk_bson_writer_status(w), RK_CODE_INTERNAL,
                                 "%s: a protected field could not be rewritten (%s)", ns,

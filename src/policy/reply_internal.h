@@ -1,0 +1,25 @@
+/* What the reply_*.c files share. */
+#ifndef REKEY_POLICY_REPLY_INTERNAL_H
+#define REKEY_POLICY_REPLY_INTERNAL_H
+
+#include <rekey/policy/command.h>
+
+#include "policy_internal.h"
+
+/* One reply being rewritten. */
+struct rk_reply {
+    struct rk_decrypt d;
+    const struct rk_policy_set *set;
+    const struct rk_command_info *info;
+    const struct rk_path_node *distinct;  /* the protected path of a distinct, or NULL */
+    const struct rk_policy *event_policy; /* of the change event at hand */
+    char ns[sizeof(((struct rk_command_info *)0)->db) +
+            sizeof(((struct rk_command_info *)0)->coll)]; /* for messages */
+};
+
+/* Appends the values of a distinct decrypted, each only once: one value encrypted under two keys
+ * is two values to mongod. */
+enum rk_verdict rk_reply_distinct(struct rk_reply *r, const struct rk_bson_elem *values,
+                                  const struct rk_trail *up);
+
+#endif
