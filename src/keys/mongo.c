@@ -24,6 +24,18 @@ static bool set_default(mongoc_uri_t *uri, const char *option, int32_t value)
     return mongoc_uri_has_option(uri, option) || mongoc_uri_set_option_as_int32(uri, option, value);
 }
 
+/* An unescaped '@' in a password makes its rest look like a host, which later errors would name. */
+static bool hosts_ok(const mongoc_uri_t *uri)
+{
+    for (const mongoc_host_list_t *host = mongoc_uri_get_hosts(uri); host != NULL;
+         host = host->next) {
+        if (strchr(host->host, '@') != NULL) {
+            return false;
+        }
+    }
+    return true;
+}
+
 enum rk_status rk_mongo_pool_new(const char *text, const char *appname, mongoc_client_pool_t **out,
                                  struct rk_error *err)
 {
@@ -32,11 +44,12 @@ enum rk_status rk_mongo_pool_new(const char *text, const char *appname, mongoc_c
     bson_error_t cause;
     /* The parser's own message may quote the password, so it is not passed on. */
     mongoc_uri_t *uri = mongoc_uri_new_with_error(text, &cause);
-    if (uri == NULL) {
-        return rk_error_set(err, RK_EINVAL,
-                            "upstream.uri is not a valid connection string: it must read "
-                            "mongodb://[user:password@]host:port[,...]/[?options], with special "
-                            "characters in user and password percent-encoded");
+    if (uri == NULL || !hosts_ok(uri)) {
+        status = rk_error_set(err, RK_EINVAL,
+                              "upstream.uri is not a valid connection string: it must read "
+                              "mongodb://[user:password@]host:port[,...]/[?options], with special "
+                              "characters in user and password percent-encoded");
+        goto done;
     }
     if (!set_default(uri, MONGOC_URI_SERVERSELECTIONTIMEOUTMS, SERVER_SELECTION_TIMEOUT_MS) ||
         !set_default(uri, MONGOC_URI_CONNECTTIMEOUTMS, CONNECT_TIMEOUT_MS) ||

@@ -1,0 +1,176 @@
+/* rekeyctl keys ... */
+#include <rekey/ctl/ctl.h>
+
+#include <rekey/keys/registry.h>
+
+#include <bson/bson.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static enum rk_ctl_exit print_keys(const struct rk_key_record *records, size_t n)
+{
+    static const char *const headers[] = {"ID", "STATE", "KEK", "CREATED", "ACTIVATED"};
+    struct rk_ctl_table *table = NULL;
+    struct rk_error err;
+    if (n == 0) {
+        (void)printf("no keys yet: `rekeyctl keys rotate` makes the first one\n");
+        return RK_CTL_OK;
+    }
+    enum rk_status status = rk_ctl_table_new(headers, 5, &table);
+    for (size_t i = 0; i < n && status == RK_OK; i++) {
+        char id[16];
+        char created[RK_CTL_TIME_LEN];
+        char activated[RK_CTL_TIME_LEN];
+        (void)snprintf(id, sizeof id, "%u", records[i].id);
+        const char *const cells[] = {
+            id,
+            rk_key_state_name(records[i].state),
+            records[i].wrapped.kek,
+            rk_ctl_time(records[i].created_at_ms, created),
+            rk_ctl_time(records[i].activated_at_ms, activated),
+        };
+        status = rk_ctl_table_row(table, cells);
+    }
+    if (status == RK_OK) {
+        rk_ctl_table_print(table);
+    } else {
+        (void)rk_error_set(&err, status, "cannot print the keys: %s", rk_status_name(status));
+    }
+    rk_ctl_table_free(table);
+    return status == RK_OK ? RK_CTL_OK : rk_ctl_fail(&err);
+}
+
+static enum rk_ctl_exit print_keys_json(const struct rk_key_record *records, size_t n)
+{
+    bson_t doc = BSON_INITIALIZER;
+    bson_t keys;
+    BSON_APPEND_ARRAY_BEGIN(&doc, "keys", &keys);
+    for (size_t i = 0; i < n; i++) {
+        bson_t key;
+        char index[16];
+        const char *name = NULL;
+        char when[RK_CTL_TIME_LEN];
+        size_t len = bson_uint32_to_string((uint32_t)i, &name, index, sizeof index);
+        bson_append_document_begin(&keys, name, (int)len, &key);
+        BSON_APPEND_INT64(&key, "id", (int64_t)records[i].id);
+        BSON_APPEND_UTF8(&key, "state", rk_key_state_name(records[i].state));
+        BSON_APPEND_UTF8(&key, "kek", records[i].wrapped.kek);
+        BSON_APPEND_UTF8(&key, "createdAt", rk_ctl_time(records[i].created_at_ms, when));
+        BSON_APPEND_UTF8(&key, "activatedAt", rk_ctl_time(records[i].activated_at_ms, when));
+        bson_append_document_end(&keys, &key);
+    }
+    bson_append_array_end(&doc, &keys);
+    enum rk_ctl_exit code = rk_ctl_print_json(&doc);
+    bson_destroy(&doc);
+    return code;
+}
+
+static enum rk_ctl_exit run_list(struct rk_ctl *ctl, int argc, char **argv)
+{
+    struct rk_error err;
+    struct rk_registry *registry = NULL;
+    struct rk_key_record *records = NULL;
+    size_t n = 0;
+    enum rk_ctl_exit code;
+    if (argc > 1) {
+        return rk_ctl_usage("keys list takes no argument, got %s", argv[1]);
+    }
+    if (rk_registry_new(ctl->client_pool, ctl->config->upstream.state_db, &registry, &err) !=
+            RK_OK ||
+        rk_registry_list(registry, &records, &n, &err) != RK_OK) {
+        code = rk_ctl_fail(&err);
+    } else {
+        code = ctl->json ? print_keys_json(records, n) : print_keys(records, n);
+    }
+    free(records);
+    rk_registry_free(registry);
+    return code;
+}
+
+static enum rk_ctl_exit print_rotated(const struct rk_ctl *ctl, uint32_t id)
+{
+    if (!ctl->json) {
+        (void)printf("key %u is current; running instances write under it within %u ms\n", id,
+                     ctl->config->keys.refresh_interval_ms);
+        return RK_CTL_OK;
+    }
+    bson_t doc = BSON_INITIALIZER;
+    BSON_APPEND_INT64(&doc, "keyId", (int64_t)id);
+    enum rk_ctl_exit code = rk_ctl_print_json(&doc);
+    bson_destroy(&doc);
+    return code;
+}
+
+static enum rk_ctl_exit run_rotate(struct rk_ctl *ctl, int argc, char **argv)
+{
+    struct rk_error err;
+    struct rk_registry *registry = NULL;
+    struct rk_provider provider;
+    uint32_t id = 0;
+    if (argc > 1) {
+        return rk_ctl_usage("keys rotate takes no argument, got %s", argv[1]);
+    }
+    if (rk_keyring_open(ctl->config->keys.keyring_file, &provider, &err) != RK_OK) {
+        return rk_ctl_fail(&err);
+    }
+    enum rk_status status =
+        rk_registry_new(ctl->client_pool, ctl->config->upstream.state_db, &registry, &err);
+    if (status == RK_OK) {
+        status = rk_registry_rotate(registry, &provider, ctl->actor, &id, &err);
+    }
+    rk_registry_free(registry);
+    provider.ops->free(provider.self);
+    return status == RK_OK ? print_rotated(ctl, id) : rk_ctl_fail(&err);
+}
+
+static enum rk_ctl_exit run_init(struct rk_ctl *ctl, int argc, char **argv)
+{
+    struct rk_error err;
+    const char *path = argc == 2 ? argv[1] : NULL;
+    if (argc > 2) {
+        return rk_ctl_usage("keys init takes one file");
+    }
+    if (path == NULL) {
+        enum rk_ctl_exit code = rk_ctl_load_config(ctl);
+        if (code != RK_CTL_OK) {
+            return code;
+        }
+        path = ctl->config->keys.keyring_file;
+    }
+    if (rk_keyring_create(path, &err) != RK_OK) {
+        return rk_ctl_fail(&err);
+    }
+    if (!ctl->json) {
+        (void)printf("%s: made, with a fresh key-encryption key; keep a backup, without it the "
+                     "data is lost\n",
+                     path);
+        return RK_CTL_OK;
+    }
+    bson_t doc = BSON_INITIALIZER;
+    BSON_APPEND_UTF8(&doc, "path", path);
+    enum rk_ctl_exit code = rk_ctl_print_json(&doc);
+    bson_destroy(&doc);
+    return code;
+}
+
+const struct rk_ctl_command rk_ctl_key_commands[] = {
+    {.group = "keys",
+     .name = "init",
+     .args = "[FILE]",
+     .help = "make a keyring file with a fresh key-encryption key (default: keys.keyring_file)",
+     .needs = RK_CTL_NEEDS_NOTHING,
+     .run = run_init},
+    {.group = "keys",
+     .name = "list",
+     .args = "",
+     .help = "show the data keys and their states",
+     .needs = RK_CTL_NEEDS_SERVER,
+     .run = run_list},
+    {.group = "keys",
+     .name = "rotate",
+     .args = "",
+     .help = "make a new current data key; the former one becomes retiring",
+     .needs = RK_CTL_NEEDS_SERVER,
+     .run = run_rotate},
+    {.name = NULL},
+};
