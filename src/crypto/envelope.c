@@ -69,7 +69,7 @@ bool rk_envelope_claims(uint8_t subtype, const uint8_t *data, size_t len)
 
 const uint8_t *rk_envelope_scan(const uint8_t *data, size_t len)
 {
-    return memmem(data, len, mark, sizeof mark);
+    return len < sizeof mark ? NULL : memmem(data, len, mark, sizeof mark);
 }
 
 size_t rk_envelope_size(enum rk_algorithm algorithm, size_t len)
