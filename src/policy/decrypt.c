@@ -49,8 +49,9 @@ static const char *show_path(const struct rk_trail *trail, char out[PATH_SHOWN])
     for (; trail != NULL; trail = trail->up) {
         size_t len = trail->key_len;
         if (len + 4 > pos) {
-            memcpy(out + pos - 3, "...", 3);
-            return out + pos - 3;
+            pos -= out[pos] == '.' ? 2 : 3;
+            memcpy(out + pos, "...", 3);
+            break;
         }
         pos -= len;
         memcpy(out + pos, trail->key, len);
