@@ -253,15 +253,13 @@ static enum rk_ctl_exit run_prepared(struct rk_ctl *ctl, const struct line *line
     if (ctl->config_path == NULL) {
         ctl->config_path = find_config();
     }
-    mongoc_init();
-    /* Its warnings would stand between our own lines; errors come back through bson_error_t. */
-    mongoc_log_set_handler(NULL, NULL);
+    rk_mongo_init();
 
     enum rk_ctl_exit code = run(ctl, line);
 
     mongoc_client_pool_destroy(ctl->client_pool);
     rk_config_free(ctl->config);
-    mongoc_cleanup();
+    rk_mongo_cleanup();
     free(actor);
     return code;
 }

@@ -8,6 +8,17 @@
 #define WRITE_TIMEOUT_MS 30000
 #define DUPLICATE_KEY_CODE 11000
 
+void rk_mongo_init(void)
+{
+    mongoc_init();
+    mongoc_log_set_handler(NULL, NULL);
+}
+
+void rk_mongo_cleanup(void)
+{
+    mongoc_cleanup();
+}
+
 enum rk_status rk_mongo_error(struct rk_error *err, const char *what, const bson_error_t *cause)
 {
     enum rk_status status = RK_EIO;

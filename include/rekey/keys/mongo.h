@@ -11,10 +11,15 @@ struct _bson_error_t;
 struct _bson_t;
 struct _mongoc_client_pool_t;
 
+/* libmongoc for this process, once, in main. Its own log is silenced: it goes to standard error in
+ * a format of its own, and whatever matters comes back as an error. */
+void rk_mongo_init(void);
+void rk_mongo_cleanup(void);
+
 /*
  * A pool for uri. appname is what mongod logs. Options that the uri does not set itself:
  * serverSelectionTimeoutMS, connectTimeoutMS and socketTimeoutMS, so that no call blocks for
- * ever. Call mongoc_init before. The uri's password never appears in err.
+ * ever. The uri's password never appears in err.
  */
 RK_MUST_CHECK enum rk_status rk_mongo_pool_new(const char *uri, const char *appname,
                                                struct _mongoc_client_pool_t **out,
