@@ -13,6 +13,9 @@
 #include <rekey/policy/policy.h>
 #include <rekey/wire/msg.h>
 
+/* Requests that are rewritten may be nested this deep, as mongod's may. */
+#define RK_COMMAND_DEPTH_MAX 200u
+
 /* What the session must know to treat the reply. Name and namespaces are copies. */
 enum rk_reply_mode {
     RK_REPLY_PASS,  /* no protected data can be in it: forward as it comes */
@@ -23,9 +26,9 @@ enum rk_reply_mode {
 enum rk_command_class { RK_CLASS_READ, RK_CLASS_WRITE, RK_CLASS_OTHER };
 
 struct rk_command_info {
-    char name[64];              /* command name, cut */
-    char db[64];                /* $db */
-    char coll[256];             /* empty when the command names no collection */
+    char name[64];               /* command name, cut */
+    char db[64];                 /* $db */
+    char coll[256];              /* empty when the command names no collection */
     enum rk_command_class klass; /* for latency sensors */
     enum rk_reply_mode reply;
     const struct rk_policy *policy; /* of db.coll, NULL when unprotected; borrowed from the set */

@@ -1,0 +1,354 @@
+/*
+ * Requests: the cheap look that lets unconcerned messages through, and the rewrite of the rest.
+ * Which command means what is in command_table.c.
+ */
+#include "command_internal.h"
+
+#include <stdio.h>
+
+/* What the top level of a command document says about where it goes. */
+struct target {
+    struct rk_text db;
+    struct rk_text coll;
+    struct rk_bson_elem first;
+    struct rk_bson_elem pipeline;
+    bool has_pipeline;
+};
+
+static void copy_name(char *out, size_t size, struct rk_text text)
+{
+    size_t n = text.len < size - 1 ? text.len : size - 1;
+    memcpy(out, text.at, n);
+    out[n] = '\0';
+}
+
+/* One pass over the top level. False: malformed, or ambiguous about its database. */
+static bool target_read(const struct rk_bson_view *view, struct target *t)
+{
+    struct rk_bson_iter iter;
+    struct rk_bson_elem elem;
+    enum rk_bson_step step;
+    bool has_db = false;
+    *t = (struct target){.db = {"", 0}};
+    rk_bson_iter_init(&iter, view);
+    if (rk_bson_next(&iter, &t->first) != RK_BSON_STEP_ELEM) {
+        return false;
+    }
+    t->coll = rk_elem_text(&t->first);
+    bool get_more = rk_bson_key_is(&t->first, "getMore");
+    while ((step = rk_bson_next(&iter, &elem)) == RK_BSON_STEP_ELEM) {
+        if (elem.key[0] == '$' && rk_bson_key_is(&elem, "$db")) {
+            if (has_db) {
+                return false;
+            }
+            has_db = true;
+            t->db = rk_elem_text(&elem);
+        } else if (elem.key[0] == 'p' && rk_bson_key_is(&elem, "pipeline")) {
+            t->pipeline = elem;
+            t->has_pipeline = true;
+        } else if (get_more && rk_bson_key_is(&elem, "collection")) {
+            t->coll = rk_elem_text(&elem);
+        }
+    }
+    return step == RK_BSON_STEP_END;
+}
+
+/* A collection by its name, and nothing that mongod and Rekey could read differently. */
+static bool names_collection(const struct target *t)
+{
+    return t->coll.len > 0 && memchr(t->coll.at, '\0', t->coll.len) == NULL;
+}
+
+static bool is_aggregate(const struct rk_command_spec *spec)
+{
+    return spec->fields == rk_fields_aggregate;
+}
+
+bool rk_command_peek(const struct rk_policy_set *set, const uint8_t *body, uint32_t body_len,
+                     struct rk_command_info *info)
+{
+    struct rk_bson_view view;
+    struct target t;
+    *info = (struct rk_command_info){.klass = RK_CLASS_OTHER, .reply = RK_REPLY_PASS};
+    if (!rk_bson_view_init(&view, body, body_len) || !target_read(&view, &t)) {
+        return false;
+    }
+    const struct rk_command_spec *spec = rk_command_spec_find(t.first.key, t.first.key_len);
+    copy_name(info->name, sizeof info->name, (struct rk_text){t.first.key, t.first.key_len});
+    copy_name(info->db, sizeof info->db, t.db);
+    info->klass = spec != NULL ? spec->klass : RK_CLASS_OTHER;
+    if (spec != NULL && spec->kind == RK_KIND_HELLO) {
+        info->reply = RK_REPLY_HELLO;
+        return true;
+    }
+    if (spec != NULL && spec->kind == RK_KIND_SESSION) {
+        return true;
+    }
+    copy_name(info->coll, sizeof info->coll, t.coll);
+    if (rk_policy_set_empty(set)) {
+        return true;
+    }
+    bool covered = rk_policy_covers_db(set, t.db.at, t.db.len);
+    bool change_streams = info->klass == RK_CLASS_READ && rk_text_is(t.db, "admin");
+    info->reply = covered || change_streams ? RK_REPLY_SCAN : RK_REPLY_PASS;
+    info->policy = covered ? rk_scope_find(set, t.db.at, t.db.len, t.coll.at, t.coll.len) : NULL;
+    if (spec == NULL) {
+        return info->policy == NULL;
+    }
+    switch (spec->kind) {
+    case RK_KIND_HELLO:
+    case RK_KIND_SESSION:
+    case RK_KIND_PLAIN:
+        return true;
+    case RK_KIND_REWRITE:
+    case RK_KIND_REFUSE:
+        return !covered || (info->policy == NULL && names_collection(&t));
+    case RK_KIND_DATABASE:
+        return !covered;
+    case RK_KIND_CROSS:
+        break;
+    }
+    if (is_aggregate(spec)) {
+        return !covered && (!t.has_pipeline || !rk_pipeline_writes(&t.pipeline));
+    }
+    return spec->check == NULL && !covered; /* explain stays in its database */
+}
+
+/* ---- the whole message */
+
+static enum rk_verdict rewrite_element(struct rk_statement *st, const struct rk_command_field *rule,
+                                       const struct rk_bson_elem *elem, struct rk_bson_writer *w)
+{
+    if (rule != NULL && rule->value != NULL) {
+        return rule->value(st, elem, w);
+    }
+    if (rule != NULL) {
+        return rk_rewrite_members(&st->scope, elem, rule->member, st, w);
+    }
+    rk_bson_copy(w, elem);
+    return RK_VERDICT_FORWARD;
+}
+
+static const struct rk_command_field *rule_find(const struct rk_command_field *fields,
+                                                const char *name)
+{
+    for (; fields != NULL && fields->name != NULL; fields++) {
+        if (strcmp(fields->name, name) == 0) {
+            return fields;
+        }
+    }
+    return NULL;
+}
+
+enum rk_verdict rk_statement_rewrite(struct rk_statement *st, const struct rk_command_field *fields,
+                                     struct rk_bson_writer *w)
+{
+    enum rk_verdict verdict = RK_VERDICT_FORWARD;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem elem;
+    rk_bson_iter_init(&iter, &st->view);
+    while (rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM && !rk_stops(verdict)) {
+        verdict = rk_worse(verdict, rewrite_element(st, rule_find(fields, elem.key), &elem, w));
+    }
+    return verdict;
+}
+
+/* Places the statement at its collection and asks what the command may do there. *fields are then
+ * the rules to rewrite it by. */
+static enum rk_verdict prepare(struct rk_statement *st, const struct target *t,
+                               const struct rk_command_field **fields)
+{
+    const struct rk_command_spec *spec = rk_command_spec_find(t->first.key, t->first.key_len);
+    int64_t whole_db;
+    *fields = NULL;
+    st->scope = rk_scope_at(&st->scope, t->coll.at, t->coll.len);
+    st->info->policy = st->scope.policy;
+    if (spec == NULL || spec->kind == RK_KIND_REFUSE) {
+        return st->scope.policy == NULL
+                   ? RK_VERDICT_FORWARD
+                   : rk_refuse(&st->scope, RK_CODE_NOT_SUPPORTED, t->first.key, NULL, 0,
+                               "this command is not known to be safe with encrypted fields");
+    }
+    bool by_name = spec->kind == RK_KIND_REWRITE || spec->kind == RK_KIND_DATABASE;
+    if ((by_name || is_aggregate(spec)) && !names_collection(t) &&
+        !(is_aggregate(spec) && rk_bson_elem_int(&t->first, &whole_db))) {
+        return rk_refuse(&st->scope, RK_CODE_INVALID_NAMESPACE, t->first.key, NULL, 0,
+                         "collections of this database must be given by name");
+    }
+    if (spec->kind != RK_KIND_REWRITE || st->scope.policy != NULL) {
+        *fields = spec->fields;
+    }
+    return spec->check != NULL ? spec->check(st) : RK_VERDICT_FORWARD;
+}
+
+/* explain: its first field is the command, the database is the outer one's. */
+static enum rk_verdict rewrite_explain(struct rk_statement *st, const struct target *outer,
+                                       struct rk_bson_writer *w)
+{
+    enum rk_verdict verdict = RK_VERDICT_FORWARD;
+    struct rk_statement inner = *st;
+    const struct rk_command_field *fields;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem elem;
+    struct target t;
+    if (outer->first.type != RK_BSON_DOCUMENT || !rk_bson_elem_view(&outer->first, &inner.view) ||
+        !target_read(&inner.view, &t) || rk_bson_key_is(&t.first, "explain") ||
+        (st->msg != NULL && st->msg->n_sequences > 0)) {
+        return rk_refuse(&st->scope, RK_CODE_FAILED_TO_PARSE, "explain", NULL, 0,
+                         "needs one command, given as a document");
+    }
+    inner.msg = NULL;
+    verdict = prepare(&inner, &t, &fields);
+    if (rk_stops(verdict)) {
+        return verdict;
+    }
+    copy_name(st->info->coll, sizeof st->info->coll, t.coll);
+    rk_bson_begin_sub(w, outer->first.type, outer->first.key, outer->first.key_len);
+    verdict = rk_statement_rewrite(&inner, fields, w);
+    rk_bson_end(w);
+    rk_bson_iter_init(&iter, &st->view);
+    (void)rk_bson_next(&iter, &elem); /* the command, just written */
+    while (rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM) {
+        rk_bson_copy(w, &elem);
+    }
+    return verdict;
+}
+
+static enum rk_verdict rewrite_sequence(struct rk_statement *st,
+                                        const struct rk_command_field *fields,
+                                        const struct rk_msg_sequence *seq, struct rk_bson_writer *w)
+{
+    enum rk_verdict verdict = RK_VERDICT_FORWARD;
+    const struct rk_command_field *rule = rule_find(fields, seq->id);
+    struct rk_bson_view document;
+    size_t seq_off = 0;
+    if (st->scope.policy != NULL && (rule == NULL || rule->member == NULL)) {
+        return rk_refuse(&st->scope, RK_CODE_NOT_SUPPORTED, "document sequence", seq->id,
+                         seq->id_len, "this command takes no such documents");
+    }
+    if (w->status == RK_OK) {
+        w->status = rk_msg_section_sequence(w->out, seq->id, &seq_off);
+    }
+    for (uint32_t off = 0; off < seq->docs_len && !rk_stops(verdict); off += document.len) {
+        if (!rk_bson_view_init(&document, seq->docs + off, seq->docs_len - off)) {
+            return rk_refuse(&st->scope, RK_CODE_INVALID_BSON, seq->id, NULL, 0, "malformed BSON");
+        }
+        if (rule == NULL || rule->member == NULL) {
+            if (w->status == RK_OK) {
+                w->status = rk_buf_append(w->out, document.data, document.len);
+            }
+            continue;
+        }
+        rk_bson_begin(w);
+        verdict = rk_worse(verdict, rule->member(st, &document, w));
+        rk_bson_end(w);
+    }
+    if (w->status == RK_OK) {
+        rk_msg_sequence_end(w->out, seq_off);
+    }
+    return verdict;
+}
+
+static enum rk_verdict rewrite_body(struct rk_statement *st, const struct target *t,
+                                    const struct rk_command_field *fields, struct rk_bson_writer *w)
+{
+    if (w->status == RK_OK) {
+        w->status = rk_msg_section_body(w->out);
+    }
+    rk_bson_begin(w);
+    enum rk_verdict verdict = rk_bson_key_is(&t->first, "explain")
+                                  ? rewrite_explain(st, t, w)
+                                  : rk_statement_rewrite(st, fields, w);
+    rk_bson_end(w);
+    return verdict;
+}
+
+/* Everything that will be walked, nested documents included. */
+static bool validate(const struct rk_msg *msg)
+{
+    struct rk_bson_view view;
+    if (!rk_bson_view_init(&view, msg->body, msg->body_len) ||
+        !rk_bson_validate(&view, RK_COMMAND_DEPTH_MAX)) {
+        return false;
+    }
+    for (unsigned i = 0; i < msg->n_sequences; i++) {
+        const struct rk_msg_sequence *seq = &msg->sequences[i];
+        for (uint32_t off = 0; off < seq->docs_len; off += view.len) {
+            if (!rk_bson_view_init(&view, seq->docs + off, seq->docs_len - off) ||
+                !rk_bson_validate(&view, RK_COMMAND_DEPTH_MAX)) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+static enum rk_verdict rewrite_sections(struct rk_statement *st, const struct target *t,
+                                        const struct rk_command_field *fields,
+                                        struct rk_bson_writer *w)
+{
+    const struct rk_msg *msg = st->msg;
+    enum rk_verdict verdict = RK_VERDICT_FORWARD;
+    bool body_done = false;
+    for (unsigned i = 0; i <= msg->n_sequences && !rk_stops(verdict); i++) {
+        bool after = i == msg->n_sequences || msg->sequences[i].docs > msg->body;
+        if (after && !body_done) {
+            verdict = rk_worse(verdict, rewrite_body(st, t, fields, w));
+            body_done = true;
+        }
+        if (i < msg->n_sequences && !rk_stops(verdict)) {
+            verdict = rk_worse(verdict, rewrite_sequence(st, fields, &msg->sequences[i], w));
+        }
+    }
+    return verdict;
+}
+
+enum rk_verdict rk_command_rewrite(const struct rk_policy_set *set, struct rk_crypt *crypt,
+                                   const uint8_t *data, size_t len, const struct rk_msg *msg,
+                                   struct rk_buf *out, struct rk_command_info *info,
+                                   struct rk_error *err)
+{
+    struct rk_statement st = {.scope = {.set = set, .crypt = crypt, .err = err},
+                              .msg = msg,
+                              .info = info,
+                              .view = {msg->body, msg->body_len}};
+    const struct rk_command_field *fields = NULL;
+    struct rk_bson_writer w;
+    struct target t;
+    size_t msg_off = 0;
+    (void)data;
+    (void)len;
+    rk_buf_clear(out);
+    if (rk_command_peek(set, msg->body, msg->body_len, info)) {
+        return RK_VERDICT_FORWARD;
+    }
+    if (!validate(msg) || !target_read(&st.view, &t)) {
+        rk_error_set_code(err, RK_EINVAL, RK_CODE_INVALID_BSON,
+                          "%s: malformed or too deeply nested BSON, or more than one $db",
+                          info->name);
+        return RK_VERDICT_REJECT;
+    }
+    st.scope.db = t.db.at;
+    st.scope.db_len = t.db.len;
+    enum rk_verdict verdict = prepare(&st, &t, &fields);
+    if (rk_stops(verdict)) {
+        return verdict;
+    }
+    rk_bson_writer_init(&w, out);
+    w.status =
+        rk_msg_begin(out, msg->frame.request_id, msg->frame.response_to, msg->flags, &msg_off);
+    verdict = rewrite_sections(&st, &t, fields, &w);
+    if (rk_stops(verdict)) {
+        return verdict;
+    }
+    if (rk_bson_writer_status(&w) == RK_ELIMIT) {
+        return rk_refuse(&st.scope, RK_CODE_TOO_LARGE, info->name, NULL, 0,
+                         "the message outgrew the size limit through encryption; send smaller "
+                         "batches");
+    }
+    if (rk_bson_writer_status(&w) != RK_OK) {
+        return rk_refuse(&st.scope, RK_CODE_MEMORY, info->name, NULL, 0, "out of memory");
+    }
+    rk_msg_end(out, msg_off);
+    return verdict;
+}

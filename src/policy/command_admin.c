@@ -1,0 +1,280 @@
+/*
+ * Commands that define collections and indexes, and commands that could carry protected values
+ * around the proxy.
+ */
+#include "command_internal.h"
+
+#define AROUND_ADVICE                                                                              \
+    "it would carry documents of a protected collection around the proxy; read and write them "    \
+    "through it instead"
+
+/* ---- indexes */
+
+static bool is_true(const struct rk_bson_view *view, const char *name)
+{
+    struct rk_bson_elem elem;
+    return rk_bson_find(view, name, &elem) && rk_bson_elem_truthy(&elem);
+}
+
+/* "$**" or "a.$**": the path above the wildcard. False for any other key. */
+static bool wildcard_parent(const struct rk_bson_elem *key, struct rk_text *parent)
+{
+    if (key->key_len < 3 || memcmp(key->key + key->key_len - 3, "$**", 3) != 0) {
+        return false;
+    }
+    uint32_t len = key->key_len - 3;
+    *parent = (struct rk_text){key->key, len > 0 ? len - 1 : 0};
+    return true;
+}
+
+static enum rk_verdict check_index_key(const struct rk_scope *scope, const struct rk_bson_elem *key,
+                                       bool constrains)
+{
+    struct rk_text path = {key->key, key->key_len};
+    bool wildcard = wildcard_parent(key, &path);
+    struct rk_path_match match = rk_scope_relate(scope, path.at, path.len);
+    if (match.relation == RK_PATH_UNRELATED) {
+        return RK_VERDICT_FORWARD;
+    }
+    if (wildcard || match.relation != RK_PATH_EXACT || rk_elem_text(key).len > 0) {
+        return rk_refuse(scope, RK_CODE_PREDICATE, "index", path.at, path.len,
+                         "only a plain index on a deterministic field itself is of use");
+    }
+    if (match.field->algorithm != RK_ALGORITHM_DETERMINISTIC) {
+        return rk_refuse(scope, RK_CODE_PREDICATE, "index", path.at, path.len,
+                         "randomly encrypted values cannot be searched; make the field "
+                         "deterministic in the policy");
+    }
+    if (constrains) {
+        return rk_refuse(scope, RK_CODE_PREDICATE, "unique or TTL index", path.at, path.len,
+                         "uniqueness cannot hold while two keys are live, and the server cannot "
+                         "read an encrypted date; use a plain index");
+    }
+    return RK_VERDICT_FORWARD;
+}
+
+static enum rk_verdict check_index(const struct rk_scope *scope, const struct rk_bson_view *index,
+                                   const char *keys_name)
+{
+    enum rk_verdict verdict = RK_VERDICT_FORWARD;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem elem;
+    struct rk_bson_elem key;
+    struct rk_bson_view view;
+    struct rk_text path;
+    bool constrains = is_true(index, "unique") || is_true(index, "prepareUnique") ||
+                      rk_bson_find(index, "expireAfterSeconds", &elem);
+    if (rk_bson_find(index, keys_name, &elem) && rk_bson_elem_view(&elem, &view)) {
+        rk_bson_iter_init(&iter, &view);
+        while (rk_bson_next(&iter, &key) == RK_BSON_STEP_ELEM && !rk_stops(verdict)) {
+            verdict = check_index_key(scope, &key, constrains);
+        }
+    }
+    if (!rk_stops(verdict) && rk_bson_find(index, "partialFilterExpression", &elem) &&
+        rk_bson_elem_view(&elem, &view) && rk_query_mentions(scope, &view, &path)) {
+        verdict = rk_refuse(scope, RK_CODE_PREDICATE, elem.key, path.at, path.len,
+                            "it would keep the ciphertext of today's keys");
+    }
+    return verdict;
+}
+
+static enum rk_verdict check_new_index(void *arg, const struct rk_bson_view *index,
+                                       struct rk_bson_writer *w)
+{
+    const struct rk_statement *st = arg;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem elem;
+    rk_bson_iter_init(&iter, index);
+    while (rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM) {
+        rk_bson_copy(w, &elem);
+    }
+    return check_index(&st->scope, index, "key");
+}
+
+const struct rk_command_field rk_fields_create_indexes[] = {
+    {"indexes", NULL, check_new_index},
+    {NULL, NULL, NULL},
+};
+
+/* ---- collections and views */
+
+/* A view keeps its pipeline: a filter rewritten for today's keys would rot in it. */
+static enum rk_verdict check_view(struct rk_statement *st, const struct rk_bson_elem *on)
+{
+    struct rk_text coll = rk_elem_text(on);
+    struct rk_scope source = rk_scope_at(&st->scope, coll.at, coll.len);
+    struct rk_bson_elem pipeline;
+    struct rk_bson_writer w;
+    struct rk_buf scratch;
+    if (!rk_bson_find(&st->view, "pipeline", &pipeline)) {
+        return RK_VERDICT_FORWARD;
+    }
+    rk_buf_init(&scratch, RK_FRAME_LEN_MAX);
+    rk_bson_writer_init(&w, &scratch);
+    rk_bson_begin(&w);
+    enum rk_verdict verdict = rk_pipeline_rewrite(&source, &pipeline, &w);
+    if (verdict == RK_VERDICT_REPLACE) {
+        verdict = rk_refuse(&source, RK_CODE_PREDICATE, "view", NULL, 0,
+                            "its pipeline compares an encrypted field and would keep the "
+                            "ciphertext of today's keys; filter in the queries on the view");
+    }
+    rk_buf_deinit(&scratch);
+    return verdict;
+}
+
+/* create and collMod */
+enum rk_verdict rk_check_create(struct rk_statement *st)
+{
+    enum rk_verdict verdict = RK_VERDICT_FORWARD;
+    struct rk_bson_elem elem;
+    struct rk_bson_view view;
+    struct rk_text path;
+    if (rk_bson_find(&st->view, "validator", &elem) && rk_bson_elem_view(&elem, &view) &&
+        rk_query_mentions(&st->scope, &view, &path)) {
+        return rk_refuse(&st->scope, RK_CODE_PREDICATE, elem.key, path.at, path.len,
+                         "the server sees ciphertext and could not validate it");
+    }
+    if (rk_bson_find(&st->view, "viewOn", &elem)) {
+        verdict = check_view(st, &elem);
+    }
+    if (!rk_stops(verdict) && rk_bson_find(&st->view, "index", &elem) &&
+        rk_bson_elem_view(&elem, &view)) {
+        verdict = check_index(&st->scope, &view, "keyPattern");
+    }
+    return verdict;
+}
+
+/* ---- around the proxy */
+
+/* Refuses when the collection of the scope's database is protected. */
+static enum rk_verdict refuse_protected(const struct rk_scope *scope, const char *what,
+                                        struct rk_text coll)
+{
+    struct rk_scope at = rk_scope_at(scope, coll.at, coll.len);
+    return at.policy == NULL
+               ? RK_VERDICT_FORWARD
+               : rk_refuse(&at, RK_CODE_ILLEGAL_OPERATION, what, NULL, 0, AROUND_ADVICE);
+}
+
+/* The same for a whole namespace. */
+static enum rk_verdict refuse_namespace(const struct rk_scope *scope, const char *what,
+                                        const struct rk_bson_elem *elem)
+{
+    struct rk_text ns = rk_elem_text(elem);
+    struct rk_scope at = *scope;
+    const char *dot = memchr(ns.at, '.', ns.len);
+    if (dot == NULL) {
+        return RK_VERDICT_FORWARD; /* no namespace; mongod refuses it */
+    }
+    at.db = ns.at;
+    at.db_len = (uint32_t)(dot - ns.at);
+    return refuse_protected(&at, what, (struct rk_text){dot + 1, ns.len - at.db_len - 1});
+}
+
+static enum rk_verdict refuse_named(const struct rk_statement *st, const char *field, bool whole)
+{
+    struct rk_bson_elem elem;
+    if (!rk_bson_find(&st->view, field, &elem)) {
+        return RK_VERDICT_FORWARD;
+    }
+    return whole ? refuse_namespace(&st->scope, st->info->name, &elem)
+                 : refuse_protected(&st->scope, st->info->name, rk_elem_text(&elem));
+}
+
+enum rk_verdict rk_check_rename(struct rk_statement *st)
+{
+    static const char *const names[] = {"renameCollection", "from", "to"};
+    enum rk_verdict verdict = RK_VERDICT_FORWARD;
+    for (size_t i = 0; i < sizeof names / sizeof names[0] && !rk_stops(verdict); i++) {
+        verdict = refuse_named(st, names[i], true);
+    }
+    return verdict;
+}
+
+enum rk_verdict rk_check_clone_capped(struct rk_statement *st)
+{
+    enum rk_verdict verdict = refuse_named(st, "cloneCollectionAsCapped", false);
+    return rk_stops(verdict) ? verdict : refuse_named(st, "toCollection", false);
+}
+
+enum rk_verdict rk_check_map_reduce(struct rk_statement *st)
+{
+    static const char *const modes[] = {"replace", "merge", "reduce"};
+    struct rk_bson_elem out;
+    struct rk_bson_elem elem;
+    struct rk_bson_view view;
+    if (st->scope.policy != NULL) {
+        return rk_refuse(&st->scope, RK_CODE_ILLEGAL_OPERATION, st->info->name, NULL, 0,
+                         "the server cannot compute on ciphertext; use find or aggregate");
+    }
+    if (!rk_bson_find(&st->view, "out", &out)) {
+        return RK_VERDICT_FORWARD;
+    }
+    if (!rk_bson_elem_view(&out, &view)) {
+        return refuse_protected(&st->scope, st->info->name, rk_elem_text(&out));
+    }
+    struct rk_scope at = st->scope;
+    if (rk_bson_find(&view, "db", &elem)) {
+        at.db = rk_elem_text(&elem).at;
+        at.db_len = rk_elem_text(&elem).len;
+    }
+    for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++) {
+        if (rk_bson_find(&view, modes[i], &elem)) {
+            enum rk_verdict verdict = refuse_protected(&at, st->info->name, rk_elem_text(&elem));
+            if (rk_stops(verdict)) {
+                return verdict;
+            }
+        }
+    }
+    return RK_VERDICT_FORWARD;
+}
+
+static enum rk_verdict check_ns_info(const struct rk_statement *st, const struct rk_bson_view *info)
+{
+    struct rk_bson_elem ns;
+    return rk_bson_find(info, "ns", &ns) ? refuse_namespace(&st->scope, st->info->name, &ns)
+                                         : RK_VERDICT_FORWARD;
+}
+
+static enum rk_verdict check_ns_info_member(void *arg, const struct rk_bson_view *info,
+                                            struct rk_bson_writer *w)
+{
+    (void)w;
+    return check_ns_info(arg, info);
+}
+
+/* bulkWrite names its collections in nsInfo, as an array or as a kind-1 section. */
+enum rk_verdict rk_check_bulk_write(struct rk_statement *st)
+{
+    enum rk_verdict verdict = RK_VERDICT_FORWARD;
+    struct rk_bson_elem elem;
+    struct rk_bson_view view;
+    if (rk_bson_find(&st->view, "nsInfo", &elem)) {
+        struct rk_buf scratch;
+        struct rk_bson_writer w;
+        rk_buf_init(&scratch, RK_FRAME_LEN_MAX);
+        rk_bson_writer_init(&w, &scratch);
+        verdict = rk_rewrite_members(&st->scope, &elem, check_ns_info_member, st, &w);
+        rk_buf_deinit(&scratch);
+    }
+    for (unsigned i = 0; st->msg != NULL && i < st->msg->n_sequences; i++) {
+        const struct rk_msg_sequence *seq = &st->msg->sequences[i];
+        if (strcmp(seq->id, "nsInfo") != 0) {
+            continue;
+        }
+        for (uint32_t off = 0; off < seq->docs_len && !rk_stops(verdict); off += view.len) {
+            if (!rk_bson_view_init(&view, seq->docs + off, seq->docs_len - off)) {
+                break;
+            }
+            verdict = check_ns_info(st, &view);
+        }
+    }
+    return verdict;
+}
+
+enum rk_verdict rk_check_apply_ops(struct rk_statement *st)
+{
+    return rk_refuse(&st->scope, RK_CODE_ILLEGAL_OPERATION, st->info->name, NULL, 0,
+                     "operations in the oplog's form go around the policy; use insert, update and "
+                     "delete");
+}

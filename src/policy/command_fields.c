@@ -1,0 +1,194 @@
+/*
+ * The reading and writing commands, as tables of what is done with each of their fields. A field
+ * that has no rule is copied: it holds no value of the collection.
+ */
+#include "command_internal.h"
+
+#define RULE_END                                                                                   \
+    {                                                                                              \
+        NULL, NULL, NULL                                                                           \
+    }
+
+/* ---- filters */
+
+static enum rk_verdict rewrite_filter(struct rk_statement *st, const struct rk_bson_elem *elem,
+                                      struct rk_bson_writer *w)
+{
+    struct rk_bson_view filter;
+    if (elem->type == RK_BSON_NULL) {
+        rk_bson_copy(w, elem);
+        return RK_VERDICT_FORWARD;
+    }
+    if (elem->type != RK_BSON_DOCUMENT || !rk_bson_elem_view(elem, &filter)) {
+        return rk_refuse(&st->scope, RK_CODE_TYPE_MISMATCH, elem->key, NULL, 0,
+                         "must be a document");
+    }
+    rk_bson_begin_sub(w, elem->type, elem->key, elem->key_len);
+    enum rk_verdict verdict =
+        rk_query_rewrite(&st->scope, &filter, st->upsert ? RK_QUERY_UPSERT : 0, w);
+    rk_bson_end(w);
+    return verdict;
+}
+
+static enum rk_verdict check_order(struct rk_statement *st, const struct rk_bson_elem *elem,
+                                   struct rk_bson_writer *w)
+{
+    struct rk_bson_view keys;
+    rk_bson_copy(w, elem);
+    return rk_bson_elem_view(elem, &keys) ? rk_keys_check(&st->scope, elem->key, &keys)
+                                          : RK_VERDICT_FORWARD;
+}
+
+static enum rk_verdict check_projection(struct rk_statement *st, const struct rk_bson_elem *elem,
+                                        struct rk_bson_writer *w)
+{
+    struct rk_bson_view spec;
+    rk_bson_copy(w, elem);
+    return rk_bson_elem_view(elem, &spec) ? rk_projection_check(&st->scope, &spec, NULL, NULL)
+                                          : RK_VERDICT_FORWARD;
+}
+
+static enum rk_verdict check_distinct_key(struct rk_statement *st, const struct rk_bson_elem *elem,
+                                          struct rk_bson_writer *w)
+{
+    struct rk_text key = rk_elem_text(elem);
+    struct rk_path_match match = rk_scope_relate(&st->scope, key.at, key.len);
+    rk_bson_copy(w, elem);
+    if (match.relation == RK_PATH_BELOW) {
+        return rk_refuse(&st->scope, RK_CODE_BELOW, "distinct", key.at, key.len,
+                         "it lies inside an encrypted value; name the protected path itself");
+    }
+    if (match.relation == RK_PATH_ABOVE) {
+        return rk_refuse(&st->scope, RK_CODE_PREDICATE, "distinct", key.at, key.len,
+                         "equal documents differ once fields in them are encrypted; name one "
+                         "field by its dotted path");
+    }
+    st->info->distinct_field = match.field;
+    return RK_VERDICT_FORWARD;
+}
+
+static enum rk_verdict rewrite_pipeline(struct rk_statement *st, const struct rk_bson_elem *elem,
+                                        struct rk_bson_writer *w)
+{
+    return rk_pipeline_rewrite(&st->scope, elem, w);
+}
+
+/* ---- writes */
+
+static enum rk_verdict encrypt_document(void *arg, const struct rk_bson_view *document,
+                                        struct rk_bson_writer *w)
+{
+    struct rk_statement *st = arg;
+    return rk_document_encrypt(st->scope.crypt, st->scope.ns, &st->scope.policy->root, document, w,
+                               st->scope.err);
+}
+
+static enum rk_verdict rewrite_update(struct rk_statement *st, const struct rk_bson_elem *elem,
+                                      struct rk_bson_writer *w)
+{
+    return rk_update_rewrite(&st->scope, elem, st->filter.data != NULL ? &st->filter : NULL, w);
+}
+
+/* What the rules of the other fields need to know first: a collation, and an upsert's filter. */
+static void look_around(struct rk_statement *st)
+{
+    struct rk_bson_elem elem;
+    struct rk_bson_elem locale;
+    struct rk_bson_view view;
+    st->scope.collation =
+        rk_bson_find(&st->view, "collation", &elem) && rk_bson_elem_view(&elem, &view) &&
+        !(rk_bson_find(&view, "locale", &locale) && rk_text_is(rk_elem_text(&locale), "simple"));
+    st->upsert = rk_bson_find(&st->view, "upsert", &elem) && rk_bson_elem_truthy(&elem);
+    if (st->upsert &&
+        (rk_bson_find(&st->view, "q", &elem) || rk_bson_find(&st->view, "query", &elem))) {
+        (void)rk_bson_elem_view(&elem, &st->filter);
+    }
+}
+
+enum rk_verdict rk_check_query_command(struct rk_statement *st)
+{
+    look_around(st);
+    return RK_VERDICT_FORWARD;
+}
+
+static enum rk_verdict rewrite_inner(void *arg, const struct rk_bson_view *view,
+                                     const struct rk_command_field *fields,
+                                     struct rk_bson_writer *w)
+{
+    const struct rk_statement *command = arg;
+    struct rk_statement st = {.scope = command->scope, .view = *view, .info = command->info};
+    look_around(&st);
+    return rk_statement_rewrite(&st, fields, w);
+}
+
+static const struct rk_command_field update_statement[] = {
+    {"q", rewrite_filter, NULL},
+    {"u", rewrite_update, NULL},
+    {"sort", check_order, NULL},
+    RULE_END,
+};
+
+static const struct rk_command_field delete_statement[] = {
+    {"q", rewrite_filter, NULL},
+    RULE_END,
+};
+
+static enum rk_verdict rewrite_update_statement(void *arg, const struct rk_bson_view *view,
+                                                struct rk_bson_writer *w)
+{
+    return rewrite_inner(arg, view, update_statement, w);
+}
+
+static enum rk_verdict rewrite_delete_statement(void *arg, const struct rk_bson_view *view,
+                                                struct rk_bson_writer *w)
+{
+    return rewrite_inner(arg, view, delete_statement, w);
+}
+
+const struct rk_command_field rk_fields_insert[] = {
+    {"documents", NULL, encrypt_document},
+    RULE_END,
+};
+
+const struct rk_command_field rk_fields_update[] = {
+    {"updates", NULL, rewrite_update_statement},
+    RULE_END,
+};
+
+const struct rk_command_field rk_fields_delete[] = {
+    {"deletes", NULL, rewrite_delete_statement},
+    RULE_END,
+};
+
+const struct rk_command_field rk_fields_find_and_modify[] = {
+    {"query", rewrite_filter, NULL},
+    {"update", rewrite_update, NULL},
+    {"sort", check_order, NULL},
+    {"fields", check_projection, NULL},
+    RULE_END,
+};
+
+const struct rk_command_field rk_fields_find[] = {
+    {"filter", rewrite_filter, NULL},
+    {"sort", check_order, NULL},
+    {"projection", check_projection, NULL},
+    {"min", check_order, NULL},
+    {"max", check_order, NULL},
+    RULE_END,
+};
+
+const struct rk_command_field rk_fields_count[] = {
+    {"query", rewrite_filter, NULL},
+    RULE_END,
+};
+
+const struct rk_command_field rk_fields_distinct[] = {
+    {"key", check_distinct_key, NULL},
+    {"query", rewrite_filter, NULL},
+    RULE_END,
+};
+
+const struct rk_command_field rk_fields_aggregate[] = {
+    {"pipeline", rewrite_pipeline, NULL},
+    RULE_END,
+};

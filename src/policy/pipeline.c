@@ -1,0 +1,364 @@
+/*
+ * Aggregation pipelines. Filters are rewritten as long as protected paths still mean what the
+ * policy says; after that, whatever names one is refused. Whole values may be handed on under
+ * other names, which are remembered as aliases.
+ */
+#include "pipeline_internal.h"
+
+typedef enum rk_verdict check_fn(struct rk_pipeline *p, const struct rk_bson_elem *stage);
+typedef enum rk_verdict rewrite_fn(struct rk_pipeline *p, const struct rk_bson_elem *stage,
+                                   struct rk_bson_writer *w);
+
+struct stage {
+    const char *name;
+    check_fn *check;     /* looks; the stage is then copied */
+    rewrite_fn *rewrite; /* appends the stage itself */
+};
+
+static enum rk_verdict refuse_expression(const struct rk_pipeline *p,
+                                         const struct rk_bson_elem *stage, struct rk_text path)
+{
+    return rk_refuse(&p->scope, RK_CODE_PREDICATE, stage->key, path.at, path.len,
+                     "equal values have different ciphertexts and the server cannot compute on "
+                     "them; do this in the application");
+}
+
+static enum rk_verdict check_nothing(struct rk_pipeline *p, const struct rk_bson_elem *stage)
+{
+    (void)p;
+    (void)stage;
+    return RK_VERDICT_FORWARD;
+}
+
+static enum rk_verdict rewrite_match(struct rk_pipeline *p, const struct rk_bson_elem *stage,
+                                     struct rk_bson_writer *w)
+{
+    struct rk_bson_view filter;
+    struct rk_text path;
+    if (!rk_bson_elem_view(stage, &filter)) {
+        rk_bson_copy(w, stage);
+        return RK_VERDICT_FORWARD;
+    }
+    if (p->moved) {
+        if (rk_query_mentions(&p->scope, &filter, &path)) {
+            return rk_refuse(&p->scope, RK_CODE_PREDICATE, stage->key, path.at, path.len,
+                             "an earlier stage changed what this path holds; put $match first");
+        }
+        rk_bson_copy(w, stage);
+        return RK_VERDICT_FORWARD;
+    }
+    rk_bson_begin_sub(w, stage->type, stage->key, stage->key_len);
+    enum rk_verdict verdict = rk_query_rewrite(&p->scope, &filter, 0, w);
+    rk_bson_end(w);
+    return verdict;
+}
+
+static enum rk_verdict check_sort(struct rk_pipeline *p, const struct rk_bson_elem *stage)
+{
+    struct rk_bson_view keys;
+    return rk_bson_elem_view(stage, &keys) ? rk_keys_check(&p->scope, stage->key, &keys)
+                                           : RK_VERDICT_FORWARD;
+}
+
+static enum rk_verdict check_project(struct rk_pipeline *p, const struct rk_bson_elem *stage)
+{
+    struct rk_bson_view spec;
+    if (!rk_bson_elem_view(stage, &spec)) {
+        return RK_VERDICT_FORWARD;
+    }
+    /* All references are to the documents before this stage, so new names count only after it. */
+    struct rk_aliases before = p->aliases;
+    struct rk_scope scope = p->scope;
+    scope.aliases = &before;
+    return rk_projection_check(&scope, &spec, &p->aliases, &p->moved);
+}
+
+/* $bucket, $fill, $setWindowFields, $densify, ...: no protected path in them at all. */
+static enum rk_verdict check_unnamed(struct rk_pipeline *p, const struct rk_bson_elem *stage)
+{
+    struct rk_text path;
+    return rk_expr_names(&p->scope, stage, &path) ? refuse_expression(p, stage, path)
+                                                  : RK_VERDICT_FORWARD;
+}
+
+static enum rk_verdict check_expression(struct rk_pipeline *p, const struct rk_bson_elem *stage)
+{
+    struct rk_text path;
+    return rk_expr_touches(&p->scope, stage, &path) ? refuse_expression(p, stage, path)
+                                                    : RK_VERDICT_FORWARD;
+}
+
+static enum rk_verdict check_unwind(struct rk_pipeline *p, const struct rk_bson_elem *stage)
+{
+    struct rk_bson_view args;
+    struct rk_bson_elem path_elem = *stage;
+    struct rk_text path;
+    if (rk_bson_elem_view(stage, &args) && !rk_bson_find(&args, "path", &path_elem)) {
+        return RK_VERDICT_FORWARD;
+    }
+    if (rk_expr_reference(&path_elem, &path)) {
+        enum rk_path_relation relation = rk_scope_relate(&p->scope, path.at, path.len).relation;
+        if (relation == RK_PATH_EXACT || relation == RK_PATH_BELOW) {
+            return refuse_expression(p, stage, path);
+        }
+    }
+    struct rk_bson_elem index;
+    if (stage->type == RK_BSON_DOCUMENT && rk_bson_find(&args, "includeArrayIndex", &index)) {
+        path = rk_elem_text(&index);
+        p->moved = p->moved || rk_scope_touches(&p->scope, path.at, path.len);
+    }
+    return RK_VERDICT_FORWARD;
+}
+
+/* One accumulator {name: {$first: "$ssn"}} of $group. */
+static enum rk_verdict check_accumulator(struct rk_pipeline *p, const struct rk_scope *before,
+                                         const struct rk_bson_elem *stage,
+                                         const struct rk_bson_elem *field)
+{
+    static const char *const whole[] = {"$first", "$last", "$push"};
+    const struct rk_path_node *node;
+    struct rk_bson_view acc;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem op;
+    struct rk_text path;
+    if (!rk_bson_key_is(field, "_id") && rk_elem_is_operators(field, &acc)) {
+        rk_bson_iter_init(&iter, &acc);
+        if (rk_bson_next(&iter, &op) != RK_BSON_STEP_ELEM) {
+            return RK_VERDICT_FORWARD;
+        }
+        for (size_t i = 0; i < sizeof whole / sizeof whole[0]; i++) {
+            if (rk_bson_key_is(&op, whole[i]) && rk_expr_reference(&op, &path)) {
+                enum rk_verdict verdict = rk_expr_hand_on(before, stage->key, path, &node);
+                if (verdict == RK_VERDICT_FORWARD && node != NULL) {
+                    rk_aliases_add(&p->aliases, field->key, field->key_len, node);
+                }
+                return verdict;
+            }
+        }
+    }
+    return rk_expr_touches(before, field, &path) ? refuse_expression(p, stage, path)
+                                                 : RK_VERDICT_FORWARD;
+}
+
+static enum rk_verdict check_group(struct rk_pipeline *p, const struct rk_bson_elem *stage)
+{
+    enum rk_verdict verdict = RK_VERDICT_FORWARD;
+    struct rk_aliases before = p->aliases;
+    struct rk_scope scope = p->scope;
+    struct rk_bson_view spec;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem field;
+    if (!rk_bson_elem_view(stage, &spec)) {
+        return verdict;
+    }
+    scope.aliases = &before;
+    rk_bson_iter_init(&iter, &spec);
+    while (rk_bson_next(&iter, &field) == RK_BSON_STEP_ELEM && !rk_stops(verdict)) {
+        verdict = check_accumulator(p, &scope, stage, &field);
+    }
+    p->moved = true;
+    return verdict;
+}
+
+/* $replaceRoot, $replaceWith */
+static enum rk_verdict check_replace(struct rk_pipeline *p, const struct rk_bson_elem *stage)
+{
+    const struct rk_path_node *node = NULL;
+    enum rk_verdict verdict = RK_VERDICT_FORWARD;
+    struct rk_bson_view args;
+    struct rk_bson_elem root = *stage;
+    struct rk_text path;
+    if (rk_bson_key_is(stage, "$replaceRoot") && rk_bson_elem_view(stage, &args) &&
+        !rk_bson_find(&args, "newRoot", &root)) {
+        return verdict;
+    }
+    if (rk_expr_reference(&root, &path)) {
+        verdict = rk_expr_hand_on(&p->scope, stage->key, path, &node);
+    } else if (rk_expr_touches(&p->scope, &root, &path)) {
+        verdict = refuse_expression(p, stage, path);
+    }
+    p->aliases.all = p->aliases.all || node != NULL;
+    p->moved = true;
+    return verdict;
+}
+
+static enum rk_verdict rewrite_facet(struct rk_pipeline *p, const struct rk_bson_elem *stage,
+                                     struct rk_bson_writer *w)
+{
+    enum rk_verdict verdict = RK_VERDICT_FORWARD;
+    bool anything = rk_scope_guarded(&p->scope);
+    struct rk_bson_view facets;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem facet;
+    if (!rk_bson_elem_view(stage, &facets)) {
+        rk_bson_copy(w, stage);
+        return verdict;
+    }
+    rk_bson_begin_sub(w, stage->type, stage->key, stage->key_len);
+    rk_bson_iter_init(&iter, &facets);
+    while (rk_bson_next(&iter, &facet) == RK_BSON_STEP_ELEM && !rk_stops(verdict)) {
+        struct rk_pipeline sub = *p;
+        sub.scope.aliases = &sub.aliases;
+        verdict = rk_worse(verdict, rk_pipeline_run(&sub, &facet, w));
+        anything = anything || rk_scope_guarded(&sub.scope);
+    }
+    rk_bson_end(w);
+    p->aliases.all = p->aliases.all || anything;
+    return verdict;
+}
+
+static enum rk_verdict check_geo_near(struct rk_pipeline *p, const struct rk_bson_elem *stage)
+{
+    struct rk_bson_view args;
+    struct rk_bson_view filter;
+    struct rk_bson_elem elem;
+    struct rk_text path;
+    if (!rk_bson_elem_view(stage, &args)) {
+        return RK_VERDICT_FORWARD;
+    }
+    if (rk_bson_find(&args, "query", &elem) && rk_bson_elem_view(&elem, &filter) &&
+        rk_query_mentions(&p->scope, &filter, &path)) {
+        return refuse_expression(p, stage, path);
+    }
+    static const char *const names[] = {"key", "distanceField", "includeLocs"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (rk_bson_find(&args, names[i], &elem)) {
+            path = rk_elem_text(&elem);
+            if (path.len > 0 && rk_scope_touches(&p->scope, path.at, path.len)) {
+                return refuse_expression(p, stage, path);
+            }
+        }
+    }
+    return RK_VERDICT_FORWARD;
+}
+
+/* From here on documents are change events, in which the collection's lie at these places. */
+static enum rk_verdict check_change_stream(struct rk_pipeline *p, const struct rk_bson_elem *stage)
+{
+    static const char *const images[] = {"fullDocument", "fullDocumentBeforeChange",
+                                         "updateDescription.updatedFields"};
+    (void)stage;
+    if (p->scope.policy != NULL) {
+        for (size_t i = 0; i < sizeof images / sizeof images[0]; i++) {
+            rk_aliases_add(&p->aliases, images[i], (uint32_t)strlen(images[i]),
+                           &p->scope.policy->root);
+        }
+        p->scope.policy = NULL;
+    }
+    return RK_VERDICT_FORWARD;
+}
+
+static const struct stage stages[] = {
+    {"$match", NULL, rewrite_match},
+    {"$facet", NULL, rewrite_facet},
+    {"$lookup", NULL, rk_stage_lookup},
+    {"$unionWith", NULL, rk_stage_union_with},
+    {"$graphLookup", rk_stage_graph_lookup, NULL},
+    {"$out", rk_stage_out, NULL},
+    {"$merge", rk_stage_out, NULL},
+    {"$sort", check_sort, NULL},
+    {"$project", check_project, NULL},
+    {"$addFields", check_project, NULL},
+    {"$set", check_project, NULL},
+    {"$group", check_group, NULL},
+    {"$unwind", check_unwind, NULL},
+    {"$replaceRoot", check_replace, NULL},
+    {"$replaceWith", check_replace, NULL},
+    {"$redact", check_expression, NULL},
+    {"$sortByCount", check_expression, NULL},
+    {"$bucket", check_unnamed, NULL},
+    {"$bucketAuto", check_unnamed, NULL},
+    {"$setWindowFields", check_unnamed, NULL},
+    {"$densify", check_unnamed, NULL},
+    {"$fill", check_unnamed, NULL},
+    {"$geoNear", check_geo_near, NULL},
+    {"$changeStream", check_change_stream, NULL},
+    {"$changeStreamSplitLargeEvent", check_nothing, NULL},
+    {"$unset", check_nothing, NULL},
+    {"$limit", check_nothing, NULL},
+    {"$skip", check_nothing, NULL},
+    {"$sample", check_nothing, NULL},
+    {"$count", check_nothing, NULL},
+    {"$documents", check_nothing, NULL},
+    {"$collStats", check_nothing, NULL},
+    {"$indexStats", check_nothing, NULL},
+    {"$planCacheStats", check_nothing, NULL},
+    {"$listSampledQueries", check_nothing, NULL},
+};
+
+static const struct stage *stage_find(const char *name)
+{
+    for (size_t i = 0; i < sizeof stages / sizeof stages[0]; i++) {
+        if (strcmp(stages[i].name, name) == 0) {
+            return &stages[i];
+        }
+    }
+    return NULL;
+}
+
+static enum rk_verdict rewrite_stage(void *arg, const struct rk_bson_view *member,
+                                     struct rk_bson_writer *w)
+{
+    struct rk_pipeline *p = arg;
+    enum rk_verdict verdict = RK_VERDICT_FORWARD;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem elem;
+    rk_bson_iter_init(&iter, member);
+    while (rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM && !rk_stops(verdict)) {
+        const struct stage *stage = stage_find(elem.key);
+        if (stage == NULL && rk_scope_guarded(&p->scope)) {
+            return rk_refuse(&p->scope, RK_CODE_PREDICATE, elem.key, NULL, 0,
+                             "this stage is not known to be safe with encrypted fields");
+        }
+        if (stage != NULL && stage->rewrite != NULL) {
+            verdict = rk_worse(verdict, stage->rewrite(p, &elem, w));
+            continue;
+        }
+        if (stage != NULL) {
+            verdict = rk_worse(verdict, stage->check(p, &elem));
+        }
+        rk_bson_copy(w, &elem);
+    }
+    return verdict;
+}
+
+void rk_pipeline_init(struct rk_pipeline *p, const struct rk_scope *scope)
+{
+    p->scope = *scope;
+    p->aliases = (struct rk_aliases){0};
+    p->scope.aliases = &p->aliases;
+    p->moved = false;
+}
+
+enum rk_verdict rk_pipeline_run(struct rk_pipeline *p, const struct rk_bson_elem *list,
+                                struct rk_bson_writer *w)
+{
+    return rk_rewrite_members(&p->scope, list, rewrite_stage, p, w);
+}
+
+enum rk_verdict rk_pipeline_rewrite(const struct rk_scope *scope, const struct rk_bson_elem *list,
+                                    struct rk_bson_writer *w)
+{
+    struct rk_pipeline p;
+    rk_pipeline_init(&p, scope);
+    return rk_pipeline_run(&p, list, w);
+}
+
+bool rk_pipeline_writes(const struct rk_bson_elem *list)
+{
+    struct rk_bson_view array;
+    struct rk_bson_view stage;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem elem;
+    if (!rk_bson_elem_view(list, &array)) {
+        return true; /* no pipeline; let the whole look decide */
+    }
+    rk_bson_iter_init(&iter, &array);
+    while (rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM) {
+        if (!rk_bson_elem_view(&elem, &stage) || rk_bson_find(&stage, "$out", &elem) ||
+            rk_bson_find(&stage, "$merge", &elem)) {
+            return true;
+        }
+    }
+    return false;
+}

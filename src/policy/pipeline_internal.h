@@ -1,0 +1,27 @@
+/* One aggregation pipeline while it is rewritten: pipeline.c and pipeline_join.c. */
+#ifndef REKEY_POLICY_PIPELINE_INTERNAL_H
+#define REKEY_POLICY_PIPELINE_INTERNAL_H
+
+#include "command_internal.h"
+
+struct rk_pipeline {
+    struct rk_scope scope; /* aliases points at the member below */
+    struct rk_aliases aliases;
+    bool moved; /* a protected path may hold something else by now: filters cannot be rewritten */
+};
+
+/* The stages that name another collection. A check looks and the stage is then copied; a rewrite
+ * appends it. */
+enum rk_verdict rk_stage_lookup(struct rk_pipeline *p, const struct rk_bson_elem *stage,
+                                struct rk_bson_writer *w);
+enum rk_verdict rk_stage_union_with(struct rk_pipeline *p, const struct rk_bson_elem *stage,
+                                    struct rk_bson_writer *w);
+enum rk_verdict rk_stage_graph_lookup(struct rk_pipeline *p, const struct rk_bson_elem *stage);
+enum rk_verdict rk_stage_out(struct rk_pipeline *p, const struct rk_bson_elem *stage);
+
+/* Appends the array of stages under its key, in the state of p. */
+enum rk_verdict rk_pipeline_run(struct rk_pipeline *p, const struct rk_bson_elem *stages,
+                                struct rk_bson_writer *w);
+void rk_pipeline_init(struct rk_pipeline *p, const struct rk_scope *scope);
+
+#endif

@@ -1,0 +1,221 @@
+/*
+ * Aggregation stages that name another collection: joins, whose two sides may be under two
+ * policies, and stages that write.
+ */
+#include "pipeline_internal.h"
+
+#define JOIN_ADVICE                                                                                \
+    "ciphertext of two fields cannot be matched; join on unprotected fields or in the application"
+
+/* {db: ..., coll: ...} or a name in the same database. False when it is neither. */
+static bool target_of(const struct rk_scope *scope, const struct rk_bson_elem *elem,
+                      struct rk_scope *target)
+{
+    struct rk_bson_view view;
+    struct rk_bson_elem member;
+    struct rk_scope base = *scope;
+    struct rk_text coll = rk_elem_text(elem);
+    if (rk_bson_elem_view(elem, &view)) {
+        if (rk_bson_find(&view, "db", &member)) {
+            struct rk_text db = rk_elem_text(&member);
+            base.db = db.at;
+            base.db_len = db.len;
+        }
+        coll = rk_bson_find(&view, "coll", &member) ? rk_elem_text(&member) : coll;
+    }
+    if (coll.len == 0) {
+        return false;
+    }
+    *target = rk_scope_at(&base, coll.at, coll.len);
+    target->collation = scope->collation;
+    return true;
+}
+
+static bool field_touches(const struct rk_scope *scope, const struct rk_bson_view *args,
+                          const char *name, struct rk_text *path)
+{
+    struct rk_bson_elem elem;
+    if (!rk_bson_find(args, name, &elem)) {
+        return false;
+    }
+    *path = rk_elem_text(&elem);
+    return path->len > 0 && rk_scope_touches(scope, path->at, path->len);
+}
+
+/* Foreign documents now stand under the path "as". */
+static enum rk_verdict join_as(struct rk_pipeline *p, const struct rk_bson_elem *stage,
+                               const struct rk_bson_view *args, const struct rk_scope *foreign,
+                               bool anything)
+{
+    struct rk_bson_elem as;
+    if (!rk_bson_find(args, "as", &as)) {
+        return RK_VERDICT_FORWARD; /* mongod refuses it */
+    }
+    struct rk_text path = rk_elem_text(&as);
+    if (rk_scope_touches(&p->scope, path.at, path.len)) {
+        p->moved = true;
+    }
+    if (foreign->policy != NULL) {
+        if (foreign->policy->has_legacy) {
+            return rk_refuse(foreign, RK_CODE_LOOKUP, stage->key, NULL, 0,
+                             "values in a legacy format can be read in their own collection only; "
+                             "sweep it, then drop legacy from the policy");
+        }
+        rk_aliases_add(&p->aliases, path.at, path.len, &foreign->policy->root);
+        p->aliases.all = p->aliases.all || memchr(path.at, '.', path.len) != NULL;
+    }
+    p->aliases.all = p->aliases.all || anything;
+    return RK_VERDICT_FORWARD;
+}
+
+static enum rk_verdict check_join(const struct rk_pipeline *p, const struct rk_bson_elem *stage,
+                                  const struct rk_bson_view *args, const struct rk_scope *foreign,
+                                  const char *const local[], const char *const other[])
+{
+    struct rk_bson_elem elem;
+    struct rk_text path;
+    for (size_t i = 0; local[i] != NULL; i++) {
+        if (field_touches(&p->scope, args, local[i], &path) ||
+            (rk_bson_find(args, local[i], &elem) && rk_expr_touches(&p->scope, &elem, &path))) {
+            return rk_refuse(&p->scope, RK_CODE_LOOKUP, stage->key, path.at, path.len, JOIN_ADVICE);
+        }
+    }
+    for (size_t i = 0; other[i] != NULL; i++) {
+        if (field_touches(foreign, args, other[i], &path)) {
+            return rk_refuse(foreign, RK_CODE_LOOKUP, stage->key, path.at, path.len, JOIN_ADVICE);
+        }
+    }
+    return RK_VERDICT_FORWARD;
+}
+
+/* Appends a stage's arguments, of which "pipeline" belongs to sub's collection. */
+static enum rk_verdict rewrite_arguments(const struct rk_bson_elem *stage,
+                                         const struct rk_bson_view *args, struct rk_pipeline *sub,
+                                         struct rk_bson_writer *w)
+{
+    enum rk_verdict verdict = RK_VERDICT_FORWARD;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem elem;
+    rk_bson_begin_sub(w, stage->type, stage->key, stage->key_len);
+    rk_bson_iter_init(&iter, args);
+    while (rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM && !rk_stops(verdict)) {
+        if (rk_bson_key_is(&elem, "pipeline")) {
+            verdict = rk_worse(verdict, rk_pipeline_run(sub, &elem, w));
+        } else {
+            rk_bson_copy(w, &elem);
+        }
+    }
+    rk_bson_end(w);
+    return verdict;
+}
+
+enum rk_verdict rk_stage_lookup(struct rk_pipeline *p, const struct rk_bson_elem *stage,
+                                struct rk_bson_writer *w)
+{
+    static const char *const local[] = {"localField", "let", NULL};
+    static const char *const other[] = {"foreignField", NULL};
+    struct rk_scope foreign = p->scope;
+    struct rk_bson_view args;
+    struct rk_bson_elem from;
+    struct rk_pipeline sub;
+    if (!rk_bson_elem_view(stage, &args)) {
+        rk_bson_copy(w, stage); /* mongod refuses it */
+        return RK_VERDICT_FORWARD;
+    }
+    /* Without "from" the pipeline starts with $documents. */
+    foreign.policy = NULL;
+    foreign.aliases = NULL;
+    if (rk_bson_find(&args, "from", &from) && !target_of(&p->scope, &from, &foreign)) {
+        return rk_refuse(&p->scope, RK_CODE_LOOKUP, stage->key, NULL, 0,
+                         "from must name a collection");
+    }
+    enum rk_verdict verdict = check_join(p, stage, &args, &foreign, local, other);
+    if (rk_stops(verdict)) {
+        return verdict;
+    }
+    rk_pipeline_init(&sub, &foreign);
+    verdict = rewrite_arguments(stage, &args, &sub, w);
+    if (rk_stops(verdict)) {
+        return verdict;
+    }
+    bool anything = sub.aliases.all || sub.aliases.n > 0 || (sub.moved && foreign.policy != NULL);
+    return rk_worse(verdict, join_as(p, stage, &args, &foreign, anything));
+}
+
+enum rk_verdict rk_stage_graph_lookup(struct rk_pipeline *p, const struct rk_bson_elem *stage)
+{
+    static const char *const local[] = {"startWith", NULL};
+    static const char *const other[] = {"connectFromField", "connectToField", NULL};
+    struct rk_scope foreign;
+    struct rk_bson_view args;
+    struct rk_bson_view filter;
+    struct rk_bson_elem elem;
+    struct rk_text path;
+    if (!rk_bson_elem_view(stage, &args) || !rk_bson_find(&args, "from", &elem)) {
+        return RK_VERDICT_FORWARD; /* mongod refuses it */
+    }
+    if (!target_of(&p->scope, &elem, &foreign)) {
+        return rk_refuse(&p->scope, RK_CODE_LOOKUP, stage->key, NULL, 0,
+                         "from must name a collection");
+    }
+    enum rk_verdict verdict = check_join(p, stage, &args, &foreign, local, other);
+    if (rk_stops(verdict)) {
+        return verdict;
+    }
+    if (rk_bson_find(&args, "restrictSearchWithMatch", &elem) &&
+        rk_bson_elem_view(&elem, &filter) && rk_query_mentions(&foreign, &filter, &path)) {
+        return rk_refuse(&foreign, RK_CODE_LOOKUP, stage->key, path.at, path.len,
+                         "restrict the search by unprotected fields");
+    }
+    return join_as(p, stage, &args, &foreign, false);
+}
+
+enum rk_verdict rk_stage_union_with(struct rk_pipeline *p, const struct rk_bson_elem *stage,
+                                    struct rk_bson_writer *w)
+{
+    struct rk_scope foreign;
+    struct rk_bson_view args;
+    struct rk_pipeline sub;
+    enum rk_verdict verdict = RK_VERDICT_FORWARD;
+    if (!target_of(&p->scope, stage, &foreign)) {
+        /* A pipeline of $documents, or a mistake: it stands in no collection. */
+        foreign = p->scope;
+        foreign.policy = NULL;
+        foreign.aliases = NULL;
+    }
+    rk_pipeline_init(&sub, &foreign);
+    if (rk_bson_elem_view(stage, &args)) {
+        verdict = rewrite_arguments(stage, &args, &sub, w);
+    } else {
+        rk_bson_copy(w, stage);
+    }
+    if (foreign.policy != p->scope.policy || sub.moved || rk_scope_guarded(&sub.scope)) {
+        bool same = foreign.policy == p->scope.policy && !sub.moved && sub.aliases.n == 0;
+        p->moved = p->moved || !same;
+        p->aliases.all = p->aliases.all || sub.aliases.all || sub.aliases.n > 0 ||
+                         (!same && foreign.policy != NULL);
+    }
+    return verdict;
+}
+
+enum rk_verdict rk_stage_out(struct rk_pipeline *p, const struct rk_bson_elem *stage)
+{
+    struct rk_scope target;
+    struct rk_bson_view args;
+    struct rk_bson_elem to = *stage;
+    if (rk_bson_key_is(stage, "$merge") && rk_bson_elem_view(stage, &args) &&
+        !rk_bson_find(&args, "into", &to)) {
+        return RK_VERDICT_FORWARD; /* mongod refuses it */
+    }
+    if (rk_scope_guarded(&p->scope)) {
+        return rk_refuse(&p->scope, RK_CODE_PIPELINE, stage->key, NULL, 0,
+                         "it would copy encrypted values out of the sweeper's reach; read them and "
+                         "write them through the proxy");
+    }
+    if (target_of(&p->scope, &to, &target) && target.policy != NULL) {
+        return rk_refuse(&target, RK_CODE_PIPELINE, stage->key, NULL, 0,
+                         "the server would write protected fields unencrypted; write the documents "
+                         "through the proxy");
+    }
+    return RK_VERDICT_FORWARD;
+}

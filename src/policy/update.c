@@ -1,0 +1,285 @@
+/*
+ * Updates: replacement documents are encrypted like inserts; operator documents by a table of
+ * what each operator may do to protected paths. An operator that is not in the table may not
+ * touch them.
+ */
+#include "command_internal.h"
+
+typedef enum rk_verdict operator_fn(const struct rk_scope *scope, const struct rk_bson_elem *op,
+                                    const struct rk_bson_elem *field, struct rk_bson_writer *w);
+
+struct update_operator {
+    const char *name;
+    operator_fn *rewrite;
+};
+
+static enum rk_verdict refuse_below(const struct rk_scope *scope, const struct rk_bson_elem *op,
+                                    const struct rk_bson_elem *field)
+{
+    return rk_refuse(scope, RK_CODE_UPDATE_OPERATOR, op->key, field->key, field->key_len,
+                     "it lies inside an encrypted value; set the whole protected field");
+}
+
+/* Appends the elements of an array that stands at node: members that are documents stand there
+ * too. */
+static enum rk_verdict encrypt_array(const struct rk_scope *scope, const struct rk_path_node *node,
+                                     const struct rk_bson_view *array, struct rk_bson_writer *w)
+{
+    enum rk_verdict verdict = RK_VERDICT_FORWARD;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem item;
+    struct rk_bson_view view;
+    rk_bson_iter_init(&iter, array);
+    while (rk_bson_next(&iter, &item) == RK_BSON_STEP_ELEM && !rk_stops(verdict)) {
+        if (!rk_bson_elem_view(&item, &view)) {
+            rk_bson_copy(w, &item);
+            continue;
+        }
+        rk_bson_begin_sub(w, item.type, item.key, item.key_len);
+        verdict = rk_worse(verdict, item.type == RK_BSON_ARRAY
+                                        ? encrypt_array(scope, node, &view, w)
+                                        : rk_document_encrypt(scope->crypt, scope->ns, node, &view,
+                                                              w, scope->err));
+        rk_bson_end(w);
+    }
+    return verdict;
+}
+
+/* $set and $setOnInsert */
+static enum rk_verdict rewrite_set(const struct rk_scope *scope, const struct rk_bson_elem *op,
+                                   const struct rk_bson_elem *field, struct rk_bson_writer *w)
+{
+    enum rk_verdict verdict = RK_VERDICT_FORWARD;
+    struct rk_bson_view view;
+    struct rk_path_match match = rk_scope_relate(scope, field->key, field->key_len);
+    if (match.relation != RK_PATH_UNRELATED && match.positional) {
+        return rk_refuse(scope, RK_CODE_POSITIONAL, op->key, field->key, field->key_len,
+                         "positional operators cannot reach encrypted fields; use array indexes");
+    }
+    if (match.relation == RK_PATH_BELOW) {
+        return refuse_below(scope, op, field);
+    }
+    if (match.relation == RK_PATH_EXACT) {
+        return rk_document_encrypt_value(scope->crypt, scope->ns, match.field, field, field->key,
+                                         field->key_len, w, scope->err);
+    }
+    if (match.relation == RK_PATH_UNRELATED || !rk_bson_elem_view(field, &view)) {
+        rk_bson_copy(w, field);
+        return verdict;
+    }
+    rk_bson_begin_sub(w, field->type, field->key, field->key_len);
+    verdict = field->type == RK_BSON_ARRAY
+                  ? encrypt_array(scope, match.node, &view, w)
+                  : rk_document_encrypt(scope->crypt, scope->ns, match.node, &view, w, scope->err);
+    rk_bson_end(w);
+    return verdict;
+}
+
+static enum rk_verdict rewrite_unset(const struct rk_scope *scope, const struct rk_bson_elem *op,
+                                     const struct rk_bson_elem *field, struct rk_bson_writer *w)
+{
+    struct rk_path_match match = rk_scope_relate(scope, field->key, field->key_len);
+    if (match.relation == RK_PATH_BELOW) {
+        return refuse_below(scope, op, field);
+    }
+    rk_bson_copy(w, field);
+    return RK_VERDICT_FORWARD;
+}
+
+static enum rk_verdict rewrite_rename(const struct rk_scope *scope, const struct rk_bson_elem *op,
+                                      const struct rk_bson_elem *field, struct rk_bson_writer *w)
+{
+    struct rk_text target = rk_elem_text(field);
+    const char *advice = "a renamed value would leave the policy; read it and write it back";
+    if (rk_scope_touches(scope, field->key, field->key_len)) {
+        return rk_refuse(scope, RK_CODE_RENAME_SOURCE, op->key, field->key, field->key_len, advice);
+    }
+    if (rk_scope_touches(scope, target.at, target.len)) {
+        return rk_refuse(scope, RK_CODE_RENAME_TARGET, op->key, target.at, target.len, advice);
+    }
+    rk_bson_copy(w, field);
+    return RK_VERDICT_FORWARD;
+}
+
+/* Every other operator: $inc, $push, $bit, and whatever comes after this was written. */
+static enum rk_verdict rewrite_other(const struct rk_scope *scope, const struct rk_bson_elem *op,
+                                     const struct rk_bson_elem *field, struct rk_bson_writer *w)
+{
+    struct rk_path_match match = rk_scope_relate(scope, field->key, field->key_len);
+    if (match.relation != RK_PATH_UNRELATED) {
+        return rk_refuse(scope, RK_CODE_UPDATE_OPERATOR, op->key, field->key, field->key_len,
+                         match.relation == RK_PATH_ABOVE
+                             ? "encrypted fields lie below; use $set with the whole new value"
+                             : "the server cannot compute on ciphertext; use $set");
+    }
+    rk_bson_copy(w, field);
+    return RK_VERDICT_FORWARD;
+}
+
+static const struct update_operator operators[] = {
+    {"$set", rewrite_set},
+    {"$setOnInsert", rewrite_set},
+    {"$unset", rewrite_unset},
+    {"$rename", rewrite_rename},
+};
+
+static operator_fn *operator_find(const char *name)
+{
+    for (size_t i = 0; i < sizeof operators / sizeof operators[0]; i++) {
+        if (strcmp(operators[i].name, name) == 0) {
+            return operators[i].rewrite;
+        }
+    }
+    return rewrite_other;
+}
+
+/* ---- equalities of an upsert's filter that became $in */
+
+struct seeding {
+    const struct rk_scope *scope;
+    const struct rk_bson_view *update; /* NULL: a pipeline */
+    struct rk_bson_writer *w;
+    bool dry; /* only tell (by REPLACE) whether there is something to write */
+};
+
+static bool paths_conflict(const struct rk_bson_elem *a, const struct rk_bson_elem *b)
+{
+    const struct rk_bson_elem *shorter = a->key_len < b->key_len ? a : b;
+    const struct rk_bson_elem *longer = shorter == a ? b : a;
+    char next = longer->key[shorter->key_len];
+    return memcmp(a->key, b->key, shorter->key_len) == 0 && (next == '\0' || next == '.');
+}
+
+/* Does an operator of the update already decide about this path? */
+static bool update_decides(const struct rk_bson_view *update, const struct rk_bson_elem *path)
+{
+    struct rk_bson_iter ops;
+    struct rk_bson_iter fields;
+    struct rk_bson_elem op;
+    struct rk_bson_elem field;
+    struct rk_bson_view view;
+    rk_bson_iter_init(&ops, update);
+    while (rk_bson_next(&ops, &op) == RK_BSON_STEP_ELEM) {
+        if (!rk_bson_elem_view(&op, &view)) {
+            continue;
+        }
+        rk_bson_iter_init(&fields, &view);
+        while (rk_bson_next(&fields, &field) == RK_BSON_STEP_ELEM) {
+            if (paths_conflict(&field, path)) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static enum rk_verdict write_seed(void *arg, const struct rk_bson_elem *path,
+                                  const struct rk_field *field, const struct rk_bson_elem *value)
+{
+    struct seeding *seeding = arg;
+    const struct rk_scope *scope = seeding->scope;
+    if (seeding->update == NULL) {
+        return rk_refuse(scope, RK_CODE_PIPELINE, "an upsert by pipeline", path->key, path->key_len,
+                         "the new document would miss the field; use update operators");
+    }
+    if (update_decides(seeding->update, path)) {
+        return RK_VERDICT_FORWARD;
+    }
+    if (seeding->dry) {
+        return RK_VERDICT_REPLACE;
+    }
+    return rk_document_encrypt_value(scope->crypt, scope->ns, field, value, path->key,
+                                     path->key_len, seeding->w, scope->err);
+}
+
+/* ---- whole updates */
+
+static enum rk_verdict rewrite_operator(const struct rk_scope *scope, const struct rk_bson_elem *op,
+                                        const struct rk_bson_view *filter, struct seeding *seeding,
+                                        struct rk_bson_writer *w)
+{
+    enum rk_verdict verdict = RK_VERDICT_FORWARD;
+    operator_fn *rewrite = operator_find(op->key);
+    struct rk_bson_view fields;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem field;
+    if (op->key[0] != '$') {
+        return rk_refuse(scope, RK_CODE_FAILED_TO_PARSE, "update", op->key, op->key_len,
+                         "fields cannot stand beside update operators; use $set");
+    }
+    if (op->type == RK_BSON_ARRAY) {
+        return rk_refuse(scope, RK_CODE_FAILED_TO_PARSE, op->key, NULL, 0, "needs a document");
+    }
+    if (!rk_bson_elem_view(op, &fields)) {
+        rk_bson_copy(w, op); /* mongod refuses it */
+        return verdict;
+    }
+    rk_bson_begin_sub(w, op->type, op->key, op->key_len);
+    rk_bson_iter_init(&iter, &fields);
+    while (rk_bson_next(&iter, &field) == RK_BSON_STEP_ELEM && !rk_stops(verdict)) {
+        verdict = rk_worse(verdict, rewrite(scope, op, &field, w));
+    }
+    if (filter != NULL && !rk_stops(verdict)) {
+        verdict = rk_worse(verdict, rk_query_seeds(scope, filter, write_seed, seeding));
+    }
+    rk_bson_end(w);
+    return verdict;
+}
+
+static enum rk_verdict rewrite_all_operators(const struct rk_scope *scope,
+                                             const struct rk_bson_view *update,
+                                             const struct rk_bson_view *filter,
+                                             struct rk_bson_writer *w)
+{
+    enum rk_verdict verdict = RK_VERDICT_FORWARD;
+    struct seeding seeding = {.scope = scope, .update = update, .w = w, .dry = true};
+    struct rk_bson_iter iter;
+    struct rk_bson_elem op;
+    if (filter != NULL) {
+        verdict = rk_query_seeds(scope, filter, write_seed, &seeding);
+        filter = verdict == RK_VERDICT_REPLACE ? filter : NULL;
+        seeding.dry = false;
+    }
+    rk_bson_iter_init(&iter, update);
+    while (rk_bson_next(&iter, &op) == RK_BSON_STEP_ELEM && !rk_stops(verdict)) {
+        bool takes_seeds = filter != NULL && rk_bson_key_is(&op, "$setOnInsert");
+        verdict = rk_worse(verdict,
+                           rewrite_operator(scope, &op, takes_seeds ? filter : NULL, &seeding, w));
+        filter = takes_seeds ? NULL : filter;
+    }
+    if (filter != NULL && !rk_stops(verdict)) {
+        rk_bson_begin_sub(w, RK_BSON_DOCUMENT, "$setOnInsert", strlen("$setOnInsert"));
+        verdict = rk_worse(verdict, rk_query_seeds(scope, filter, write_seed, &seeding));
+        rk_bson_end(w);
+    }
+    return verdict;
+}
+
+enum rk_verdict rk_update_rewrite(const struct rk_scope *scope, const struct rk_bson_elem *u,
+                                  const struct rk_bson_view *filter, struct rk_bson_writer *w)
+{
+    enum rk_verdict verdict = RK_VERDICT_FORWARD;
+    struct rk_bson_view view;
+    if (!rk_bson_elem_view(u, &view)) {
+        return rk_refuse(scope, RK_CODE_FAILED_TO_PARSE, "update", NULL, 0,
+                         "must be a document or a pipeline");
+    }
+    if (u->type == RK_BSON_ARRAY) {
+        struct seeding seeding = {.scope = scope, .dry = true};
+        rk_bson_copy(w, u);
+        if (filter != NULL) {
+            verdict = rk_query_seeds(scope, filter, write_seed, &seeding);
+        }
+        return rk_stops(verdict) ? verdict : rk_update_pipeline_check(scope, &view);
+    }
+    rk_bson_begin_sub(w, RK_BSON_DOCUMENT, u->key, u->key_len);
+    struct rk_bson_view operators_view;
+    if (rk_elem_is_operators(u, &operators_view)) {
+        verdict = rewrite_all_operators(scope, &view, filter, w);
+    } else {
+        verdict = rk_document_encrypt(scope->crypt, scope->ns, &scope->policy->root, &view, w,
+                                      scope->err);
+    }
+    rk_bson_end(w);
+    return verdict;
+}
