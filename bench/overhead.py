@@ -190,10 +190,11 @@ def run(plan: Plan, seed: int, control: bool):
         mongod = upstream.members[0]
         namespaces = [f"{DB}.encrypted", f"{DB}.encrypted_inserts"]
         policies = [policy(ns, PROTECTED_FIELDS) for ns in namespaces]
+        settings = {"limits": {"workers": THREADS}}
         with (
             Haproxy(mongod.address) as haproxy,
             Haproxy(mongod.address) as second,
-            Rekeyd(upstream, policies=policies, settings={"limits": {"workers": THREADS}}) as rekeyd,
+            Rekeyd(upstream, policies, settings) as rekeyd,
             upstream.client() as client,
         ):
             listen = rekeyd.addresses[0]
@@ -211,7 +212,8 @@ def run(plan: Plan, seed: int, control: bool):
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="./dev bench overhead", description=__doc__.split("\n")[0])
+    summary = __doc__.split("\n")[0]
+    parser = argparse.ArgumentParser(prog="./dev bench overhead", description=summary)
     parser.add_argument("--quick", action="store_true", help="about 90 s, rough")
     parser.add_argument("--rounds", type=int, help="default 8, quick 3")
     parser.add_argument("--slice-ms", type=int, help="measured time of a slice")
