@@ -237,6 +237,9 @@ static void test_altered(void **state)
     (void)state;
     static const char value[] = "\x0e\x00\x00\x00secret marker";
     uint8_t copy[128];
+    /* All of the buffer's memory is known from here on, so that a plaintext left in it shows. */
+    assert_int_equal(rk_buf_reserve(&opened, 512), RK_OK);
+    rk_buf_cleanse(&opened);
     for (size_t a = 0; a < 2; a++) {
         assert_int_equal(seal(algorithms[a], RK_BSON_STRING, value, sizeof value), RK_OK);
         for (size_t bit = 0; bit < sealed.len * 8; bit++) {
@@ -245,7 +248,7 @@ static void test_altered(void **state)
             enum rk_status status = open_bytes(copy, sealed.len);
             assert_true(status == RK_EINVAL || status == RK_EAUTH || status == RK_ENOKEY);
             assert_int_equal(opened.len, 0);
-            assert_null(opened.data == NULL ? NULL : memmem(opened.data, opened.cap, "marker", 6));
+            assert_null(memmem(opened.data, opened.cap, "marker", 6));
         }
         for (size_t len = 0; len < sealed.len; len++) {
             assert_int_not_equal(open_bytes(sealed.data, len), RK_OK);
