@@ -1,0 +1,305 @@
+"""The data plane's connections: limits, timeouts, draining, ends of either side, memory."""
+
+import resource
+import socket
+import struct
+import threading
+import time
+
+import bson
+import pytest
+from harness import Mongod, Rekeyd
+
+OP_MSG = 2013
+
+
+def op_msg(request_id, body, flags=0):
+    payload = struct.pack("<IB", flags, 0) + bson.encode(body)
+    return struct.pack("<iiii", 16 + len(payload), request_id, 0, OP_MSG) + payload
+
+
+def read_exactly(sock, n):
+    data = b""
+    while len(data) < n:
+        more = sock.recv(n - len(data))
+        if not more:
+            raise EOFError(f"connection closed after {len(data)} of {n} bytes")
+        data += more
+    return data
+
+
+def read_reply(sock):
+    """(responseTo, body) of the next OP_MSG."""
+    length, _, response_to, opcode = struct.unpack("<iiii", read_exactly(sock, 16))
+    assert opcode == OP_MSG
+    rest = read_exactly(sock, length - 16)
+    return response_to, bson.decode(rest[5:])
+
+
+def connect(rekeyd):
+    return socket.create_connection(("127.0.0.1", rekeyd.ports[0]), timeout=15)
+
+
+def closed_by_peer(sock, timeout_s=10):
+    sock.settimeout(timeout_s)
+    try:
+        return sock.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+PING = {"ping": 1, "$db": "admin"}
+
+
+def test_pipelined_requests_are_answered_in_order(standalone, start_rekeyd):
+    rekeyd = start_rekeyd(standalone)
+    with connect(rekeyd) as sock:
+        sock.sendall(b"".join(op_msg(i, PING) for i in range(1, 301)))
+        assert [read_reply(sock)[0] for _ in range(300)] == list(range(1, 301))
+
+
+def test_messages_in_single_bytes(standalone, start_rekeyd):
+    rekeyd = start_rekeyd(standalone)
+    with connect(rekeyd) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in op_msg(7, PING):
+            sock.sendall(bytes([byte]))
+        assert read_reply(sock)[0] == 7
+
+
+def test_connection_limit_refuses_and_recovers(standalone, start_rekeyd):
+    rekeyd = start_rekeyd(standalone, settings={"limits": {"connections_max": 4}})
+    held = [connect(rekeyd) for _ in range(4)]
+    for i, sock in enumerate(held):
+        sock.sendall(op_msg(i, PING))
+        read_reply(sock)
+    with connect(rekeyd) as extra:
+        assert closed_by_peer(extra)
+    assert rekeyd.wait_event("connection_refused")["connections_max"] == 4
+    for sock in held:
+        sock.close()
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            with connect(rekeyd) as sock:
+                sock.sendall(op_msg(1, PING))
+                assert read_reply(sock)[1]["ok"] == 1
+                break
+        except (EOFError, ConnectionResetError):
+            assert time.monotonic() < deadline, "places were not given back"
+
+
+def test_silent_client_is_dropped(standalone, start_rekeyd):
+    rekeyd = start_rekeyd(standalone, settings={"limits": {"handshake_timeout_ms": 300}})
+    with connect(rekeyd) as sock:
+        sock.sendall(op_msg(1, PING)[:10])
+        assert closed_by_peer(sock)
+    assert "first message" in rekeyd.wait_event("session_timeout")["reason"]
+
+
+def test_idle_timeout_spares_running_commands(single_member_set, start_rekeyd, db_name):
+    rekeyd = start_rekeyd(single_member_set, settings={"limits": {"idle_timeout_ms": 400}})
+    with connect(rekeyd) as sock:
+        sleep = {"find": "c", "filter": {"$where": "sleep(1200) || true"}, "$db": db_name}
+        with single_member_set.client() as client:
+            client[db_name].c.insert_one({})
+        sock.sendall(op_msg(1, sleep))
+        assert read_reply(sock)[1]["ok"] == 1
+        assert closed_by_peer(sock, 5)
+    rekeyd.wait_event("session_idle")
+
+
+def test_connect_timeout(start_rekeyd):
+    # A listening socket whose backlog is full never answers.
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(0)
+        address = silent.getsockname()
+        fillers = []
+        for _ in range(4):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(address)
+            fillers.append(filler)
+        time.sleep(0.2)
+
+        class Silent:
+            addresses = ["%s:%d" % address]
+            uri = "mongodb://%s:%d/" % address
+            certificates = None
+
+        rekeyd = start_rekeyd(Silent(), settings={"limits": {"connect_timeout_ms": 300}})
+        with connect(rekeyd) as sock:
+            assert closed_by_peer(sock)
+        assert "connecting" in rekeyd.wait_event("session_timeout")["reason"]
+        for filler in fillers:
+            filler.close()
+
+
+def test_upstream_down_at_start_then_up(start_rekeyd, tmp_path, db_name):
+    mongod = Mongod(tmp_path / "mongod")
+    rekeyd = start_rekeyd(mongod)
+    with connect(rekeyd) as sock:
+        assert closed_by_peer(sock)
+    assert "refused" in rekeyd.wait_event("upstream_unreachable")["reason"].lower()
+    with mongod, rekeyd.client() as client:
+        client[db_name].c.insert_one({"_id": 1})
+        assert client[db_name].c.count_documents({}) == 1
+
+
+def test_upstream_death_closes_the_client(start_rekeyd, tmp_path):
+    with Mongod(tmp_path / "mongod") as mongod:
+        rekeyd = start_rekeyd(mongod)
+        with connect(rekeyd) as sock:
+            sock.sendall(op_msg(1, PING))
+            read_reply(sock)
+            mongod.kill()
+            assert closed_by_peer(sock)
+
+
+def test_half_closed_client_still_gets_its_reply(standalone, start_rekeyd):
+    rekeyd = start_rekeyd(standalone)
+    with connect(rekeyd) as sock:
+        sock.sendall(op_msg(5, PING))
+        sock.shutdown(socket.SHUT_WR)
+        assert read_reply(sock)[0] == 5
+        assert closed_by_peer(sock)
+
+
+def test_sigterm_finishes_commands_in_flight(standalone, start_rekeyd, db_name):
+    rekeyd = start_rekeyd(standalone)
+    with standalone.client() as client:
+        client[db_name].c.insert_one({"a": 1})
+    outcome = []
+
+    def slow():
+        with rekeyd.client() as client:
+            outcome.append(list(client[db_name].c.find({"$where": "sleep(1500) || true"})))
+
+    thread = threading.Thread(target=slow)
+    thread.start()
+    time.sleep(0.7)
+    with connect(rekeyd) as idle:
+        idle.sendall(op_msg(1, PING))
+        read_reply(idle)
+        started = time.monotonic()
+        rekeyd.terminate()
+        assert time.monotonic() - started < 8, "draining waited for its deadline"
+        assert closed_by_peer(idle)
+    thread.join()
+    assert len(outcome) == 1 and len(outcome[0]) == 1, "the command in flight lost its reply"
+
+
+def test_drain_deadline_cuts_what_is_left(standalone, start_rekeyd, db_name):
+    rekeyd = start_rekeyd(standalone, settings={"limits": {"drain_timeout_ms": 300}})
+    with standalone.client() as client:
+        client[db_name].c.insert_one({"a": 1})
+    with connect(rekeyd) as sock:
+        sleep = {"find": "c", "filter": {"$where": "sleep(5000) || true"}, "$db": db_name}
+        sock.sendall(op_msg(1, sleep))
+        time.sleep(0.3)
+        started = time.monotonic()
+        rekeyd.terminate()
+        assert time.monotonic() - started < 4
+        assert rekeyd.events("drained")[-1]["sessions_cut"] == 1
+
+
+@pytest.mark.timeout(120)
+def test_slow_reader_does_not_grow_memory(single_member_set, start_rekeyd, db_name):
+    """A client that asks for 150 MB and reads nothing must stop its own reply, not fill rekeyd."""
+    rekeyd = start_rekeyd(single_member_set)
+    with single_member_set.client() as client:
+        for i in range(3):
+            client[db_name].c.insert_one({"_id": i, "data": b"x" * 5_000_000})
+    with connect(rekeyd) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        sock.sendall(op_msg(1, PING))
+        read_reply(sock)
+        before = rekeyd.memory_kb()
+        find = {"find": "c", "filter": {}, "$db": db_name}
+        sock.sendall(b"".join(op_msg(i, find) for i in range(10)))
+        time.sleep(3)
+        grown = rekeyd.memory_kb() - before
+        assert grown < 48 * 1024, f"grew by {grown} KB"
+        for i in range(10):
+            assert read_reply(sock)[0] == i
+
+
+@pytest.mark.timeout(180)
+def test_idle_connections_cost_little(single_member_set, start_rekeyd):
+    """4,000 idle plain connections, each at most 24 KB of rekeyd's memory."""
+    n = 4000
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536), hard))
+    rekeyd = start_rekeyd(single_member_set, settings={"limits": {"handshake_timeout_ms": 170000}})
+    with connect(rekeyd) as first:
+        first.sendall(op_msg(1, PING))
+        read_reply(first)
+        before = rekeyd.memory_kb()
+    socks = []
+    try:
+        for i in range(n):
+            sock = connect(rekeyd)
+            socks.append(sock)
+            sock.sendall(op_msg(i, PING))
+            if i >= 50:
+                read_reply(socks[i - 50])
+        for sock in socks[-50:]:
+            read_reply(sock)
+        each_kb = (rekeyd.memory_kb() - before) / n
+        print(f"idle connection: {each_kb:.1f} KB")
+        assert each_kb <= 24
+        for i in (0, n // 2, n - 1):
+            socks[i].sendall(op_msg(i, PING))
+            assert read_reply(socks[i])[0] == i
+    finally:
+        for sock in socks:
+            sock.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_unacknowledged_writes_arrive(standalone, start_rekeyd, db_name):
+    rekeyd = start_rekeyd(standalone)
+    with rekeyd.client(w=0) as quiet, rekeyd.client() as client:
+        for i in range(100):
+            quiet[db_name].c.insert_one({"_id": i})
+        deadline = time.monotonic() + 10
+        while client[db_name].c.count_documents({}) < 100:
+            assert time.monotonic() < deadline, "unacknowledged writes were lost"
+
+
+def test_large_documents_pass(standalone, start_rekeyd, db_name):
+    rekeyd = start_rekeyd(standalone)
+    with rekeyd.client() as client:
+        coll = client[db_name].c
+        many = [{"_id": i, "data": bytes([i]) * 9_000_000} for i in range(5)]
+        coll.insert_many(many)
+        assert {d["_id"]: d["data"] for d in coll.find()} == {d["_id"]: d["data"] for d in many}
+
+
+def test_bad_listen_address_is_refused(standalone):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        rekeyd = Rekeyd(standalone)
+        rekeyd.config["upstream"]["members"][0]["listen"] = "127.0.0.1:%d" % taken.getsockname()[1]
+        rekeyd.write_config()
+        status, said = rekeyd.run()
+        assert status == 1
+        assert "cannot listen on 127.0.0.1" in said
+        rekeyd.close()
+
+
+def test_reload_refuses_what_needs_a_restart(standalone, start_rekeyd):
+    rekeyd = start_rekeyd(standalone)
+    rekeyd.reload({"limits": {"workers": 3}})
+    refused = rekeyd.wait_event("reload_refused")
+    assert "limits.workers" in refused["reason"]
+    rekeyd.reload({"limits": {"workers": 2, "connections_max": 2}})
+    rekeyd.wait_event("reloaded")
+    with connect(rekeyd) as one, connect(rekeyd) as two:
+        for sock in (one, two):
+            sock.sendall(op_msg(1, PING))
+            read_reply(sock)
+        with connect(rekeyd) as third:
+            assert closed_by_peer(third)

@@ -1,0 +1,174 @@
+/* hello replies: which addresses a driver learns. */
+#include <rekey/session/hello.h>
+
+#include <cmocka.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+static struct rk_members *make_members(void)
+{
+    static const struct rk_member_spec specs[] = {
+        {.address = "db1:1", .listen = "127.0.0.1:1", .advertise = "proxy:1001"},
+        {.address = "db2:2", .listen = "127.0.0.1:2", .advertise = "proxy:1002"},
+    };
+    struct rk_members *members = NULL;
+    assert_int_equal(rk_members_new(specs, 2, &members, NULL), RK_OK);
+    return members;
+}
+
+static void put_list(struct rk_bson_writer *w, const char *key, const char *const *items, size_t n)
+{
+    static const char *const index[] = {"0", "1", "2"};
+    rk_bson_begin_sub(w, RK_BSON_ARRAY, key, strlen(key));
+    for (size_t i = 0; i < n; i++) {
+        rk_bson_put_utf8(w, index[i], items[i], strlen(items[i]));
+    }
+    rk_bson_end(w);
+}
+
+static void put_hello(struct rk_buf *out)
+{
+    static const char *const hosts[] = {"db1:1", "db3:3", "DB2:2"};
+    static const char *const arbiters[] = {"db9:9"};
+    static const char *const compression[] = {"zlib"};
+    struct rk_bson_writer w;
+    rk_bson_writer_init(&w, out);
+    rk_bson_begin(&w);
+    put_list(&w, "hosts", hosts, 3);
+    put_list(&w, "arbiters", arbiters, 1);
+    rk_bson_put_utf8(&w, "setName", "rs0", 3);
+    rk_bson_put_utf8(&w, "primary", "db2:2", 5);
+    rk_bson_put_utf8(&w, "me", "elsewhere:5", 11);
+    rk_bson_put_int32(&w, "maxMessageSizeBytes", 48000000);
+    put_list(&w, "compression", compression, 1);
+    rk_bson_put_int32(&w, "unknownField", 7);
+    rk_bson_end(&w);
+    assert_int_equal(rk_bson_writer_status(&w), RK_OK);
+}
+
+static void build_msg(struct rk_buf *out, uint32_t flags)
+{
+    size_t start;
+    rk_buf_init(out, 1 << 20);
+    assert_int_equal(rk_msg_begin(out, 11, 22, flags, &start), RK_OK);
+    assert_int_equal(rk_msg_section_body(out), RK_OK);
+    put_hello(out);
+    rk_msg_end(out, start);
+}
+
+static void expect_utf8(const struct rk_bson_view *view, const char *key, const char *text)
+{
+    struct rk_bson_elem elem;
+    const char *found;
+    uint32_t len;
+    assert_true(rk_bson_find(view, key, &elem));
+    assert_true(rk_bson_elem_utf8(&elem, &found, &len));
+    assert_string_equal(found, text);
+}
+
+static void expect_rewritten(const struct rk_bson_view *body, int32_t message_max)
+{
+    struct rk_bson_elem elem;
+    struct rk_bson_view hosts;
+    int64_t n;
+    assert_true(rk_bson_validate(body, 10));
+    assert_true(rk_bson_find(body, "hosts", &elem));
+    assert_true(rk_bson_elem_view(&elem, &hosts));
+    expect_utf8(&hosts, "0", "proxy:1001");
+    expect_utf8(&hosts, "1", "proxy:1002");
+    assert_false(rk_bson_find(&hosts, "2", &elem));
+    expect_utf8(body, "primary", "proxy:1002");
+    expect_utf8(body, "me", "proxy:1001");
+    expect_utf8(body, "setName", "rs0");
+    assert_false(rk_bson_find(body, "compression", &elem));
+    assert_true(rk_bson_find(body, "unknownField", &elem));
+    assert_true(rk_bson_find(body, "maxMessageSizeBytes", &elem));
+    assert_true(rk_bson_elem_int(&elem, &n));
+    assert_int_equal(n, message_max);
+}
+
+static void rewrites_op_msg(void **state)
+{
+    (void)state;
+    struct rk_members *members = make_members();
+    struct rk_buf in;
+    struct rk_buf out;
+    struct rk_msg msg;
+    const char *why;
+    unsigned unknown;
+    struct rk_bson_view body;
+    build_msg(&in, RK_MSG_MORE_TO_COME);
+    rk_buf_init(&out, 1 << 20);
+    const struct rk_hello_rules rules = {.members = members, .message_bytes_max = 33554432};
+    assert_int_equal(rk_hello_rewrite(&rules, in.data, in.len, &out, &unknown), RK_OK);
+    assert_int_equal(unknown, 2);
+    assert_int_equal(rk_msg_parse(out.data, out.len, &msg, &why), RK_PARSE_OK);
+    assert_int_equal(msg.frame.request_id, 11);
+    assert_int_equal(msg.frame.response_to, 22);
+    assert_int_equal(msg.flags, RK_MSG_MORE_TO_COME);
+    assert_true(rk_bson_view_init(&body, msg.body, msg.body_len));
+    expect_rewritten(&body, 33554432);
+    rk_buf_deinit(&in);
+    rk_buf_deinit(&out);
+    rk_members_free(members);
+}
+
+static void rewrites_op_reply(void **state)
+{
+    (void)state;
+    struct rk_members *members = make_members();
+    const struct rk_hello_rules rules = {.members = members};
+    struct rk_buf in;
+    struct rk_buf out;
+    struct rk_op_reply reply;
+    struct rk_bson_view body;
+    unsigned unknown;
+    const struct rk_frame frame = {.request_id = 1, .response_to = 2, .opcode = RK_OP_REPLY};
+    uint8_t head[36] = {0};
+    rk_frame_store(head, &frame);
+    rk_store_u32(head + 32, 1); /* numberReturned */
+    rk_buf_init(&in, 1 << 20);
+    rk_buf_init(&out, 1 << 20);
+    assert_int_equal(rk_buf_append(&in, head, sizeof head), RK_OK);
+    put_hello(&in);
+    rk_store_u32(in.data, (uint32_t)in.len);
+    assert_int_equal(rk_hello_rewrite(&rules, in.data, in.len, &out, &unknown), RK_OK);
+    assert_int_equal(rk_op_reply_parse(out.data, out.len, &reply), RK_PARSE_OK);
+    assert_true(rk_bson_view_init(&body, reply.docs, reply.docs_len));
+    expect_rewritten(&body, 48000000);
+    rk_buf_deinit(&in);
+    rk_buf_deinit(&out);
+    rk_members_free(members);
+}
+
+static void refuses_malformed_replies(void **state)
+{
+    (void)state;
+    struct rk_members *members = make_members();
+    const struct rk_hello_rules rules = {.members = members};
+    struct rk_buf in;
+    struct rk_buf out;
+    unsigned unknown;
+    build_msg(&in, 0);
+    rk_buf_init(&out, 1 << 20);
+    in.data[25] = 0x77; /* the type of the first element */
+    assert_int_equal(rk_hello_rewrite(&rules, in.data, in.len, &out, &unknown), RK_EINVAL);
+    assert_int_equal(rk_hello_rewrite(&rules, in.data, in.len - 1, &out, &unknown), RK_EINVAL);
+    assert_int_equal(rk_hello_rewrite(&rules, in.data, 3, &out, &unknown), RK_EINVAL);
+    rk_buf_deinit(&in);
+    rk_buf_deinit(&out);
+    rk_members_free(members);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rewrites_op_msg),
+        cmocka_unit_test(rewrites_op_reply),
+        cmocka_unit_test(refuses_malformed_replies),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
