@@ -249,6 +249,8 @@ static void test_matches(void **state)
     assert_false(rk_legacy_matches(&format, RK_BSON_BINARY, value.data, value.len));
     as_value(bytes, 16, 0, &value);
     assert_false(rk_legacy_matches(&format, RK_BSON_BINARY, value.data, value.len));
+    as_value(bytes, 47, 0, &value);
+    assert_false(rk_legacy_matches(&format, RK_BSON_BINARY, value.data, value.len));
     as_value(bytes, 32, 0, &value);
     assert_true(rk_legacy_matches(&format, RK_BSON_BINARY, value.data, value.len));
     format.prefix_len = 1;
