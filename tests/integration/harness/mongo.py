@@ -86,7 +86,9 @@ class Mongod(Process, Upstream):
 
     def log_tail(self) -> str:
         """Warnings and worse; the whole log is in the directory."""
-        serious = [line for line in self.logs().splitlines() if '"s":"I"' not in line]
+        usual = ('"s":"I"', '"startupWarnings"')
+        lines = self.logs().splitlines()
+        serious = [line for line in lines if not any(word in line for word in usual)]
         return "\n".join(serious[-20:])
 
     def data_files(self) -> list:

@@ -97,7 +97,7 @@ class Rekeyd(Process):
                 "state_db": f"rekey_{secrets.token_hex(4)}",
                 "members": [{"address": a, "listen": listening} for a, listening in pairs],
             },
-            "limits": {"workers": 2},
+            "limits": {"workers": 2, "connections_max": 1000},
             "keys": {"provider": "keyring", "keyring_file": str(self.keyring)},
             "log": {"level": "info"},
             "policies": list(policies),
