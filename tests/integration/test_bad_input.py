@@ -61,8 +61,9 @@ def is_error(message) -> bool:
     return not document.get("ok") or "writeErrors" in document
 
 
-def insert(document, **options) -> bytes:
-    return wire.op_msg(INSERT, wire.sequence_section("documents", [document]), **options)
+def insert(document, collection="users", **options) -> bytes:
+    command = {**INSERT, "insert": collection}
+    return wire.op_msg(command, wire.sequence_section("documents", [document]), **options)
 
 
 def document(**fields) -> dict:
@@ -84,8 +85,9 @@ BAD_LENGTHS = {
 
 @pytest.mark.tsan
 @pytest.mark.parametrize("length", BAD_LENGTHS.values(), ids=BAD_LENGTHS)
-def test_lying_message_length(rekeyd, length):
-    assert all(map(is_error, talk(rekeyd, insert(document(), length=length))))
+@pytest.mark.parametrize("collection", ["users", "unprotected"])
+def test_lying_message_length(rekeyd, collection, length):
+    assert all(map(is_error, talk(rekeyd, insert(document(), collection, length=length))))
 
 
 @pytest.mark.parametrize("kept", [1, 3, 4, 15, 16, 19, 20, 21, 40, -1])
