@@ -166,6 +166,13 @@ static void fuzz_reply(struct rk_bson_view view, uint8_t choices)
               rk_msg_section_body(&message) == RK_OK &&
               rk_buf_append(&message, view.data, view.len) == RK_OK,
           "out of memory");
+    if ((choices & 16) != 0) {
+        size_t sequence;
+        check(rk_msg_section_sequence(&message, "docs", &sequence) == RK_OK &&
+                  rk_buf_append(&message, view.data, view.len) == RK_OK,
+              "out of memory");
+        rk_msg_sequence_end(&message, sequence);
+    }
     rk_msg_end(&message, start);
     check(rk_msg_parse(message.data, message.len, &msg, &why) == RK_PARSE_OK, "message");
     enum rk_verdict verdict =
