@@ -27,6 +27,7 @@
 #define NEGATIVE_MAX 256u
 #define BACKOFF_MIN_US 100000u
 #define BACKOFF_MAX_US 5000000u
+#define SHUTTING_DOWN "shutting down"
 
 struct load {
     struct load *next;
@@ -79,20 +80,23 @@ struct rk_keyset *rk_key_service_keyset(struct rk_key_service *service)
 void rk_key_service_load(struct rk_key_service *service, uint32_t key_id, rk_key_loaded_fn *fn,
                          void *arg)
 {
-    bool queued = false;
+    enum rk_status status = RK_OK;
     struct load *load = malloc(sizeof *load);
     (void)pthread_mutex_lock(&service->mutex);
-    if (load != NULL && service->n_loads < LOADS_MAX) {
+    if (service->stop) {
+        status = RK_ESTATE;
+    } else if (load == NULL || service->n_loads == LOADS_MAX) {
+        status = RK_ELIMIT;
+    } else {
         *load = (struct load){.next = service->queue, .key_id = key_id, .fn = fn, .arg = arg};
         service->queue = load;
         service->n_loads++;
-        queued = true;
         (void)pthread_cond_signal(&service->wake);
     }
     (void)pthread_mutex_unlock(&service->mutex);
-    if (!queued) {
+    if (status != RK_OK) {
         free(load);
-        fn(arg, RK_ELIMIT, "too many messages wait for keys");
+        fn(arg, status, status == RK_ESTATE ? SHUTTING_DOWN : "too many messages wait for keys");
     }
 }
 
@@ -266,7 +270,7 @@ static void *service_main(void *arg)
             attempt(service);
         }
     }
-    answer_all(service, RK_ESTATE, "shutting down");
+    answer_all(service, RK_ESTATE, SHUTTING_DOWN);
     return NULL;
 }
 

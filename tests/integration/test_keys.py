@@ -311,8 +311,10 @@ def test_rotation_reaches_every_rekeyd(start_rekeyd, single_member_set, people, 
     """A second rekeyd picks a rotation up without a restart; old values stay readable by all."""
     first = start_rekeyd(single_member_set, people)
     second = first.sibling()
-    with second, first.client() as one, second.start().client() as two, state_of(first) as state:
+    with second, first.client() as one, second.client() as two, state_of(first) as state:
         raw = state.client[db_name].people
+        for rekeyd in (first, second):
+            rekeyd.wait_event("key_loaded")
         assert states(first) == {1: "current"}  # made by whoever came first
         one[db_name].people.insert_one({"_id": 1, "ssn": "a", "mail": "m"})
         first.ctl("keys", "rotate")
@@ -334,7 +336,7 @@ def test_unknown_key_is_fetched_on_demand(start_rekeyd, single_member_set, peopl
     second = first.sibling()
     second.config["keys"]["refresh_interval_ms"] = 60000
     second.write_config()
-    with second, first.client() as one, second.start().client() as two, state_of(first):
+    with second, first.client() as one, second.client() as two, state_of(first):
         two[db_name].people.insert_one({"_id": 1, "ssn": "a"})
         first.ctl("keys", "rotate")
         first.wait_event("current_key_changed", count=2)
@@ -365,7 +367,7 @@ def test_one_bad_key_does_not_hinder_others(start_rekeyd, single_member_set, peo
         client[db_name].people.insert_one({"_id": 2, "ssn": "b"})
         state.keys.update_one({"_id": 1}, {"$set": {"kek": "gone"}})
         restarted = rekeyd.sibling()
-        with restarted, restarted.start().client() as again:
+        with restarted, restarted.client() as again:
             restarted.wait_event("key_unwrap_failed")
             assert again[db_name].people.find_one({"_id": 2})["ssn"] == "b"
             with pytest.raises(Exception, match="gone|key 1"):

@@ -38,10 +38,12 @@ struct rk_provider {
 };
 
 /*
- * The keyring file: lines `kek NAME HEX64`, `legacy NAME HEX64`, comments with #. The last kek
- * is used for wrapping, all of them for unwrapping. Refused unless it is a regular file owned by
- * this user (or root) with no access for group and others. Wrapping: AES-256-GCM is not used; data
- * keys are wrapped with AES-256-SIV, associated data "rekey wrap v1" and the key id.
+ * The keyring file: lines `kek NAME HEX64`, `legacy NAME HEX64`, comments with #; at most 64 KiB
+ * and 256 keys. The last kek wraps, all of them unwrap. Refused unless it is a regular file
+ * (symbolic links are followed) owned by this user or root, with no access for group and others.
+ *
+ * A data key is wrapped with AES-256-SIV (tag 16 | ciphertext 32), whose key comes from the kek as
+ * in data_key.h; associated data: "rekey wrap v1" and the key id, 4 bytes little-endian.
  */
 RK_MUST_CHECK enum rk_status rk_keyring_open(const char *path, struct rk_provider *out,
                                              struct rk_error *err);

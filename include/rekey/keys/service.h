@@ -36,9 +36,10 @@ uint64_t rk_key_service_generation(const struct rk_key_service *service);
 struct rk_keyset *rk_key_service_keyset(struct rk_key_service *service);
 
 /*
- * Called exactly once per load, on the service's thread (on the caller's when too many loads wait:
- * RK_ELIMIT). status RK_OK: a keyset with the id is in place; RK_ENOENT: the registry has no such
- * key; else the registry or provider failed. message is for people and valid during the call.
+ * Called exactly once per load, on the service's thread (on the caller's when it is refused at
+ * once: RK_ELIMIT, too many loads wait; RK_ESTATE, the service is stopping). status RK_OK: a keyset
+ * with the id is in place; RK_ENOENT: the registry has no such key; else the registry or provider
+ * failed. message is for people and valid during the call.
  */
 typedef void rk_key_loaded_fn(void *arg, enum rk_status status, const char *message);
 
