@@ -1,7 +1,7 @@
 /*
  * Keys, a crypt and documents for the tests of src/policy. Documents are written as relaxed JSON
- * with single quotes: {'a': 1, 'b': [true, null, 'x'], 'c': 1.5} (int32, bool, null, string,
- * double, document, array).
+ * with single quotes: {'a': 1, 'b': [true, null, 'x'], 'c': 1.5, 'd': 2L, 'e': /x/} (int32, bool,
+ * null, string, double, document, array, int64, regular expression).
  */
 #ifndef REKEY_TEST_POLICY_FIXTURE_H
 #define REKEY_TEST_POLICY_FIXTURE_H
@@ -115,8 +115,20 @@ static inline const char *json_value(const char *p, struct rk_bson_writer *w, co
         rk_bson_put_bool(w, key, false);
         return p + 5;
     }
+    if (*p == '/') {
+        char regex[64] = {0};
+        size_t n = strcspn(p + 1, "/");
+        assert(n < sizeof regex - 1);
+        memcpy(regex, p + 1, n);
+        rk_bson_put(w, RK_BSON_REGEX, key, strlen(key), regex, n + 2);
+        return p + n + 2;
+    }
     size_t len = strspn(p, "+-.0123456789");
     assert(len > 0);
+    if (p[len] == 'L') {
+        rk_bson_put_int64(w, key, strtoll(p, NULL, 10));
+        return p + len + 1;
+    }
     if (memchr(p, '.', len) != NULL) {
         rk_bson_put_double(w, key, strtod(p, NULL));
     } else {

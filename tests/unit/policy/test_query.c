@@ -1,0 +1,166 @@
+/* Filters: what is compared with which ciphertexts, and what is refused. */
+#include "request.h"
+
+#define FIND(filter) "{'find': 'people', 'filter': " filter ", '$db': 'shop'}"
+
+static void test_equality_under_every_key(void **state)
+{
+    (void)state;
+    assert_replace(FIND("{'ssn': 'x', 'a': 1}"),
+                   FIND("{'ssn': {'$in': [<9: 'x'>, <7: 'x'>]}, 'a': 1}"));
+    assert_replace(FIND("{'ssn': {'$eq': 'x'}}"), FIND("{'ssn': {'$in': [<9: 'x'>, <7: 'x'>]}}"));
+    assert_replace(FIND("{'ssn': {'$ne': 'x'}}"), FIND("{'ssn': {'$nin': [<9: 'x'>, <7: 'x'>]}}"));
+    assert_replace(FIND("{'ssn': {'$in': ['x', null, 'y']}}"),
+                   FIND("{'ssn': {'$in': [<9: 'x'>, <7: 'x'>, null, <9: 'y'>, <7: 'y'>]}}"));
+    assert_replace(FIND("{'ssn': {'$not': {'$in': ['x']}, '$exists': true}}"),
+                   FIND("{'ssn': {'$not': {'$in': [<9: 'x'>, <7: 'x'>]}, '$exists': true}}"));
+    assert_replace(FIND("{'contacts.0.email': true}"),
+                   FIND("{'contacts.0.email': {'$in': [<9: true>, <7: true>]}}"));
+}
+
+static void test_one_key_stays_an_equality(void **state)
+{
+    (void)state;
+    use_one_key();
+    assert_replace(FIND("{'ssn': 'x'}"), FIND("{'ssn': <9: 'x'>}"));
+    assert_replace(FIND("{'ssn': {'$eq': 'x'}}"), FIND("{'ssn': {'$eq': <9: 'x'>}}"));
+    assert_replace(FIND("{'ssn': {'$nin': ['x']}}"), FIND("{'ssn': {'$nin': [<9: 'x'>]}}"));
+    use_two_keys();
+}
+
+/* mongod holds 5, NumberLong(5) and 5.0 equal; their ciphertexts are not. */
+static void test_integers_of_either_type(void **state)
+{
+    (void)state;
+    use_one_key();
+    assert_replace(FIND("{'ssn': 5}"), FIND("{'ssn': {'$in': [<9: 5>, <9: 5L>]}}"));
+    assert_replace(FIND("{'ssn': 5L}"), FIND("{'ssn': {'$in': [<9: 5>, <9: 5L>]}}"));
+    assert_replace(FIND("{'ssn': 5.0}"), FIND("{'ssn': {'$in': [<9: 5>, <9: 5L>]}}"));
+    assert_replace(FIND("{'ssn': 5000000000L}"), FIND("{'ssn': <9: 5000000000L>}"));
+    assert_reject(FIND("{'ssn': 5.5}"), 31041);
+    assert_reject(FIND("{'ssn': {'$in': ['x', 5.5]}}"), 31041);
+    use_two_keys();
+}
+
+static void test_logic(void **state)
+{
+    (void)state;
+    use_one_key();
+    assert_replace(FIND("{'$or': [{'ssn': 'x'}, {'$and': [{'a': 1}, {'ssn': 'y'}]}], '$nor': "
+                        "[{'ssn': 'z'}], '$comment': 'c'}"),
+                   FIND("{'$or': [{'ssn': <9: 'x'>}, {'$and': [{'a': 1}, {'ssn': <9: 'y'>}]}], "
+                        "'$nor': [{'ssn': <9: 'z'>}], '$comment': 'c'}"));
+    assert_reject(FIND("{'$and': [{'$or': [{'note': 'SECRET'}]}]}"), 51158);
+    assert_reject(FIND("{'$and': 'SECRET'}"), 14);
+    assert_reject(FIND("{'$or': ['SECRET']}"), 14);
+    use_two_keys();
+}
+
+static void test_null_and_exists_everywhere(void **state)
+{
+    (void)state;
+    assert_forward(FIND("{'ssn': null, 'note': null, 'contacts': null}"));
+    assert_forward(FIND("{'note': {'$exists': true}, 'contacts': {'$exists': false}}"));
+    assert_forward(FIND("{'note': {'$ne': null}, 'contacts.phone': {'$in': [null]}}"));
+    assert_forward(FIND("{'note': {'$not': {'$eq': null}}}"));
+    assert_forward(FIND("{'notes': 'x', 'a.ssn': 'y', 'contacts.name': {'$regex': 'z'}}"));
+}
+
+static void test_refusals(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *json;
+        int code;
+    } cases[] = {
+        {FIND("{'ssn': {'$gt': 'SECRET'}}"), 51118},
+        {FIND("{'ssn': {'$lte': 'SECRET'}}"), 51118},
+        {FIND("{'ssn': /SECRET/}"), 51092},
+        {FIND("{'ssn': {'$regex': 'SECRET'}}"), 51092},
+        {FIND("{'ssn': {'$not': /SECRET/}}"), 51092},
+        {FIND("{'ssn': {'$in': [/SECRET/]}}"), 51015},
+        {FIND("{'note': {'$nin': [/SECRET/]}}"), 51015},
+        {FIND("{'ssn': {'$mod': [2, 1]}}"), 51092},
+        {FIND("{'ssn': {'$size': 1}}"), 51092},
+        {FIND("{'ssn': {'$type': 'string'}}"), 51092},
+        {FIND("{'ssn': {'$all': ['SECRET']}}"), 51092},
+        {FIND("{'ssn': {'$bitsAllSet': 1}}"), 51092},
+        {FIND("{'ssn': {'$near': [1, 2]}}"), 51092},
+        {FIND("{'ssn': {'$notYetInvented': 'SECRET'}}"), 51092},
+        {FIND("{'ssn': {'$elemMatch': {'$eq': 'SECRET'}}}"), 6890100},
+        {FIND("{'contacts': {'$elemMatch': {'phone': 'SECRET'}}}"), 6890100},
+        {FIND("{'contacts': {'phone': 'SECRET'}}"), 31007},
+        {FIND("{'contacts': {'$eq': {'phone': 'SECRET'}}}"), 31007},
+        {FIND("{'contacts': {'$in': [{'phone': 'SECRET'}]}}"), 31007},
+        {FIND("{'contacts': {'$gt': {'phone': 'SECRET'}}}"), 31007},
+        {FIND("{'contacts': ['SECRET']}"), 31007},
+        {FIND("{'': 'SECRET'}"), 31007},
+        {FIND("{'note': 'SECRET'}"), 51158},
+        {FIND("{'note': {'$ne': 'SECRET'}}"), 51158},
+        {FIND("{'contacts.phone': {'$in': ['SECRET', null]}}"), 51158},
+        {FIND("{'ssn.a': 'SECRET'}"), 51102},
+        {FIND("{'ssn.0': 'SECRET'}"), 51102},
+        {FIND("{'note.a.b': {'$exists': true}}"), 51102},
+        {FIND("{'ssn': {'a': 'SECRET'}}"), 31041},
+        {FIND("{'ssn': ['SECRET']}"), 31041},
+        {FIND("{'ssn': {'$in': 'SECRET'}}"), 14},
+        {FIND("{'$expr': {'$eq': ['$ssn', 'SECRET']}}"), 51092},
+        {FIND("{'$expr': {'$eq': ['$$CURRENT.ssn', 'SECRET']}}"), 51092},
+        {FIND("{'$expr': {'$eq': ['$$ROOT', 'SECRET']}}"), 51092},
+        {FIND("{'$expr': {'$eq': [{'$getField': 'ssn'}, 'SECRET']}}"), 51092},
+        {FIND("{'$expr': {'$eq': [{'$getField': {'$concat': ['s', 'sn']}}, 1]}}"), 51092},
+        {FIND("{'$where': 'SECRET'}"), 51094},
+        {FIND("{'$text': {'$search': 'SECRET'}}"), 51094},
+        {FIND("{'$jsonSchema': {'properties': {'ssn': {'enum': ['SECRET']}}}}"), 51092},
+        {FIND("{'$notYetInvented': 'SECRET'}"), 51092},
+        {"{'find': 'old', 'filter': {'ssn': 'SECRET'}, '$db': 'shop'}", 51158},
+        {"{'find': 'people', 'filter': {'ssn': 'SECRET'}, 'collation': {'locale': 'fr'}, '$db': "
+         "'shop'}",
+         31054},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        assert_reject(cases[i].json, cases[i].code);
+    }
+}
+
+static void test_harmless_expressions_pass(void **state)
+{
+    (void)state;
+    assert_forward(FIND("{'$expr': {'$eq': ['$name', {'$literal': '$ssn'}]}}"));
+    assert_forward(FIND("{'$expr': {'$eq': [{'$getField': 'name'}, 'x']}}"));
+    assert_forward("{'find': 'old', 'filter': {'ssn': null}, '$db': 'shop'}");
+    assert_forward("{'find': 'people', 'filter': {'a': 'x'}, 'collation': {'locale': 'fr'}, "
+                   "'$db': 'shop'}");
+    assert_replace("{'find': 'people', 'filter': {'ssn': 5000000000L}, 'collation': {'locale': "
+                   "'simple'}, '$db': 'shop'}",
+                   "{'find': 'people', 'filter': {'ssn': {'$in': [<9: 5000000000L>, <7: "
+                   "5000000000L>]}}, 'collation': {'locale': 'simple'}, '$db': 'shop'}");
+}
+
+/* A refusal must say where, what and what to do. */
+static void test_messages(void **state)
+{
+    (void)state;
+    assert_reject(FIND("{'ssn': {'$gt': 'SECRET'}}"), 51118);
+    assert_non_null(strstr(err.message, "shop.people"));
+    assert_non_null(strstr(err.message, "\"ssn\""));
+    assert_non_null(strstr(err.message, "$gt"));
+    assert_non_null(strstr(err.message, "$in"));
+    assert_reject(FIND("{'note.\x01\xff': 1}"), 51102);
+    assert_non_null(strstr(err.message, "\"note.??\""));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_equality_under_every_key),
+        cmocka_unit_test(test_one_key_stays_an_equality),
+        cmocka_unit_test(test_integers_of_either_type),
+        cmocka_unit_test(test_logic),
+        cmocka_unit_test(test_null_and_exists_everywhere),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_harmless_expressions_pass),
+        cmocka_unit_test(test_messages),
+    };
+    return cmocka_run_group_tests(tests, request_setup, request_teardown);
+}

@@ -1,0 +1,229 @@
+/* Updates: operators, replacements, pipelines, upserts. */
+#include "request.h"
+
+#define UPDATE(u) "{'update': 'people', 'updates': [{'q': {'_id': 1}, 'u': " u "}], '$db': 'shop'}"
+#define UPSERT(q, u)                                                                               \
+    "{'update': 'people', 'updates': [{'q': " q ", 'u': " u ", 'upsert': true}], '$db': 'shop'}"
+
+static void test_replacement(void **state)
+{
+    (void)state;
+    assert_replace(UPDATE("{'ssn': 'x', 'a': 1}"), UPDATE("{'ssn': <9: 'x'>, 'a': 1}"));
+    assert_forward(UPDATE("{'a': 1}"));
+    assert_forward(UPDATE("{}"));
+}
+
+static void test_set(void **state)
+{
+    (void)state;
+    assert_replace(UPDATE("{'$set': {'ssn': 'x', 'a': 1}, '$inc': {'n': 1}}"),
+                   UPDATE("{'$set': {'ssn': <9: 'x'>, 'a': 1}, '$inc': {'n': 1}}"));
+    assert_replace(UPDATE("{'$setOnInsert': {'note': {'a': [1]}}}"),
+                   UPDATE("{'$setOnInsert': {'note': <9: {'a': [1]}>}}"));
+    assert_replace(
+        UPDATE("{'$set': {'contacts': [{'phone': '1', 'a': 2}, 'x', [{'phone': '3'}]]}}"),
+        UPDATE("{'$set': {'contacts': [{'phone': <9: '1'>, 'a': 2}, 'x', [{'phone': "
+               "<9: '3'>}]]}}"));
+    assert_replace(UPDATE("{'$set': {'contacts': {'phone': '1'}}}"),
+                   UPDATE("{'$set': {'contacts': {'phone': <9: '1'>}}}"));
+    assert_replace(UPDATE("{'$set': {'contacts.0': {'phone': '1'}}}"),
+                   UPDATE("{'$set': {'contacts.0': {'phone': <9: '1'>}}}"));
+    assert_replace(UPDATE("{'$set': {'contacts.0.phone': '1'}}"),
+                   UPDATE("{'$set': {'contacts.0.phone': <9: '1'>}}"));
+    assert_forward(UPDATE("{'$set': {'contacts': 'x', 'ssn': null, 'contacts.name': 'y'}}"));
+    assert_forward(UPDATE("{'$unset': {'ssn': '', 'contacts': 1, 'contacts.0.phone': 1}}"));
+    assert_forward(UPDATE("{'$set': 5}"));
+}
+
+static void test_refused_operators(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *json;
+        int code;
+    } cases[] = {
+        {UPDATE("{'$set': {'ssn.a': 'SECRET'}}"), 51150},
+        {UPDATE("{'$set': {'ssn.0': 'SECRET'}}"), 51150},
+        {UPDATE("{'$unset': {'note.a': 'SECRET'}}"), 51150},
+        {UPDATE("{'$set': {'contacts.$.phone': 'SECRET'}}"), 51149},
+        {UPDATE("{'$set': {'contacts.$[].phone': 'SECRET'}}"), 51149},
+        {UPDATE("{'$set': {'contacts.$[x]': {'phone': 'SECRET'}}}"), 51149},
+        {UPDATE("{'$rename': {'ssn': 'open'}}"), 51160},
+        {UPDATE("{'$rename': {'contacts': 'open'}}"), 51160},
+        {UPDATE("{'$rename': {'open': 'ssn'}}"), 51161},
+        {UPDATE("{'$inc': {'ssn': 1}}"), 51150},
+        {UPDATE("{'$mul': {'ssn': 1}}"), 51150},
+        {UPDATE("{'$min': {'ssn': 'SECRET'}}"), 51150},
+        {UPDATE("{'$max': {'note': 'SECRET'}}"), 51150},
+        {UPDATE("{'$bit': {'ssn': {'or': 1}}}"), 51150},
+        {UPDATE("{'$push': {'contacts': {'phone': 'SECRET'}}}"), 51150},
+        {UPDATE("{'$addToSet': {'contacts': {'phone': 'SECRET'}}}"), 51150},
+        {UPDATE("{'$pull': {'contacts': {'phone': 'SECRET'}}}"), 51150},
+        {UPDATE("{'$pullAll': {'note': ['SECRET']}}"), 51150},
+        {UPDATE("{'$pop': {'note': 1}}"), 51150},
+        {UPDATE("{'$currentDate': {'note': true}}"), 51150},
+        {UPDATE("{'$notYetInvented': {'note': 'SECRET'}}"), 51150},
+        {UPDATE("{'$set': ['SECRET']}"), 9},
+        {UPDATE("{'$set': {'a': 1}, 'ssn': 'SECRET'}"), 9},
+        {UPDATE("{'$set': {'ssn': 1.5}}"), 31041},
+        {UPDATE("'SECRET'"), 9},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        assert_reject(cases[i].json, cases[i].code);
+    }
+    assert_reject(UPDATE("{'$push': {'contacts': {'phone': 'SECRET'}}}"), 51150);
+    assert_non_null(strstr(err.message, "$set"));
+}
+
+static void test_operators_on_other_paths_pass(void **state)
+{
+    (void)state;
+    assert_forward(UPDATE("{'$push': {'tags': 'x'}, '$inc': {'n': 1}, '$rename': {'a': 'b'}, "
+                          "'$set': {'tags.$[t]': 1}, '$v': 1}"));
+}
+
+static void test_pipelines(void **state)
+{
+    (void)state;
+    static const char *const refused[] = {
+        UPDATE("[{'$set': {'ssn': 'SECRET'}}]"),
+        UPDATE("[{'$addFields': {'contacts': {'phone': 'SECRET'}}}]"),
+        UPDATE("[{'$set': {'contacts.phone': 'SECRET'}}]"),
+        UPDATE("[{'$set': {'note.a': 'SECRET'}}]"),
+        UPDATE("[{'$set': {'open': '$ssn'}}]"),
+        UPDATE("[{'$set': {'open': '$contacts'}}]"),
+        UPDATE("[{'$set': {'open': '$$ROOT'}}]"),
+        UPDATE("[{'$set': {'open': {'$getField': 'ssn'}}}]"),
+        UPDATE("[{'$set': {'open': {'$objectToArray': '$$CURRENT'}}}]"),
+        UPDATE("[{'$set': {'open': {'$let': {'vars': {'x': '$ssn'}, 'in': '$$x'}}}}]"),
+        UPDATE("[{'$unset': ['a', 'ssn.b']}]"),
+        UPDATE("[{'$project': {'a': 1}}]"),
+        UPDATE("[{'$replaceRoot': {'newRoot': {'ssn': 'SECRET'}}}]"),
+        UPDATE("[{'$replaceWith': '$a'}]"),
+        UPDATE("[{'$notYetInvented': 1}]"),
+    };
+    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+        assert_reject(refused[i], 31146);
+    }
+    assert_reject(UPDATE("['SECRET']"), 14);
+    assert_forward(UPDATE("[{'$set': {'a': {'$concat': ['$b', 'x']}}}, {'$unset': 'ssn'}, "
+                          "{'$unset': ['b', 'contacts']}]"));
+}
+
+static void test_filters_of_updates(void **state)
+{
+    (void)state;
+    use_one_key();
+    assert_replace("{'update': 'people', 'updates': [{'q': {'ssn': 'x'}, 'u': {'$set': {'a': 1}}, "
+                   "'multi': true}, {'q': {}, 'u': {'note': 'y'}}], '$db': 'shop'}",
+                   "{'update': 'people', 'updates': [{'q': {'ssn': <9: 'x'>}, 'u': {'$set': {'a': "
+                   "1}}, 'multi': true}, {'q': {}, 'u': {'note': <9: 'y'>}}], '$db': 'shop'}");
+    assert_reject("{'update': 'people', 'updates': [{'q': {'note': 'SECRET'}, 'u': {'$set': {'a': "
+                  "1}}}], '$db': 'shop'}",
+                  51158);
+    assert_reject("{'update': 'people', 'updates': [{'q': {'ssn': 'SECRET'}, 'u': {}, 'collation': "
+                  "{'locale': 'de'}}], '$db': 'shop'}",
+                  31054);
+    use_two_keys();
+}
+
+/* mongod takes an equality for the new document's field, but not an $in of two ciphertexts. */
+static void test_upserts(void **state)
+{
+    (void)state;
+    assert_replace(UPSERT("{'ssn': 'x'}", "{'$set': {'a': 1}}"),
+                   UPSERT("{'ssn': {'$in': [<9: 'x'>, <7: 'x'>]}}",
+                          "{'$set': {'a': 1}, '$setOnInsert': {'ssn': <9: 'x'>}}"));
+    assert_replace(
+        UPSERT("{'$and': [{'ssn': {'$eq': 'x'}}]}", "{'$setOnInsert': {'b': 2}, '$set': {'a': 1}}"),
+        UPSERT("{'$and': [{'ssn': {'$in': [<9: 'x'>, <7: 'x'>]}}]}",
+               "{'$setOnInsert': {'b': 2, 'ssn': <9: 'x'>}, '$set': {'a': 1}}"));
+    assert_replace(UPSERT("{'ssn': {'$in': ['x']}}", "{'$set': {'a': 1}}"),
+                   UPSERT("{'ssn': {'$in': [<9: 'x'>, <7: 'x'>]}}",
+                          "{'$set': {'a': 1}, '$setOnInsert': {'ssn': <9: 'x'>}}"));
+    /* The update decides about the path itself. */
+    assert_replace(UPSERT("{'ssn': 'x'}", "{'$set': {'ssn': 'y'}}"),
+                   UPSERT("{'ssn': {'$in': [<9: 'x'>, <7: 'x'>]}}", "{'$set': {'ssn': <9: 'y'>}}"));
+    assert_replace(
+        UPSERT("{'contacts.email': 'x'}", "{'$unset': {'contacts': 1}}"),
+        UPSERT("{'contacts.email': {'$in': [<9: 'x'>, <7: 'x'>]}}", "{'$unset': {'contacts': 1}}"));
+    /* Nothing is taken from these. */
+    assert_replace(UPSERT("{'ssn': {'$ne': 'x'}}", "{'$set': {'a': 1}}"),
+                   UPSERT("{'ssn': {'$nin': [<9: 'x'>, <7: 'x'>]}}", "{'$set': {'a': 1}}"));
+    assert_replace(UPSERT("{'ssn': 'x'}", "{'ssn': 'x'}"),
+                   UPSERT("{'ssn': {'$in': [<9: 'x'>, <7: 'x'>]}}", "{'ssn': <9: 'x'>}"));
+    assert_reject(UPSERT("{'ssn': 'SECRET'}", "[{'$set': {'a': 1}}]"), 31146);
+    assert_reject(UPSERT("{'$or': [{'ssn': 'SECRET'}]}", "{'$set': {'a': 1}}"), 51092);
+    use_one_key();
+    assert_replace(UPSERT("{'ssn': 'x'}", "{'$set': {'a': 1}}"),
+                   UPSERT("{'ssn': <9: 'x'>}", "{'$set': {'a': 1}}"));
+    assert_replace(UPSERT("{'ssn': 5}", "{'$set': {'a': 1}}"),
+                   UPSERT("{'ssn': {'$in': [<9: 5>, <9: 5L>]}}",
+                          "{'$set': {'a': 1}, '$setOnInsert': {'ssn': <9: 5>}}"));
+    assert_reject(UPSERT("{'ssn': 5.0}", "{'$set': {'a': 1}}"), 31041);
+    use_two_keys();
+}
+
+static void test_find_and_modify(void **state)
+{
+    (void)state;
+    assert_replace("{'findAndModify': 'people', 'query': {'ssn': 'x'}, 'update': {'$set': {'note': "
+                   "'n'}}, 'upsert': true, 'new': true, '$db': 'shop'}",
+                   "{'findAndModify': 'people', 'query': {'ssn': {'$in': [<9: 'x'>, <7: 'x'>]}}, "
+                   "'update': {'$set': {'note': <9: 'n'>}, '$setOnInsert': {'ssn': <9: 'x'>}}, "
+                   "'upsert': true, 'new': true, '$db': 'shop'}");
+    assert_replace("{'findandmodify': 'people', 'query': {}, 'update': {'note': 'n'}, '$db': "
+                   "'shop'}",
+                   "{'findandmodify': 'people', 'query': {}, 'update': {'note': <9: 'n'>}, '$db': "
+                   "'shop'}");
+    assert_int_equal(info.klass, RK_CLASS_WRITE);
+    assert_forward("{'findAndModify': 'people', 'query': {'_id': 1}, 'remove': true, '$db': "
+                   "'shop'}");
+    assert_reject("{'findAndModify': 'people', 'query': {}, 'sort': {'ssn': 1}, 'remove': true, "
+                  "'$db': 'shop'}",
+                  51092);
+    assert_reject("{'findAndModify': 'people', 'query': {}, 'fields': {'x': {'$toUpper': '$ssn'}}, "
+                  "'remove': true, '$db': 'shop'}",
+                  51092);
+}
+
+static void test_sequence_of_updates(void **state)
+{
+    size_t msg_off;
+    static const char *const updates[] = {"{'q': {'_id': 1}, 'u': {'$set': {'ssn': 'x'}}}",
+                                          "{'q': {'_id': 2}, 'u': {'$set': {'a': 1}}}", NULL};
+    static const char *const bad[] = {"{'q': {'_id': 1}, 'u': {'$set': {'ssn': 'x'}}}",
+                                      "{'q': {'_id': 2}, 'u': {'$inc': {'ssn': 1}}}", NULL};
+    (void)state;
+    message_begin(&msg_off);
+    message_body("{'update': 'people', '$db': 'shop'}");
+    message_sequence("updates", updates);
+    rk_msg_end(&message, msg_off);
+    assert_int_equal(rewrite_message(set), RK_VERDICT_REPLACE);
+    assert_string_equal(show_rewritten(),
+                        "{'update': 'people', '$db': 'shop'}"
+                        "updates{'q': {'_id': 1}, 'u': {'$set': {'ssn': <9: 'x'>}}}"
+                        "updates{'q': {'_id': 2}, 'u': {'$set': {'a': 1}}}");
+    message_begin(&msg_off);
+    message_body("{'update': 'people', '$db': 'shop'}");
+    message_sequence("updates", bad);
+    rk_msg_end(&message, msg_off);
+    assert_int_equal(rewrite_message(set), RK_VERDICT_REJECT);
+    assert_int_equal(err.code, 51150);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_replacement),
+        cmocka_unit_test(test_set),
+        cmocka_unit_test(test_refused_operators),
+        cmocka_unit_test(test_operators_on_other_paths_pass),
+        cmocka_unit_test(test_pipelines),
+        cmocka_unit_test(test_filters_of_updates),
+        cmocka_unit_test(test_upserts),
+        cmocka_unit_test(test_find_and_modify),
+        cmocka_unit_test(test_sequence_of_updates),
+    };
+    return cmocka_run_group_tests(tests, request_setup, request_teardown);
+}
