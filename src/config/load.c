@@ -228,7 +228,6 @@ done:
     rk_config_free(config);
     (void)cyaml_free(&cyaml, &rk_config_schema, file, 0);
     rk_config_source_deinit(&source);
-    rk_buf_cleanse(&text); /* it may hold the password of the uri */
     rk_buf_deinit(&text);
     return status;
 }

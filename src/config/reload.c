@@ -50,6 +50,7 @@ bool rk_config_reloadable(const struct rk_config *now, const struct rk_config *n
         {"upstream.tls", same_tls(&now->upstream.tls, &next->upstream.tls)},
         {"listener_tls", same_tls(&now->listener_tls, &next->listener_tls)},
         {"limits.workers", now->limits.workers == next->limits.workers},
+        {"limits.listen_backlog", now->limits.listen_backlog == next->limits.listen_backlog},
         {"keys", same_keys(&now->keys, &next->keys)},
         {"log.file", same_text(now->log.file, next->log.file)},
     };

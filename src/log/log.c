@@ -257,20 +257,21 @@ enum rk_status rk_log_open(const char *path, enum rk_log_level level, struct rk_
 
 enum rk_status rk_log_reopen(enum rk_log_level level, struct rk_error *err)
 {
-    atomic_store(&sink.level, (int)level);
-    if (sink.path == NULL) {
-        return RK_OK;
-    }
-    int fd = open_file(sink.path, err);
-    if (fd < 0) {
-        return RK_EIO;
-    }
     enum rk_status status = RK_OK;
-    if (dup3(fd, atomic_load(&sink.fd), O_CLOEXEC) < 0) {
-        status =
-            rk_error_set(err, RK_EIO, "cannot reopen log file %s: %s", sink.path, strerror(errno));
+    if (sink.path != NULL) {
+        int fd = open_file(sink.path, err);
+        if (fd < 0) {
+            return RK_EIO;
+        }
+        if (dup3(fd, atomic_load(&sink.fd), O_CLOEXEC) < 0) {
+            status = rk_error_set(err, RK_EIO, "cannot reopen log file %s: %s", sink.path,
+                                  strerror(errno));
+        }
+        (void)close(fd);
     }
-    (void)close(fd);
+    if (status == RK_OK) {
+        atomic_store(&sink.level, (int)level);
+    }
     return status;
 }
 

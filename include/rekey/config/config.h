@@ -115,7 +115,7 @@ void rk_config_free(struct rk_config *config);
 /*
  * Which settings of next cannot take effect without a restart: writes the first such key's name
  * ("upstream.members") and returns false; true when a reload may go on. Reloadable: policies,
- * on_undecryptable, sweep.*, log.level, limits except workers, and nothing else.
+ * on_undecryptable, sweep.*, log.level, limits except workers and listen_backlog; nothing else.
  */
 bool rk_config_reloadable(const struct rk_config *now, const struct rk_config *next,
                           const char **key);

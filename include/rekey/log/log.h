@@ -39,7 +39,7 @@ struct rk_log_field {
 RK_MUST_CHECK enum rk_status rk_log_open(const char *path, enum rk_log_level level,
                                          struct rk_error *err);
 /* Reopens the file (after rotation) and changes the level; any time. When the file cannot be
- * opened the old one stays in use (the level is changed all the same). */
+ * opened the old one stays in use, and so does the level. */
 RK_MUST_CHECK enum rk_status rk_log_reopen(enum rk_log_level level, struct rk_error *err);
 /* Call after the other threads have ended. */
 void rk_log_close(void);

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define TEXT_MAX 4000000u
@@ -155,6 +156,20 @@ static void test_reopen_follows_rotation(void **state)
     (void)unlink(rotated);
 }
 
+static void test_failed_reopen_changes_nothing(void **state)
+{
+    (void)state;
+    struct rk_error err;
+    rk_log(RK_LOG_INFO, "first");
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(mkdir(path, 0700), 0);
+    assert_int_equal(rk_log_reopen(RK_LOG_ERROR, &err), RK_EIO);
+    assert_non_null(strstr(err.message, path));
+    assert_true(rk_log_enabled(RK_LOG_INFO));
+    rk_log(RK_LOG_INFO, "second"); /* into the unlinked file; must not crash */
+    assert_int_equal(rmdir(path), 0);
+}
+
 static void test_unopenable_file_is_an_error_and_keeps_the_old_one(void **state)
 {
     (void)state;
@@ -223,6 +238,7 @@ int main(void)
         WITH_LOG(test_a_line_too_long_stays_json),
         WITH_LOG(test_levels_filter),
         WITH_LOG(test_reopen_follows_rotation),
+        WITH_LOG(test_failed_reopen_changes_nothing),
         WITH_LOG(test_unopenable_file_is_an_error_and_keeps_the_old_one),
         WITH_LOG(test_threads_never_mix_lines),
     };
