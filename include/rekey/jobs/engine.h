@@ -1,0 +1,64 @@
+/*
+ * The job engine of one instance: a coordinator thread that finds jobs, cuts ranges, renews
+ * leases and closes finished jobs; and sweeper threads that claim ranges and work on them.
+ * Any number of instances share the jobs of one state database.
+ *
+ * Nothing is lost when an instance dies: jobStatus holds the truth, and what the instance held
+ * is taken over when its lease runs out. While mongod is away everybody waits and tries again.
+ */
+#ifndef REKEY_JOBS_ENGINE_H
+#define REKEY_JOBS_ENGINE_H
+
+#include <rekey/admission/gate.h>
+#include <rekey/jobs/store.h>
+#include <rekey/keys/service.h>
+#include <rekey/policy/policy.h>
+
+#define RK_ENGINE_THREADS_MAX 64u
+
+/* All but threads > 0. Pause and rate are the gate's. */
+struct rk_engine_settings {
+    uint32_t threads; /* ranges worked on at once; 0: jobs are watched, not worked on */
+    uint32_t range_docs;
+    uint32_t batch_docs;
+    uint32_t ranges_ahead;
+    uint32_t lease_ms;
+    uint32_t poll_interval_ms;
+    uint32_t attempts_max;
+    uint32_t retry_backoff_ms;
+    uint32_t retry_backoff_max_ms;
+    uint32_t write_timeout_ms;
+};
+
+struct rk_engine_config {
+    struct _mongoc_client_pool_t *client_pool; /* borrowed; one client per thread is taken */
+    const char *state_db;                      /* copied */
+    const char *instance;                      /* copied; unique to this process */
+    struct rk_key_service *keys;               /* borrowed; stopped after the engine */
+    struct rk_gate *gate;                      /* borrowed; stopped after the engine */
+    struct rk_policy_set *policies;            /* referenced */
+    struct rk_engine_settings settings;
+};
+
+struct rk_engine;
+
+/* Does not wait for mongod. */
+RK_MUST_CHECK enum rk_status rk_engine_start(const struct rk_engine_config *config,
+                                             struct rk_engine **out, struct rk_error *err);
+/* Gives ranges back with their progress and joins the threads: at most as long as one command to
+ * mongod takes. NULL is fine. */
+void rk_engine_stop(struct rk_engine *engine);
+
+/* Effective with the next batch of every sweeper. */
+void rk_engine_reconfigure(struct rk_engine *engine, const struct rk_engine_settings *settings,
+                           struct rk_policy_set *policies);
+
+/* What this instance has done since it started. */
+struct rk_engine_state {
+    size_t jobs;   /* planning or running, that this instance has a policy for */
+    size_t ranges; /* held now */
+    struct rk_sweep_counts counts;
+};
+struct rk_engine_state rk_engine_state(struct rk_engine *engine);
+
+#endif

@@ -1,0 +1,95 @@
+/*
+ * Jobs as the control plane sees them: <state db>.jobs, one document a job:
+ *
+ *   { _id: ObjectId, transform: "reencrypt", ns: "db.coll",
+ *     state: "planning" | "running" | "paused" | "complete" | "failed" | "cancelled",
+ *     active: bool,              planning, running or paused: at most one for a namespace
+ *     createdAt, createdBy, startedAt, completedAt, error,
+ *     plannerOwner, plannerEpoch, plannerLeaseUntil, plannedTo, planComplete: bool }
+ *
+ *   planning -> running    the first range was cut
+ *   planning, running -> paused, cancelled    rekeyctl; engines obey within a poll interval
+ *   paused, failed -> running                 rekeyctl resume
+ *   running -> complete    every range is done
+ *   running -> failed      a range failed
+ *
+ * Totals are sums over the job's ranges (jobStatus), never counters of their own. Blocking; a
+ * client belongs to one thread. Writes use majority write concern.
+ */
+#ifndef REKEY_JOBS_STORE_H
+#define REKEY_JOBS_STORE_H
+
+#include <rekey/policy/policy.h>
+
+struct _mongoc_client_t;
+
+#define RK_JOB_ID_LEN 25u /* 24 hex digits and NUL */
+
+struct rk_sweep_counts {
+    int64_t scanned;         /* documents read */
+    int64_t swept;           /* documents rewritten */
+    int64_t already_current; /* needed nothing, or were rewritten by somebody else meanwhile */
+    int64_t gone;            /* deleted between read and write */
+    int64_t changed_again;   /* changed between read and write and looked at once more */
+    int64_t dead_lettered;   /* values filed in deadLetters */
+    int64_t plaintext;       /* protected values that are not encrypted; left as they are */
+};
+
+struct rk_job {
+    char id[RK_JOB_ID_LEN];
+    char ns[320];
+    char transform[32];
+    char state[16];
+    char created_by[128];
+    char error[256];
+    int64_t created_at_ms;
+    int64_t started_at_ms;   /* 0: not yet */
+    int64_t completed_at_ms; /* 0: not yet */
+    bool plan_complete;
+    int64_t documents_estimated; /* of the collection, by its metadata; while it is being cut */
+    int64_t documents;           /* in the ranges cut so far */
+    int64_t ranges;
+    int64_t ranges_done;
+    int64_t ranges_running;
+    int64_t ranges_failed;
+    char range_error[256]; /* of a range that is in trouble; empty when none is */
+    struct rk_sweep_counts counts;
+};
+
+/* Creates the indexes that the engine relies on. Repeating it is cheap. */
+RK_MUST_CHECK enum rk_status rk_jobs_prepare(struct _mongoc_client_t *client, const char *state_db,
+                                             struct rk_error *err);
+
+/* Adds a job for ns ("db.coll"); id receives its id. RK_ESTATE when one is active there. */
+RK_MUST_CHECK enum rk_status rk_jobs_create(struct _mongoc_client_t *client, const char *state_db,
+                                            const char *transform, const char *ns,
+                                            const char *actor, char id[RK_JOB_ID_LEN],
+                                            struct rk_error *err);
+
+/* The newest jobs_max jobs with their totals, newest first; *jobs is malloc'ed for the caller.
+ * only_active: leave out those that have ended. */
+RK_MUST_CHECK enum rk_status rk_jobs_list(struct _mongoc_client_t *client, const char *state_db,
+                                          bool only_active, size_t jobs_max, struct rk_job **jobs,
+                                          size_t *n, struct rk_error *err);
+
+enum rk_job_action { RK_JOB_PAUSE, RK_JOB_RESUME, RK_JOB_CANCEL };
+
+/* RK_ENOENT: no such job (RK_EINVAL: no such id can exist); RK_ESTATE: its state does not allow
+ * it, and err says which one it is. Recorded in the audit log. */
+RK_MUST_CHECK enum rk_status rk_jobs_act(struct _mongoc_client_t *client, const char *state_db,
+                                         const char *id, enum rk_job_action action,
+                                         const char *actor, struct rk_error *err);
+const char *rk_job_action_name(enum rk_job_action action);
+
+/*
+ * The collections that policies protect and that exist: "db.*" is expanded, views, time-series and
+ * system collections are left out. only (may be NULL) is a namespace as configured or one
+ * collection; RK_ENOENT when it is not protected. Free with rk_jobs_namespaces_free.
+ */
+RK_MUST_CHECK enum rk_status rk_jobs_namespaces(struct _mongoc_client_t *client,
+                                                const struct rk_policy_set *policies,
+                                                const char *only, char ***namespaces, size_t *n,
+                                                struct rk_error *err);
+void rk_jobs_namespaces_free(char **namespaces, size_t n);
+
+#endif

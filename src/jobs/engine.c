@@ -1,0 +1,336 @@
+/*
+ * The coordinator, and the engine's life.
+ *
+ * Lock order: the engine's lock is a leaf; nobody holds it while talking to mongod.
+ */
+#include "dead_letters_internal.h"
+#include "engine_internal.h"
+#include "job_state_internal.h"
+
+#include <rekey/base/clock.h>
+#include <rekey/log/log.h>
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define RENEWALS_PER_LEASE 3u
+
+struct rk_engine_settings rk_engine_settings_now(struct rk_engine *engine)
+{
+    pthread_mutex_lock(&engine->lock);
+    struct rk_engine_settings settings = engine->settings;
+    pthread_mutex_unlock(&engine->lock);
+    return settings;
+}
+
+struct rk_lease rk_engine_lease(const struct rk_engine *engine, mongoc_client_t *client,
+                                const struct rk_engine_settings *settings)
+{
+    return (struct rk_lease){
+        .client = client,
+        .state_db = engine->state_db,
+        .owner = engine->instance,
+        .lease_ms = settings->lease_ms,
+        .wtimeout_ms = settings->write_timeout_ms,
+    };
+}
+
+void rk_engine_nudge(struct rk_engine *engine)
+{
+    pthread_mutex_lock(&engine->lock);
+    engine->nudged = true;
+    pthread_cond_broadcast(&engine->changed);
+    pthread_mutex_unlock(&engine->lock);
+}
+
+static void timed_wait(struct rk_engine *engine, uint64_t deadline_us)
+{
+    struct timespec at = {.tv_sec = (time_t)(deadline_us / 1000000u),
+                          .tv_nsec = (long)(deadline_us % 1000000u) * 1000};
+    (void)pthread_cond_timedwait(&engine->changed, &engine->lock, &at);
+}
+
+void rk_engine_sleep(struct rk_engine *engine, uint32_t ms, const _Atomic bool *cancel)
+{
+    uint64_t deadline = rk_clock_mono_us() + (uint64_t)ms * 1000u;
+    pthread_mutex_lock(&engine->lock);
+    while (!engine->stopping && !atomic_load(cancel) && rk_clock_mono_us() < deadline) {
+        timed_wait(engine, deadline);
+    }
+    pthread_mutex_unlock(&engine->lock);
+}
+
+/* Hands the jobs to the sweepers and stops those whose job is no longer among them. */
+static void publish(struct rk_engine *engine, const struct rk_job_view *jobs, size_t n_jobs,
+                    bool retries)
+{
+    pthread_mutex_lock(&engine->lock);
+    memcpy(engine->jobs, jobs, n_jobs * sizeof *jobs);
+    engine->n_jobs = n_jobs;
+    engine->retries_waiting = retries;
+    for (unsigned i = 0; i < RK_ENGINE_THREADS_MAX; i++) {
+        struct rk_sweeper *s = &engine->sweepers[i];
+        bool wanted = false;
+        for (size_t j = 0; j < n_jobs; j++) {
+            wanted = wanted || bson_oid_equal(&jobs[j].id, &s->job);
+        }
+        if (s->holds && (!wanted || i >= engine->settings.threads)) {
+            atomic_store(&s->cancel, true);
+        }
+    }
+    pthread_mutex_unlock(&engine->lock);
+}
+
+static bool has_policy(struct rk_engine *engine, const struct rk_ns *ns)
+{
+    pthread_mutex_lock(&engine->lock);
+    bool found = rk_policy_find(engine->policies, ns->db, strlen(ns->db), ns->coll,
+                                strlen(ns->coll)) != NULL;
+    pthread_mutex_unlock(&engine->lock);
+    return found;
+}
+
+/* Cuts the job's next ranges, or closes it when nothing is left. */
+static enum rk_status advance_job(struct rk_engine *engine, const struct rk_lease *lease,
+                                  const struct rk_engine_settings *settings,
+                                  const struct rk_job_view *job, struct rk_error *err)
+{
+    struct rk_planner_settings plan = {settings->range_docs, settings->ranges_ahead};
+    uint32_t cut = 0;
+    if (!has_policy(engine, &job->ns)) {
+        return RK_OK; /* another instance's configuration knows it */
+    }
+    if (!job->plan_complete) {
+        return rk_planner_step(lease, &job->id, &job->ns, &plan, &cut, err);
+    }
+    return rk_job_close_if_done(lease, job, err);
+}
+
+static void renew(struct rk_engine *engine, const struct rk_lease *lease)
+{
+    bson_oid_t ids[RK_ENGINE_THREADS_MAX];
+    size_t n = 0;
+    struct rk_error err;
+    pthread_mutex_lock(&engine->lock);
+    for (unsigned i = 0; i < RK_ENGINE_THREADS_MAX; i++) {
+        if (engine->sweepers[i].holds) {
+            ids[n++] = engine->sweepers[i].held;
+        }
+    }
+    pthread_mutex_unlock(&engine->lock);
+    if (n > 0 && rk_range_renew(lease, ids, n, &err) != RK_OK) {
+        rk_log(RK_LOG_WARN, "lease_renewal_failed", RK_S("error", err.message));
+    }
+}
+
+/* Starts the sweeper threads that the settings ask for and that were never started. */
+static void start_sweepers(struct rk_engine *engine, uint32_t threads)
+{
+    for (unsigned i = 0; i < threads && i < RK_ENGINE_THREADS_MAX; i++) {
+        struct rk_sweeper *s = &engine->sweepers[i];
+        if (!s->started) {
+            s->engine = engine;
+            s->index = i;
+            s->started = pthread_create(&s->thread, NULL, rk_sweeper_main, s) == 0;
+            if (!s->started) {
+                rk_log(RK_LOG_ERROR, "sweeper_failed", RK_S("error", "cannot start a thread"));
+                return;
+            }
+        }
+    }
+}
+
+struct coordinator {
+    struct rk_engine *engine;
+    mongoc_client_t *client;
+    struct rk_job_view *jobs;
+    bool prepared; /* indexes are there */
+    bool failing;  /* said so in the log already */
+    uint64_t renewed_us;
+};
+
+static enum rk_status tick(struct coordinator *c, const struct rk_engine_settings *settings,
+                           struct rk_error *err)
+{
+    struct rk_engine *engine = c->engine;
+    struct rk_lease lease = rk_engine_lease(engine, c->client, settings);
+    enum rk_status status = RK_OK;
+    size_t n_jobs = 0;
+    bool retries = false;
+    if (!c->prepared) {
+        status = rk_jobs_prepare(c->client, engine->state_db, err);
+        c->prepared = status == RK_OK;
+    }
+    if (status == RK_OK) {
+        status = rk_job_load_active(&lease, c->jobs, RK_JOBS_MAX, &n_jobs, err);
+    }
+    if (status == RK_OK) {
+        status = rk_dead_letters_waiting(&lease, &retries, err);
+    }
+    if (status != RK_OK) {
+        return status;
+    }
+    publish(engine, c->jobs, n_jobs, retries);
+    for (size_t i = 0; i < n_jobs; i++) {
+        struct rk_error job_err;
+        if (advance_job(engine, &lease, settings, &c->jobs[i], &job_err) != RK_OK) {
+            /* Said for each job, and the others go on. */
+            rk_log(RK_LOG_WARN, "job_planning_failed", RK_S("ns", c->jobs[i].ns.full),
+                   RK_S("error", job_err.message));
+        }
+    }
+    return RK_OK;
+}
+
+static void report(struct coordinator *c, enum rk_status status, const struct rk_error *err)
+{
+    if (status != RK_OK && !c->failing) {
+        rk_log(RK_LOG_WARN, "job_engine_waiting", RK_S("error", err->message));
+    } else if (status == RK_OK && c->failing) {
+        rk_log(RK_LOG_INFO, "job_engine_running", RK_B("ready", true));
+    }
+    c->failing = status != RK_OK;
+}
+
+static void coordinate(struct coordinator *c)
+{
+    struct rk_engine *engine = c->engine;
+    struct rk_error err;
+    pthread_mutex_lock(&engine->lock);
+    while (!engine->stopping) {
+        struct rk_engine_settings settings = engine->settings;
+        engine->nudged = false;
+        pthread_mutex_unlock(&engine->lock);
+        uint64_t renewal_us = (uint64_t)settings.lease_ms * 1000u / RENEWALS_PER_LEASE;
+        uint64_t poll_us = (uint64_t)settings.poll_interval_ms * 1000u;
+        start_sweepers(engine, settings.threads);
+        uint64_t now = rk_clock_mono_us();
+        if (now - c->renewed_us >= renewal_us) {
+            struct rk_lease lease = rk_engine_lease(engine, c->client, &settings);
+            renew(engine, &lease);
+            c->renewed_us = now;
+        }
+        enum rk_status status = tick(c, &settings, &err);
+        report(c, status, &err);
+        uint64_t deadline = rk_clock_mono_us() + (poll_us < renewal_us ? poll_us : renewal_us);
+        pthread_mutex_lock(&engine->lock);
+        engine->ticks++;
+        pthread_cond_broadcast(&engine->changed);
+        while (!engine->stopping && !engine->nudged && rk_clock_mono_us() < deadline) {
+            timed_wait(engine, deadline);
+        }
+    }
+    pthread_mutex_unlock(&engine->lock);
+}
+
+static void *coordinator_main(void *arg)
+{
+    struct rk_engine *engine = arg;
+    struct coordinator c = {.engine = engine, .renewed_us = rk_clock_mono_us()};
+    c.jobs = calloc(RK_JOBS_MAX, sizeof *c.jobs);
+    c.client = mongoc_client_pool_pop(engine->client_pool);
+    if (c.jobs != NULL) {
+        coordinate(&c);
+    } else {
+        rk_log(RK_LOG_ERROR, "job_engine_failed", RK_S("error", "out of memory"));
+    }
+    mongoc_client_pool_push(engine->client_pool, c.client);
+    free(c.jobs);
+    return NULL;
+}
+
+static void engine_free(struct rk_engine *engine)
+{
+    pthread_mutex_destroy(&engine->lock);
+    pthread_cond_destroy(&engine->changed);
+    rk_policy_set_unref(engine->policies);
+    free(engine->state_db);
+    free(engine->instance);
+    free(engine);
+}
+
+enum rk_status rk_engine_start(const struct rk_engine_config *config, struct rk_engine **out,
+                               struct rk_error *err)
+{
+    struct rk_engine *engine = calloc(1, sizeof *engine);
+    if (engine == NULL) {
+        return rk_error_set(err, RK_ENOMEM, "out of memory");
+    }
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&engine->changed, &attr);
+    pthread_condattr_destroy(&attr);
+    pthread_mutex_init(&engine->lock, NULL);
+    engine->client_pool = config->client_pool;
+    engine->keys = config->keys;
+    engine->gate = config->gate;
+    engine->settings = config->settings;
+    engine->policies = rk_policy_set_ref(config->policies);
+    engine->state_db = strdup(config->state_db);
+    engine->instance = strdup(config->instance);
+    if (engine->state_db == NULL || engine->instance == NULL) {
+        engine_free(engine);
+        return rk_error_set(err, RK_ENOMEM, "out of memory");
+    }
+    if (pthread_create(&engine->coordinator, NULL, coordinator_main, engine) != 0) {
+        engine_free(engine);
+        return rk_error_set(err, RK_ENOMEM, "cannot start the job engine's thread");
+    }
+    *out = engine;
+    return RK_OK;
+}
+
+void rk_engine_stop(struct rk_engine *engine)
+{
+    if (engine == NULL) {
+        return;
+    }
+    pthread_mutex_lock(&engine->lock);
+    engine->stopping = true;
+    for (unsigned i = 0; i < RK_ENGINE_THREADS_MAX; i++) {
+        atomic_store(&engine->sweepers[i].cancel, true);
+    }
+    pthread_cond_broadcast(&engine->changed);
+    pthread_mutex_unlock(&engine->lock);
+    /* The coordinator first: it is the one that starts sweepers. */
+    pthread_join(engine->coordinator, NULL);
+    for (unsigned i = 0; i < RK_ENGINE_THREADS_MAX; i++) {
+        if (engine->sweepers[i].started) {
+            pthread_join(engine->sweepers[i].thread, NULL);
+        }
+    }
+    engine_free(engine);
+}
+
+void rk_engine_reconfigure(struct rk_engine *engine, const struct rk_engine_settings *settings,
+                           struct rk_policy_set *policies)
+{
+    struct rk_policy_set *next = rk_policy_set_ref(policies);
+    pthread_mutex_lock(&engine->lock);
+    struct rk_policy_set *former = engine->policies;
+    engine->policies = next;
+    engine->settings = *settings;
+    engine->nudged = true;
+    pthread_cond_broadcast(&engine->changed);
+    pthread_mutex_unlock(&engine->lock);
+    rk_policy_set_unref(former);
+}
+
+struct rk_engine_state rk_engine_state(struct rk_engine *engine)
+{
+    struct rk_engine_state state = {0};
+    pthread_mutex_lock(&engine->lock);
+    state.counts = engine->counts;
+    for (size_t i = 0; i < engine->n_jobs; i++) {
+        const struct rk_ns *ns = &engine->jobs[i].ns;
+        state.jobs += rk_policy_find(engine->policies, ns->db, strlen(ns->db), ns->coll,
+                                     strlen(ns->coll)) != NULL;
+    }
+    for (unsigned i = 0; i < RK_ENGINE_THREADS_MAX; i++) {
+        state.ranges += engine->sweepers[i].holds;
+    }
+    pthread_mutex_unlock(&engine->lock);
+    return state;
+}

@@ -1,0 +1,113 @@
+/*
+ * What coordinator (engine.c) and sweepers (sweeper.c) share.
+ */
+#ifndef REKEY_JOBS_ENGINE_INTERNAL_H
+#define REKEY_JOBS_ENGINE_INTERNAL_H
+
+#include "range_internal.h"
+#include "scan_internal.h"
+
+#include <pthread.h>
+#include <rekey/jobs/engine.h>
+#include <rekey/jobs/transform.h>
+
+#define RK_JOBS_MAX 256u
+
+/* A job as the coordinator last saw it. */
+struct rk_job_view {
+    bson_oid_t id;
+    struct rk_ns ns;
+    const struct rk_transform_ops *transform;
+    bool plan_complete;
+    int64_t started_at_ms;
+};
+
+/* A sweeper's own tools; everything but holds/held/job/cancel belongs to its thread. */
+struct rk_sweeper {
+    struct rk_engine *engine;
+    unsigned index;
+    pthread_t thread;
+    bool started;
+    _Atomic bool cancel; /* give the range back; set by the coordinator */
+
+    bool holds;      /* under the engine's lock, as are the next two */
+    bson_oid_t held; /* range */
+    bson_oid_t job;
+
+    mongoc_client_t *client;
+    struct rk_aead *aead;
+    struct rk_keyset *keys;
+    uint64_t keys_generation;
+    struct rk_policy_set *policies;
+    struct rk_plan plans[2];
+    struct rk_scan_batch batches[2];
+    struct rk_buf command;
+    uint64_t jitter;
+};
+
+struct rk_engine {
+    mongoc_client_pool_t *client_pool;
+    char *state_db;
+    char *instance;
+    struct rk_key_service *keys;
+    struct rk_gate *gate;
+    pthread_t coordinator;
+
+    pthread_mutex_t lock; /* over everything below */
+    pthread_cond_t changed;
+    bool stopping;
+    bool nudged; /* the coordinator shall look now */
+    bool retries_waiting;
+    uint64_t ticks; /* of the coordinator; what sweepers without work wait for */
+    struct rk_engine_settings settings;
+    struct rk_policy_set *policies;
+    struct rk_job_view jobs[RK_JOBS_MAX];
+    size_t n_jobs;
+    struct rk_sweep_counts counts;
+    struct rk_sweeper sweepers[RK_ENGINE_THREADS_MAX];
+};
+
+/* Copies of what may be reconfigured. */
+struct rk_engine_settings rk_engine_settings_now(struct rk_engine *engine);
+struct rk_lease rk_engine_lease(const struct rk_engine *engine, mongoc_client_t *client,
+                                const struct rk_engine_settings *settings);
+
+/* The coordinator should look now rather than at its next interval. */
+void rk_engine_nudge(struct rk_engine *engine);
+/* Sleeps; returns at once when the engine stops or *cancel becomes true. */
+void rk_engine_sleep(struct rk_engine *engine, uint32_t ms, const _Atomic bool *cancel);
+
+/* ---- sweeper.c */
+
+void *rk_sweeper_main(void *arg); /* a struct rk_sweeper */
+
+/* ---- sweep_batch.c: one batch of documents from read to dead letters */
+
+struct rk_sweep_task {
+    const bson_oid_t *job; /* NULL: none, for a retried dead letter */
+    const struct rk_ns *ns;
+    const struct rk_policy *policy;
+    const struct rk_transform_ops *transform;
+    struct rk_scan scan;
+};
+
+/*
+ * Adds to counts only what has been done. last receives the _id of the last document read (type
+ * 0: none). RK_EIO: try again later; RK_EREFUSED and others: something is wrong that may not
+ * pass by itself; RK_ESTATE: cancelled.
+ */
+RK_MUST_CHECK enum rk_status rk_sweep_batch(struct rk_sweeper *s, const struct rk_lease *lease,
+                                            const struct rk_sweep_task *task,
+                                            struct rk_sweep_counts *counts, struct rk_id *last,
+                                            bool *exhausted, struct rk_error *err);
+
+void rk_sweep_counts_add(struct rk_sweep_counts *into, const struct rk_sweep_counts *more);
+
+/* ---- key_wait.c */
+
+/* Loads a key (0: any current one) and waits for it. RK_OK, RK_ENOENT (it does not exist),
+ * RK_EIO (registry or provider failed), RK_ESTATE (cancelled). */
+RK_MUST_CHECK enum rk_status rk_key_wait(struct rk_key_service *keys, uint32_t key_id,
+                                         const _Atomic bool *cancel, struct rk_error *err);
+
+#endif

@@ -1,0 +1,83 @@
+#include "engine_internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#define CANCEL_CHECK_NS 100000000L
+
+/* Shared by the waiter and the callback; the last of the two frees it. */
+struct wait {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    unsigned refs;
+    bool done;
+    enum rk_status status;
+    char message[256];
+};
+
+static void release_locked(struct wait *wait)
+{
+    bool last = --wait->refs == 0;
+    pthread_mutex_unlock(&wait->lock);
+    if (last) {
+        pthread_mutex_destroy(&wait->lock);
+        pthread_cond_destroy(&wait->changed);
+        free(wait);
+    }
+}
+
+static void loaded(void *arg, enum rk_status status, const char *message)
+{
+    struct wait *wait = arg;
+    pthread_mutex_lock(&wait->lock);
+    wait->done = true;
+    wait->status = status;
+    (void)snprintf(wait->message, sizeof wait->message, "%s", message != NULL ? message : "");
+    pthread_cond_broadcast(&wait->changed);
+    release_locked(wait);
+}
+
+static void wait_a_little(struct wait *wait)
+{
+    struct timespec at;
+    (void)clock_gettime(CLOCK_MONOTONIC, &at);
+    at.tv_nsec += CANCEL_CHECK_NS;
+    if (at.tv_nsec >= 1000000000L) {
+        at.tv_nsec -= 1000000000L;
+        at.tv_sec++;
+    }
+    (void)pthread_cond_timedwait(&wait->changed, &wait->lock, &at);
+}
+
+enum rk_status rk_key_wait(struct rk_key_service *keys, uint32_t key_id, const _Atomic bool *cancel,
+                           struct rk_error *err)
+{
+    enum rk_status status;
+    pthread_condattr_t attr;
+    struct wait *wait = calloc(1, sizeof *wait);
+    if (wait == NULL) {
+        return rk_error_set(err, RK_ENOMEM, "out of memory");
+    }
+    pthread_mutex_init(&wait->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&wait->changed, &attr);
+    pthread_condattr_destroy(&attr);
+    wait->refs = 2;
+    rk_key_service_load(keys, key_id, loaded, wait);
+    pthread_mutex_lock(&wait->lock);
+    while (!wait->done && !atomic_load(cancel)) {
+        wait_a_little(wait);
+    }
+    if (!wait->done) {
+        status = rk_error_set(err, RK_ESTATE, "cancelled while waiting for a key");
+    } else if (wait->status == RK_OK) {
+        status = RK_OK;
+    } else {
+        status = rk_error_set(err, wait->status == RK_ENOENT ? RK_ENOENT : RK_EIO,
+                              "cannot load data key %u: %s", key_id, wait->message);
+    }
+    release_locked(wait);
+    return status;
+}

@@ -1,0 +1,124 @@
+/*
+ * From policies to the collections that exist.
+ */
+#include "command_internal.h"
+
+#include <rekey/jobs/store.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NAMESPACES_MAX 4096u
+
+struct names {
+    char **list;
+    size_t n;
+};
+
+static enum rk_status add(struct names *names, const char *db, const char *coll)
+{
+    char full[320];
+    (void)snprintf(full, sizeof full, "%s.%s", db, coll);
+    for (size_t i = 0; i < names->n; i++) {
+        if (strcmp(names->list[i], full) == 0) {
+            return RK_OK;
+        }
+    }
+    if (names->n == NAMESPACES_MAX) {
+        return RK_ELIMIT;
+    }
+    char **list = realloc(names->list, (names->n + 1) * sizeof *list);
+    if (list == NULL) {
+        return RK_ENOMEM;
+    }
+    names->list = list;
+    list[names->n] = strdup(full);
+    return list[names->n] == NULL ? RK_ENOMEM : (names->n++, RK_OK);
+}
+
+static bool starts_with(const char *text, const char *prefix)
+{
+    return strncmp(text, prefix, strlen(prefix)) == 0;
+}
+
+/* Adds what of a policy exists: one collection, or all of the database. */
+static enum rk_status add_policy(mongoc_client_t *client, const struct rk_policy_set *policies,
+                                 const struct rk_policy *policy, const char *only,
+                                 struct names *names, struct rk_error *err)
+{
+    struct rk_ns ns;
+    enum rk_status status = RK_OK;
+    bson_error_t cause;
+    if (!rk_ns_parse(&ns, policy->ns)) {
+        return rk_error_set(err, RK_EINVAL, "\"%s\" is no namespace", policy->ns);
+    }
+    bson_t *opts =
+        BCON_NEW("filter", "{", "type", BCON_UTF8("collection"), "}", "nameOnly", BCON_BOOL(true));
+    mongoc_database_t *db = mongoc_client_get_database(client, ns.db);
+    char **collections = mongoc_database_get_collection_names_with_opts(db, opts, &cause);
+    if (collections == NULL) {
+        status = rk_error_set(err, RK_EIO, "cannot list the collections of %s: %s", ns.db,
+                              cause.message);
+    }
+    for (char **coll = collections; status == RK_OK && coll != NULL && *coll != NULL; coll++) {
+        char full[320];
+        (void)snprintf(full, sizeof full, "%s.%s", ns.db, *coll);
+        bool asked = only == NULL || strcmp(only, full) == 0 || strcmp(only, policy->ns) == 0;
+        /* Only where this very policy decides: an exact one wins over the wildcard. */
+        bool decides =
+            rk_policy_find(policies, ns.db, strlen(ns.db), *coll, strlen(*coll)) == policy;
+        if (asked && decides && !starts_with(*coll, "system.")) {
+            status = add(names, ns.db, *coll);
+            if (status != RK_OK) {
+                rk_error_set(err, status, "cannot list the collections of %s: %s", ns.db,
+                             rk_status_name(status));
+            }
+        }
+    }
+    bson_strfreev(collections);
+    mongoc_database_destroy(db);
+    bson_destroy(opts);
+    return status;
+}
+
+static bool covers(const struct rk_policy_set *policies, const char *only)
+{
+    struct rk_ns ns;
+    for (size_t i = 0; i < rk_policy_set_count(policies); i++) {
+        if (strcmp(rk_policy_set_at(policies, i)->ns, only) == 0) {
+            return true;
+        }
+    }
+    return rk_ns_parse(&ns, only) &&
+           rk_policy_find(policies, ns.db, strlen(ns.db), ns.coll, strlen(ns.coll)) != NULL;
+}
+
+enum rk_status rk_jobs_namespaces(mongoc_client_t *client, const struct rk_policy_set *policies,
+                                  const char *only, char ***namespaces, size_t *n,
+                                  struct rk_error *err)
+{
+    struct names names = {0};
+    enum rk_status status = RK_OK;
+    if (only != NULL && !covers(policies, only)) {
+        return rk_error_set(err, RK_ENOENT, "no policy protects %s", only);
+    }
+    for (size_t i = 0; status == RK_OK && i < rk_policy_set_count(policies); i++) {
+        status = add_policy(client, policies, rk_policy_set_at(policies, i), only, &names, err);
+    }
+    if (status != RK_OK) {
+        rk_jobs_namespaces_free(names.list, names.n);
+        return status;
+    }
+    *namespaces = names.list;
+    *n = names.n;
+    return RK_OK;
+}
+
+void rk_jobs_namespaces_free(char **namespaces, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        free(namespaces[i]);
+    }
+    free(namespaces);
+}

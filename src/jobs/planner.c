@@ -1,0 +1,329 @@
+/*
+ * Cuts a collection into ranges by walking its _id index in steps of range_docs keys. Where to
+ * go on is read from jobStatus itself: the range with the highest seq says where cutting stopped.
+ */
+#include "range_internal.h"
+#include "scan_internal.h"
+
+#include <rekey/base/clock.h>
+
+#include <string.h>
+
+#define CODE_DUPLICATE_KEY 11000
+#define COMMAND_MAX (48u << 20)
+
+struct planner {
+    const struct rk_lease *lease;
+    const bson_oid_t *job;
+    const struct rk_ns *ns;
+    uint32_t range_docs;
+    int64_t seq;        /* of the next range */
+    struct rk_id start; /* of the next range */
+    bool complete;
+};
+
+static void put_planner_filter(bson_t *filter, const struct planner *p)
+{
+    bson_t branches;
+    bson_t expired;
+    BSON_APPEND_OID(filter, "_id", p->job);
+    BSON_APPEND_BOOL(filter, "active", true);
+    BSON_APPEND_BOOL(filter, "planComplete", false);
+    BSON_APPEND_ARRAY_BEGIN(filter, "$or", &branches);
+    bson_t *mine = BCON_NEW("plannerOwner", BCON_UTF8(p->lease->owner));
+    bson_t *nobody = BCON_NEW("plannerOwner", BCON_NULL);
+    BSON_APPEND_DOCUMENT(&branches, "0", mine);
+    BSON_APPEND_DOCUMENT(&branches, "1", nobody);
+    BSON_APPEND_DOCUMENT_BEGIN(&branches, "2", &expired);
+    BCON_APPEND(&expired, "$expr", "{", "$lt", "[", BCON_UTF8("$plannerLeaseUntil"),
+                BCON_UTF8("$$NOW"), "]", "}");
+    bson_append_document_end(&branches, &expired);
+    bson_append_array_end(filter, &branches);
+    bson_destroy(mine);
+    bson_destroy(nobody);
+}
+
+/* {writeConcern: {w: "majority", wtimeout}} */
+static void put_majority(bson_t *command, uint32_t wtimeout_ms)
+{
+    BCON_APPEND(command, "writeConcern", "{", "w", BCON_UTF8("majority"), "wtimeout",
+                BCON_INT64((int64_t)wtimeout_ms), "}");
+}
+
+static enum rk_status run(const struct planner *p, const bson_t *command, bson_t *reply,
+                          struct rk_error *err)
+{
+    return rk_command_run_bson(p->lease->client, p->lease->state_db, command, reply, err);
+}
+
+/* True in *got when this owner holds the planner lease now. */
+static enum rk_status take_lease(const struct planner *p, bool *got, struct rk_error *err)
+{
+    bson_t filter = BSON_INITIALIZER;
+    bson_t reply;
+    put_planner_filter(&filter, p);
+    bson_t *command = BCON_NEW(
+        "findAndModify", BCON_UTF8("jobs"), "query", BCON_DOCUMENT(&filter), "update", "[", "{",
+        "$set", "{", "plannerOwner", "{", "$literal", BCON_UTF8(p->lease->owner), "}",
+        "plannerEpoch", "{", "$add", "[", BCON_UTF8("$plannerEpoch"), "{", "$cond", "[", "{", "$eq",
+        "[", BCON_UTF8("$plannerOwner"), "{", "$literal", BCON_UTF8(p->lease->owner), "}", "]", "}",
+        BCON_INT64(0), BCON_INT64(1), "]", "}", "]", "}", "plannerLeaseUntil", "{", "$add", "[",
+        BCON_UTF8("$$NOW"), BCON_INT64((int64_t)p->lease->lease_ms), "]", "}", "}", "}", "]");
+    put_majority(command, p->lease->wtimeout_ms);
+    enum rk_status status = run(p, command, &reply, err);
+    if (status == RK_OK) {
+        struct rk_bson_view view = rk_reply_view(&reply);
+        struct rk_bson_elem elem;
+        *got = rk_bson_find(&view, "value", &elem) && elem.type == RK_BSON_DOCUMENT;
+    }
+    bson_destroy(&reply);
+    bson_destroy(command);
+    bson_destroy(&filter);
+    return status;
+}
+
+static enum rk_status count_pending(const struct planner *p, uint32_t limit, int64_t *n,
+                                    struct rk_error *err)
+{
+    bson_t reply;
+    bson_t *command =
+        BCON_NEW("count", BCON_UTF8("jobStatus"), "query", "{", "jobId", BCON_OID(p->job), "state",
+                 BCON_UTF8("pending"), "}", "limit", BCON_INT64((int64_t)limit));
+    enum rk_status status = run(p, command, &reply, err);
+    if (status == RK_OK) {
+        struct rk_bson_view view = rk_reply_view(&reply);
+        *n = rk_view_int(&view, "n");
+    }
+    bson_destroy(&reply);
+    bson_destroy(command);
+    return status;
+}
+
+/* Sets seq and start to go on behind the last range, or complete when that one is open-ended. */
+static enum rk_status find_last(struct planner *p, struct rk_error *err)
+{
+    static const char *const last_path[] = {"cursor", "firstBatch", "0"};
+    bson_t reply;
+    struct rk_bson_elem elem;
+    struct rk_bson_view last;
+    bson_t *command = BCON_NEW("find", BCON_UTF8("jobStatus"), "filter", "{", "jobId",
+                               BCON_OID(p->job), "}", "sort", "{", "seq", BCON_INT32(-1), "}",
+                               "limit", BCON_INT64(1), "singleBatch", BCON_BOOL(true));
+    enum rk_status status = run(p, command, &reply, err);
+    if (status != RK_OK) {
+        goto done;
+    }
+    struct rk_bson_view view = rk_reply_view(&reply);
+    if (!rk_view_path(&view, last_path, 3, &elem)) {
+        p->seq = 0;
+        status = rk_id_set(&p->start, RK_BSON_MINKEY, NULL, 0);
+        goto done;
+    }
+    if (!rk_bson_elem_view(&elem, &last) || !rk_bson_find(&last, "endId", &elem)) {
+        status = rk_error_set(err, RK_EREFUSED, "jobStatus holds a range without endId");
+        goto done;
+    }
+    p->seq = rk_view_int(&last, "seq") + 1;
+    p->complete = elem.type == RK_BSON_MAXKEY;
+    status = rk_id_set_elem(&p->start, &elem);
+done:
+    bson_destroy(&reply);
+    bson_destroy(command);
+    return status;
+}
+
+/* Where the range that starts at p->start ends, and how many documents it has. */
+static enum rk_status find_end(const struct planner *p, struct rk_scan_batch *batch,
+                               struct rk_id *end, int64_t *docs, struct rk_error *err)
+{
+    struct rk_scan scan = {.min = &p->start, .skip = p->range_docs, .limit = 1};
+    struct rk_scan_iter iter;
+    struct rk_bson_view doc;
+    struct rk_bson_elem id;
+    enum rk_status status = rk_scan_read(p->lease->client, p->ns, &scan, batch, err);
+    if (status != RK_OK) {
+        return status;
+    }
+    rk_scan_iter_init(&iter, batch);
+    if (rk_scan_next(&iter, &doc, &id) == RK_OK && id.type != RK_BSON_MAXKEY) {
+        *docs = p->range_docs;
+        return rk_id_set_elem(end, &id);
+    }
+    /* The rest is one range without an upper bound: what is inserted behind it while the job
+     * runs belongs to it as well, since another instance may still write under the old key. */
+    scan = (struct rk_scan){.min = &p->start, .limit = p->range_docs + 1};
+    status = rk_scan_read(p->lease->client, p->ns, &scan, batch, err);
+    if (status != RK_OK) {
+        return status;
+    }
+    *docs = 0;
+    rk_scan_iter_init(&iter, batch);
+    while (rk_scan_next(&iter, &doc, &id) == RK_OK) {
+        (*docs)++;
+    }
+    return rk_id_set(end, RK_BSON_MAXKEY, NULL, 0);
+}
+
+static void put_range(struct rk_bson_writer *w, const struct planner *p, const struct rk_id *end,
+                      int64_t docs)
+{
+    bson_oid_t id;
+    uint8_t now[8];
+    rk_store_u64(now, (uint64_t)rk_clock_wall_ms());
+    bson_oid_init(&id, NULL);
+    rk_bson_put_oid(w, "_id", &id);
+    rk_bson_put_oid(w, "jobId", p->job);
+    rk_bson_put_int64(w, "seq", p->seq);
+    rk_bson_put_string(w, "collectionName", p->ns->full);
+    rk_bson_put_int64(w, "batchSize", docs);
+    rk_bson_put_int64(w, "consumerProcessed", 0);
+    rk_bson_put_id(w, "startId", &p->start);
+    rk_bson_put_id(w, "endId", end);
+    rk_bson_put_bool(w, "isComplete", false);
+    rk_bson_put(w, RK_BSON_DATE, "creationTimeStamp", strlen("creationTimeStamp"), now, sizeof now);
+    rk_bson_put_string(w, "state", "pending");
+    rk_bson_put_int64(w, "epoch", 0);
+    rk_bson_put_int64(w, "attempts", 0);
+}
+
+static enum rk_status insert_range(const struct planner *p, const struct rk_id *end, int64_t docs,
+                                   struct rk_error *err)
+{
+    static const char *const code_path[] = {"writeErrors", "0", "code"};
+    struct rk_buf command;
+    struct rk_bson_writer w;
+    struct rk_bson_elem elem;
+    int64_t code = 0;
+    bson_t reply;
+    rk_buf_init(&command, COMMAND_MAX);
+    rk_bson_writer_init(&w, &command);
+    rk_bson_begin(&w);
+    rk_bson_put_string(&w, "insert", "jobStatus");
+    rk_bson_begin_array(&w, "documents");
+    rk_bson_begin_doc(&w, "0");
+    put_range(&w, p, end, docs);
+    rk_bson_end(&w);
+    rk_bson_end(&w);
+    rk_bson_put_majority(&w, p->lease->wtimeout_ms);
+    rk_bson_end(&w);
+    if (rk_bson_writer_status(&w) != RK_OK) {
+        rk_buf_deinit(&command);
+        return rk_error_set(err, RK_ENOMEM, "cannot build a range");
+    }
+    enum rk_status status =
+        rk_command_run(p->lease->client, p->lease->state_db, &command, &reply, err);
+    struct rk_bson_view view = rk_reply_view(&reply);
+    if (status == RK_OK && rk_view_path(&view, code_path, 3, &elem) &&
+        rk_bson_elem_int(&elem, &code)) {
+        status = code == CODE_DUPLICATE_KEY
+                     ? RK_ESTATE /* another planner was faster; its cut stands */
+                     : rk_error_set_code(err, rk_code_transient((int)code) ? RK_EIO : RK_EREFUSED,
+                                         (int)code, "mongod refused a range (code %d)", (int)code);
+    }
+    bson_destroy(&reply);
+    rk_buf_deinit(&command);
+    return status;
+}
+
+static enum rk_status start_running(const struct planner *p, struct rk_error *err)
+{
+    bson_t reply;
+    bson_t *command = BCON_NEW("findAndModify", BCON_UTF8("jobs"), "query", "{", "_id",
+                               BCON_OID(p->job), "state", BCON_UTF8("planning"), "}", "update", "{",
+                               "$set", "{", "state", BCON_UTF8("running"), "}", "$currentDate", "{",
+                               "startedAt", BCON_BOOL(true), "}", "}");
+    put_majority(command, p->lease->wtimeout_ms);
+    enum rk_status status = run(p, command, &reply, err);
+    bson_destroy(&reply);
+    bson_destroy(command);
+    return status;
+}
+
+static enum rk_status record_progress(const struct planner *p, struct rk_error *err)
+{
+    struct rk_buf command;
+    struct rk_bson_writer w;
+    bson_t reply = BSON_INITIALIZER;
+    rk_buf_init(&command, COMMAND_MAX);
+    rk_bson_writer_init(&w, &command);
+    rk_bson_begin(&w);
+    rk_bson_put_string(&w, "findAndModify", "jobs");
+    rk_bson_begin_doc(&w, "query");
+    rk_bson_put_oid(&w, "_id", p->job);
+    rk_bson_put_string(&w, "plannerOwner", p->lease->owner);
+    rk_bson_end(&w);
+    rk_bson_begin_doc(&w, "update");
+    rk_bson_begin_doc(&w, "$set");
+    rk_bson_put_id(&w, "plannedTo", &p->start);
+    rk_bson_put_bool(&w, "planComplete", p->complete);
+    rk_bson_end(&w);
+    rk_bson_end(&w);
+    rk_bson_put_majority(&w, p->lease->wtimeout_ms);
+    rk_bson_end(&w);
+    enum rk_status status = rk_bson_writer_status(&w);
+    if (status == RK_OK) {
+        bson_destroy(&reply);
+        status = rk_command_run(p->lease->client, p->lease->state_db, &command, &reply, err);
+    }
+    bson_destroy(&reply);
+    rk_buf_deinit(&command);
+    return status;
+}
+
+static enum rk_status cut_ranges(struct planner *p, int64_t room, uint32_t *cut,
+                                 struct rk_error *err)
+{
+    struct rk_scan_batch batch;
+    struct rk_id end;
+    enum rk_status status = RK_OK;
+    rk_scan_batch_init(&batch);
+    rk_id_init(&end);
+    while (status == RK_OK && !p->complete && (int64_t)*cut < room) {
+        int64_t docs = 0;
+        status = find_end(p, &batch, &end, &docs, err);
+        if (status == RK_OK) {
+            status = insert_range(p, &end, docs, err);
+        }
+        if (status == RK_OK) {
+            p->complete = end.type == RK_BSON_MAXKEY;
+            p->seq++;
+            (*cut)++;
+            status = rk_id_set(&p->start, end.type, end.value.data, end.value.len);
+        }
+    }
+    rk_id_deinit(&end);
+    rk_scan_batch_deinit(&batch);
+    return status;
+}
+
+enum rk_status rk_planner_step(const struct rk_lease *lease, const bson_oid_t *job,
+                               const struct rk_ns *ns, const struct rk_planner_settings *settings,
+                               uint32_t *cut, struct rk_error *err)
+{
+    struct planner p = {.lease = lease, .job = job, .ns = ns, .range_docs = settings->range_docs};
+    bool mine = false;
+    int64_t pending = 0;
+    rk_id_init(&p.start);
+    *cut = 0;
+    enum rk_status status = count_pending(&p, settings->ranges_ahead, &pending, err);
+    if (status != RK_OK || pending >= (int64_t)settings->ranges_ahead) {
+        goto done;
+    }
+    status = take_lease(&p, &mine, err);
+    if (status != RK_OK || !mine) {
+        goto done;
+    }
+    status = find_last(&p, err);
+    if (status == RK_OK && !p.complete) {
+        status = cut_ranges(&p, (int64_t)settings->ranges_ahead - pending, cut, err);
+    }
+    if (status == RK_OK && p.seq > 0) {
+        status = start_running(&p, err);
+    }
+    if (status == RK_OK) {
+        status = record_progress(&p, err);
+    }
+done:
+    rk_id_deinit(&p.start);
+    return status == RK_ESTATE ? RK_OK : status;
+}

@@ -1,0 +1,310 @@
+#include "range_internal.h"
+
+#include <string.h>
+
+void rk_range_init(struct rk_range *range)
+{
+    *range = (struct rk_range){0};
+    rk_id_init(&range->start);
+    rk_id_init(&range->end);
+    rk_id_init(&range->position);
+}
+
+void rk_range_deinit(struct rk_range *range)
+{
+    rk_id_deinit(&range->start);
+    rk_id_deinit(&range->end);
+    rk_id_deinit(&range->position);
+}
+
+static enum rk_status read_id(const struct rk_bson_view *doc, const char *key, struct rk_id *id)
+{
+    struct rk_bson_elem elem;
+    id->type = 0;
+    return rk_bson_find(doc, key, &elem) ? rk_id_set_elem(id, &elem) : RK_OK;
+}
+
+static enum rk_status read_range(const struct rk_bson_view *doc, struct rk_range *range,
+                                 struct rk_error *err)
+{
+    struct rk_bson_elem elem;
+    if (!rk_bson_find(doc, "_id", &elem) || elem.type != RK_BSON_OID) {
+        return rk_error_set(err, RK_EREFUSED, "jobStatus holds a range without an ObjectId _id");
+    }
+    memcpy(range->id.bytes, elem.value, sizeof range->id.bytes);
+    range->seq = rk_view_int(doc, "seq");
+    range->epoch = rk_view_int(doc, "epoch");
+    range->attempts = rk_view_int(doc, "attempts");
+    range->counts = (struct rk_sweep_counts){
+        .scanned = rk_view_int(doc, "scanned"),
+        .swept = rk_view_int(doc, "swept"),
+        .already_current = rk_view_int(doc, "alreadyCurrent"),
+        .gone = rk_view_int(doc, "gone"),
+        .changed_again = rk_view_int(doc, "changedAgain"),
+        .dead_lettered = rk_view_int(doc, "deadLettered"),
+        .plaintext = rk_view_int(doc, "plaintext"),
+    };
+    if (read_id(doc, "startId", &range->start) != RK_OK ||
+        read_id(doc, "endId", &range->end) != RK_OK ||
+        read_id(doc, "position", &range->position) != RK_OK) {
+        return rk_error_set(err, RK_ENOMEM, "out of memory");
+    }
+    if (range->start.type == 0 || range->end.type == 0) {
+        return rk_error_set(err, RK_EREFUSED, "jobStatus holds a range without startId or endId");
+    }
+    return RK_OK;
+}
+
+/* attempts: {$add: ["$attempts", {$cond: [{$eq: ["$state", "running"]}, 1, 0]}]}: taking over from
+ * an owner that fell silent is an attempt, going on after a pause is none. */
+static void put_attempts(struct rk_bson_writer *w)
+{
+    rk_bson_begin_doc(w, "attempts");
+    rk_bson_begin_array(w, "$add");
+    rk_bson_put_string(w, "0", "$attempts");
+    rk_bson_begin_doc(w, "1");
+    rk_bson_begin_array(w, "$cond");
+    rk_bson_begin_doc(w, "0");
+    rk_bson_begin_array(w, "$eq");
+    rk_bson_put_string(w, "0", "$state");
+    rk_bson_put_string(w, "1", "running");
+    rk_bson_end(w);
+    rk_bson_end(w);
+    rk_bson_put_int32(w, "1", 1);
+    rk_bson_put_int32(w, "2", 0);
+    rk_bson_end(w);
+    rk_bson_end(w);
+    rk_bson_end(w);
+    rk_bson_end(w);
+}
+
+static void put_literal_string(struct rk_bson_writer *w, const char *key, const char *text)
+{
+    rk_bson_begin_doc(w, key);
+    rk_bson_put_string(w, "$literal", text);
+    rk_bson_end(w);
+}
+
+static void put_claim(struct rk_bson_writer *w, const struct rk_lease *lease, const bson_oid_t *job,
+                      bool expired)
+{
+    rk_bson_begin(w);
+    rk_bson_put_string(w, "findAndModify", "jobStatus");
+    rk_bson_begin_doc(w, "query");
+    rk_bson_put_oid(w, "jobId", job);
+    rk_bson_put_string(w, "state", expired ? "running" : "pending");
+    if (expired) {
+        rk_bson_begin_doc(w, "$expr");
+        rk_bson_begin_array(w, "$lt");
+        rk_bson_put_string(w, "0", "$leaseUntil");
+        rk_bson_put_string(w, "1", "$$NOW");
+        rk_bson_end(w);
+        rk_bson_end(w);
+    }
+    rk_bson_end(w);
+    rk_bson_begin_doc(w, "sort");
+    rk_bson_put_int32(w, "seq", 1);
+    rk_bson_end(w);
+    rk_bson_begin_array(w, "update");
+    rk_bson_begin_doc(w, "0");
+    rk_bson_begin_doc(w, "$set");
+    rk_bson_put_string(w, "state", "running");
+    put_literal_string(w, "owner", lease->owner);
+    rk_bson_begin_doc(w, "epoch");
+    rk_bson_begin_array(w, "$add");
+    rk_bson_put_string(w, "0", "$epoch");
+    rk_bson_put_int64(w, "1", 1);
+    rk_bson_end(w);
+    rk_bson_end(w);
+    rk_bson_put_now_plus(w, "leaseUntil", lease->lease_ms);
+    put_attempts(w);
+    rk_bson_end(w);
+    rk_bson_end(w);
+    rk_bson_end(w);
+    rk_bson_put_bool(w, "new", true);
+    rk_bson_put_majority(w, lease->wtimeout_ms);
+    rk_bson_end(w);
+}
+
+static enum rk_status claim(const struct rk_lease *lease, const bson_oid_t *job, bool expired,
+                            struct rk_range *range, struct rk_error *err)
+{
+    struct rk_buf command;
+    struct rk_bson_writer w;
+    struct rk_bson_elem elem;
+    struct rk_bson_view doc;
+    bson_t reply = BSON_INITIALIZER;
+    rk_buf_init(&command, 1u << 16);
+    rk_bson_writer_init(&w, &command);
+    put_claim(&w, lease, job, expired);
+    enum rk_status status = rk_bson_writer_status(&w);
+    if (status != RK_OK) {
+        rk_error_set(err, status, "cannot build the claim of a range");
+        goto done;
+    }
+    bson_destroy(&reply);
+    status = rk_command_run(lease->client, lease->state_db, &command, &reply, err);
+    if (status != RK_OK) {
+        goto done;
+    }
+    struct rk_bson_view view = rk_reply_view(&reply);
+    if (!rk_bson_find(&view, "value", &elem) || !rk_bson_elem_view(&elem, &doc)) {
+        status = rk_error_set(err, RK_ENOENT, "no range to claim");
+        goto done;
+    }
+    status = read_range(&doc, range, err);
+done:
+    bson_destroy(&reply);
+    rk_buf_deinit(&command);
+    return status;
+}
+
+enum rk_status rk_range_claim(const struct rk_lease *lease, const bson_oid_t *job,
+                              struct rk_range *range, struct rk_error *err)
+{
+    enum rk_status status = claim(lease, job, false, range, err);
+    return status == RK_ENOENT ? claim(lease, job, true, range, err) : status;
+}
+
+static void put_counts(struct rk_bson_writer *w, const struct rk_sweep_counts *counts)
+{
+    rk_bson_put_int64(w, "consumerProcessed", counts->scanned);
+    rk_bson_put_int64(w, "scanned", counts->scanned);
+    rk_bson_put_int64(w, "swept", counts->swept);
+    rk_bson_put_int64(w, "alreadyCurrent", counts->already_current);
+    rk_bson_put_int64(w, "gone", counts->gone);
+    rk_bson_put_int64(w, "changedAgain", counts->changed_again);
+    rk_bson_put_int64(w, "deadLettered", counts->dead_lettered);
+    rk_bson_put_int64(w, "plaintext", counts->plaintext);
+}
+
+static void put_next(struct rk_bson_writer *w, const struct rk_lease *lease,
+                     enum rk_range_next next)
+{
+    static const char *const states[] = {"running", "done", "pending", "failed"};
+    rk_bson_put_string(w, "state", states[next]);
+    rk_bson_put_bool(w, "isComplete", next == RK_RANGE_DONE);
+    if (next == RK_RANGE_GO_ON) {
+        rk_bson_put_now_plus(w, "leaseUntil", lease->lease_ms);
+    } else if (next == RK_RANGE_DONE || next == RK_RANGE_FAIL) {
+        rk_bson_put_string(w, "finishedAt", "$$NOW");
+    }
+}
+
+static void put_checkpoint(struct rk_bson_writer *w, const struct rk_lease *lease,
+                           const struct rk_range *range, enum rk_range_next next, const char *error)
+{
+    rk_bson_begin(w);
+    rk_bson_put_string(w, "update", "jobStatus");
+    rk_bson_begin_array(w, "updates");
+    rk_bson_begin_doc(w, "0");
+    rk_bson_begin_doc(w, "q");
+    rk_bson_put_oid(w, "_id", &range->id);
+    rk_bson_put_string(w, "owner", lease->owner);
+    rk_bson_put_int64(w, "epoch", range->epoch);
+    rk_bson_put_string(w, "state", "running");
+    rk_bson_end(w);
+    rk_bson_begin_array(w, "u");
+    rk_bson_begin_doc(w, "0");
+    rk_bson_begin_doc(w, "$set");
+    put_next(w, lease, next);
+    put_counts(w, &range->counts);
+    rk_bson_put_int64(w, "attempts", range->attempts);
+    if (range->position.type != 0) {
+        rk_bson_begin_doc(w, "position");
+        rk_bson_put_id(w, "$literal", &range->position);
+        rk_bson_end(w);
+    }
+    put_literal_string(w, "error", error != NULL ? error : "");
+    rk_bson_end(w);
+    rk_bson_end(w);
+    rk_bson_end(w);
+    rk_bson_end(w);
+    rk_bson_end(w);
+    rk_bson_put_majority(w, lease->wtimeout_ms);
+    rk_bson_end(w);
+}
+
+/* Runs an update of one statement and says how many documents it matched. */
+static enum rk_status run_update(const struct rk_lease *lease, const struct rk_bson_writer *w,
+                                 int64_t *matched, struct rk_error *err)
+{
+    if (rk_bson_writer_status(w) != RK_OK) {
+        return rk_error_set(err, RK_ENOMEM, "cannot build a checkpoint");
+    }
+    bson_t reply;
+    enum rk_status status = rk_command_run(lease->client, lease->state_db, w->out, &reply, err);
+    if (status == RK_OK) {
+        static const char *const code_path[] = {"writeErrors", "0", "code"};
+        struct rk_bson_view view = rk_reply_view(&reply);
+        struct rk_bson_elem elem;
+        int64_t code = 0;
+        *matched = rk_view_int(&view, "n");
+        if (rk_view_path(&view, code_path, 3, &elem) && rk_bson_elem_int(&elem, &code)) {
+            status =
+                rk_error_set_code(err, rk_code_transient((int)code) ? RK_EIO : RK_EREFUSED,
+                                  (int)code, "mongod refused a checkpoint (code %d)", (int)code);
+        }
+    }
+    bson_destroy(&reply);
+    return status;
+}
+
+enum rk_status rk_range_checkpoint(const struct rk_lease *lease, const struct rk_range *range,
+                                   enum rk_range_next next, const char *error, struct rk_error *err)
+{
+    struct rk_buf command;
+    struct rk_bson_writer w;
+    int64_t matched = 0;
+    rk_buf_init(&command, 18u << 20);
+    rk_bson_writer_init(&w, &command);
+    put_checkpoint(&w, lease, range, next, error);
+    enum rk_status status = run_update(lease, &w, &matched, err);
+    if (status == RK_OK && matched == 0) {
+        status = rk_error_set(err, RK_ESTATE, "the range belongs to another instance by now");
+    }
+    rk_buf_deinit(&command);
+    return status;
+}
+
+enum rk_status rk_range_renew(const struct rk_lease *lease, const bson_oid_t *ids, size_t n_ids,
+                              struct rk_error *err)
+{
+    struct rk_buf command;
+    struct rk_bson_writer w;
+    int64_t matched = 0;
+    rk_buf_init(&command, 1u << 20);
+    rk_bson_writer_init(&w, &command);
+    rk_bson_begin(&w);
+    rk_bson_put_string(&w, "update", "jobStatus");
+    rk_bson_begin_array(&w, "updates");
+    rk_bson_begin_doc(&w, "0");
+    rk_bson_begin_doc(&w, "q");
+    rk_bson_begin_doc(&w, "_id");
+    rk_bson_begin_array(&w, "$in");
+    for (size_t i = 0; i < n_ids; i++) {
+        char key[16];
+        const char *index;
+        bson_uint32_to_string((uint32_t)i, &index, key, sizeof key);
+        rk_bson_put_oid(&w, index, &ids[i]);
+    }
+    rk_bson_end(&w);
+    rk_bson_end(&w);
+    rk_bson_put_string(&w, "owner", lease->owner);
+    rk_bson_put_string(&w, "state", "running");
+    rk_bson_end(&w);
+    rk_bson_begin_array(&w, "u");
+    rk_bson_begin_doc(&w, "0");
+    rk_bson_begin_doc(&w, "$set");
+    rk_bson_put_now_plus(&w, "leaseUntil", lease->lease_ms);
+    rk_bson_end(&w);
+    rk_bson_end(&w);
+    rk_bson_end(&w);
+    rk_bson_put_bool(&w, "multi", true);
+    rk_bson_end(&w);
+    rk_bson_end(&w);
+    rk_bson_end(&w);
+    enum rk_status status = run_update(lease, &w, &matched, err);
+    rk_buf_deinit(&command);
+    return status;
+}

@@ -1,0 +1,96 @@
+/*
+ * Ranges: one document of <state db>.jobStatus each, the truth about what has been swept.
+ *
+ *   { _id, jobId, seq: int64, collectionName: "db.coll", startId, endId,   -- half-open
+ *     batchSize: int64,          documents in the range when it was cut
+ *     state: "pending" | "running" | "done" | "failed", isComplete: bool,
+ *     creationTimeStamp: Date, finishedAt: Date,
+ *     owner, epoch: int64, leaseUntil: Date, attempts: int32, error,
+ *     position,                  the last processed _id; the checkpoint
+ *     consumerProcessed, scanned, swept, alreadyCurrent, gone, changedAgain, deadLettered,
+ *     plaintext: int64 }
+ *
+ * startId MinKey and endId MaxKey mean open: the first and last range of a collection have no
+ * bound, since a document may itself have the _id MaxKey.
+ *
+ *   pending -> running   claimed; the epoch grows
+ *   running -> pending   given back by its owner (pause, shutdown)
+ *   running -> running   taken over after the lease ran out; the epoch grows
+ *   running -> done      by its owner
+ *   running -> failed    by its owner, after attempts_max attempts without progress
+ *   failed -> pending    rekeyctl resume
+ *
+ * Every write of an owner is guarded by {owner, epoch, state: running} and sets absolute values:
+ * repeating it is harmless, and one that comes late changes nothing. Leases run on the server's
+ * clock.
+ */
+#ifndef REKEY_JOBS_RANGE_INTERNAL_H
+#define REKEY_JOBS_RANGE_INTERNAL_H
+
+#include "command_internal.h"
+
+#include <rekey/jobs/store.h>
+
+struct rk_range {
+    bson_oid_t id;
+    int64_t seq;
+    int64_t epoch;
+    int64_t attempts; /* takeovers and failures since the last progress */
+    struct rk_id start;
+    struct rk_id end;
+    struct rk_id position; /* type 0: nothing processed yet */
+    struct rk_sweep_counts counts;
+};
+
+/* Who works on ranges, and under which terms. */
+struct rk_lease {
+    mongoc_client_t *client;
+    const char *state_db;
+    const char *owner;
+    uint32_t lease_ms;
+    uint32_t wtimeout_ms;
+};
+
+void rk_range_init(struct rk_range *range);
+void rk_range_deinit(struct rk_range *range);
+
+/* Takes the next range of the job that is pending, or whose owner's lease ran out. RK_ENOENT:
+ * there is none. */
+RK_MUST_CHECK enum rk_status rk_range_claim(const struct rk_lease *lease, const bson_oid_t *job,
+                                            struct rk_range *range, struct rk_error *err);
+
+enum rk_range_next {
+    RK_RANGE_GO_ON,   /* a checkpoint; the lease is renewed */
+    RK_RANGE_DONE,    /* finished */
+    RK_RANGE_RELEASE, /* for somebody else to go on with */
+    RK_RANGE_FAIL,
+};
+/* Stores position, counts, attempts and error (NULL: none), and what is next. RK_ESTATE: the
+ * range belongs to somebody else by now. */
+RK_MUST_CHECK enum rk_status rk_range_checkpoint(const struct rk_lease *lease,
+                                                 const struct rk_range *range,
+                                                 enum rk_range_next next, const char *error,
+                                                 struct rk_error *err);
+
+/* Renews the leases of these ranges as far as they are still the owner's. */
+RK_MUST_CHECK enum rk_status rk_range_renew(const struct rk_lease *lease, const bson_oid_t *ids,
+                                            size_t n_ids, struct rk_error *err);
+
+/* ---- planner.c */
+
+struct rk_planner_settings {
+    uint32_t range_docs;
+    uint32_t ranges_ahead;
+};
+
+/*
+ * Cuts the job's next ranges, up to ranges_ahead pending ones, if this owner gets the planner
+ * lease in the job document. *cut counts them. What has been cut is read from jobStatus, whose
+ * unique index {jobId, seq} decides between two planners; the lease only spares useless work.
+ */
+RK_MUST_CHECK enum rk_status rk_planner_step(const struct rk_lease *lease, const bson_oid_t *job,
+                                             const struct rk_ns *ns,
+                                             const struct rk_planner_settings *settings,
+                                             uint32_t *cut, struct rk_error *err);
+
+#endif

@@ -1,0 +1,140 @@
+/*
+ * The first transform: everything under the current key.
+ */
+#include <rekey/jobs/transform.h>
+
+#include <string.h>
+
+#define BINARY_HEAD_LEN 5u     /* length, subtype */
+#define PLAINTEXT_HEAD_MAX 32u /* what BSON adds around the bytes of a string or binary */
+
+struct examine {
+    const struct rk_transform_keys *keys;
+    struct rk_plan *plan;
+};
+
+static enum rk_status reject(struct rk_plan *plan, const struct rk_value *old, uint32_t key_id,
+                             const char *reason)
+{
+    struct rk_reject entry = {.old = *old, .key_id = key_id, .reason = reason};
+    return rk_plan_add_reject(plan, &entry);
+}
+
+/* Seals the plaintext in plan->scratch into the arena and files the change. */
+static enum rk_status seal(const struct examine *x, const struct rk_field *field,
+                           const struct rk_value *old, uint8_t bson_type)
+{
+    struct rk_plan *plan = x->plan;
+    struct rk_change change = {.old = *old, .type = RK_BSON_BINARY};
+    uint8_t head[BINARY_HEAD_LEN];
+    size_t size = rk_envelope_size(field->algorithm, plan->scratch.len);
+    rk_store_u32(head, (uint32_t)size);
+    head[4] = RK_ENVELOPE_SUBTYPE;
+    change.value_off = (uint32_t)plan->arena.len;
+    change.value_len = (uint32_t)(size + sizeof head);
+    enum rk_status status = rk_buf_append(&plan->arena, head, sizeof head);
+    if (status == RK_OK) {
+        status = rk_envelope_seal(x->keys->aead, rk_keyset_current(x->keys->keys), field->algorithm,
+                                  field->field_id, x->keys->now_s, bson_type, plan->scratch.data,
+                                  plan->scratch.len, &plan->arena);
+    }
+    return status == RK_OK ? rk_plan_add_change(plan, &change) : status;
+}
+
+static enum rk_status examine_envelope(const struct examine *x, const struct rk_field *field,
+                                       const struct rk_value *value)
+{
+    const struct rk_keyset *keys = x->keys->keys;
+    struct rk_envelope envelope;
+    if (!rk_envelope_parse(value->data + BINARY_HEAD_LEN, value->len - BINARY_HEAD_LEN,
+                           &envelope)) {
+        return reject(x->plan, value, 0, "malformed envelope");
+    }
+    if (envelope.key_id == rk_data_key_id(rk_keyset_current(keys)) &&
+        envelope.algorithm == field->algorithm && envelope.field_id == field->field_id) {
+        return RK_OK;
+    }
+    switch (rk_envelope_open(x->keys->aead, rk_keyset_find(keys, envelope.key_id), &envelope,
+                             &x->plan->scratch)) {
+    case RK_OK:
+        return seal(x, field, value, envelope.bson_type);
+    case RK_ENOKEY:
+        return reject(x->plan, value, envelope.key_id, "unknown data key");
+    case RK_EAUTH:
+        return reject(x->plan, value, 0, "envelope does not authenticate");
+    default:
+        return RK_ENOMEM;
+    }
+}
+
+static enum rk_status examine_legacy(const struct examine *x, const struct rk_field *field,
+                                     const struct rk_value *value)
+{
+    const char *reason = NULL;
+    for (size_t i = 0; i < field->n_legacy; i++) {
+        const struct rk_legacy_format *format = &field->legacy[i];
+        if (!rk_legacy_matches(format, value->type, value->data, value->len)) {
+            continue;
+        }
+        switch (rk_legacy_open(x->keys->aead, x->keys->keys, format, value->type, value->data,
+                               value->len, &x->plan->scratch)) {
+        case RK_OK:
+            return seal(x, field, value, format->bson_type);
+        case RK_ENOKEY:
+            reason = "legacy key not in the keyring";
+            break;
+        case RK_EAUTH:
+        case RK_EINVAL:
+            reason = reason != NULL ? reason : "legacy value does not decrypt";
+            break;
+        default:
+            return RK_ENOMEM;
+        }
+    }
+    if (reason != NULL) {
+        return reject(x->plan, value, 0, reason);
+    }
+    x->plan->plaintext++;
+    return RK_OK;
+}
+
+static enum rk_status examine_value(void *arg, const struct rk_field *field,
+                                    const struct rk_value *value, const char *path, size_t path_len)
+{
+    const struct examine *x = arg;
+    struct rk_buf *scratch = &x->plan->scratch;
+    enum rk_status status;
+    (void)path;
+    (void)path_len;
+    if (value->type == RK_BSON_NULL || value->type == RK_BSON_UNDEFINED) {
+        return RK_OK;
+    }
+    /* A plaintext is shorter than its ciphertext: with this room the buffer never moves, and
+     * leaves nothing behind in freed memory. */
+    status = rk_buf_reserve(scratch, value->len + PLAINTEXT_HEAD_MAX);
+    if (status != RK_OK) {
+        return status;
+    }
+    if (value->type == RK_BSON_BINARY &&
+        rk_envelope_claims(value->data[4], value->data + BINARY_HEAD_LEN,
+                           value->len - BINARY_HEAD_LEN)) {
+        status = examine_envelope(x, field, value);
+    } else {
+        status = examine_legacy(x, field, value);
+    }
+    explicit_bzero(scratch->data, value->len + PLAINTEXT_HEAD_MAX);
+    rk_buf_clear(scratch);
+    return status;
+}
+
+static enum rk_status examine(const struct rk_transform_keys *keys, const struct rk_path_node *node,
+                              const struct rk_bson_view *doc, struct rk_plan *plan)
+{
+    struct examine x = {keys, plan};
+    return rk_protected_values(node, doc, &plan->path, examine_value, &x);
+}
+
+const struct rk_transform_ops rk_transform_reencrypt = {
+    .name = "reencrypt",
+    .examine = examine,
+};

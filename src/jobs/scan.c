@@ -1,0 +1,222 @@
+#include "scan_internal.h"
+
+#include <rekey/jobs/transform.h>
+#include <string.h>
+
+#define COMMAND_MAX (48u << 20)
+
+void rk_scan_batch_init(struct rk_scan_batch *batch)
+{
+    *batch = (struct rk_scan_batch){0};
+    bson_init(&batch->reply);
+    rk_id_init(&batch->after);
+}
+
+void rk_scan_batch_deinit(struct rk_scan_batch *batch)
+{
+    bson_destroy(&batch->reply);
+    rk_id_deinit(&batch->after);
+}
+
+static bool bounded(const struct rk_id *id, uint8_t open_type)
+{
+    return id != NULL && id->type != 0 && id->type != open_type;
+}
+
+static void put_bound(struct rk_bson_writer *w, const char *key, const struct rk_id *id)
+{
+    rk_bson_begin_doc(w, key);
+    rk_bson_put_id(w, "_id", id);
+    rk_bson_end(w);
+}
+
+static void put_id_order(struct rk_bson_writer *w, const char *key)
+{
+    rk_bson_begin_doc(w, key);
+    rk_bson_put_int32(w, "_id", 1);
+    rk_bson_end(w);
+}
+
+/* Top-level fields only: an inclusion of "contacts.phone" would drop the array elements that are
+ * no documents, and with them the positions that concrete paths are made of. */
+static void put_projection(struct rk_bson_writer *w, const struct rk_policy *policy)
+{
+    rk_bson_begin_doc(w, "projection");
+    rk_bson_put_int32(w, "_id", 1);
+    for (size_t i = 0; policy != NULL && i < policy->root.n_children; i++) {
+        const struct rk_path_node *node = &policy->root.children[i];
+        static const uint8_t one[4] = {1, 0, 0, 0};
+        rk_bson_put(w, RK_BSON_INT32, node->name, node->name_len, one, sizeof one);
+    }
+    rk_bson_end(w);
+}
+
+static void put_find(struct rk_bson_writer *w, const struct rk_ns *ns, const struct rk_scan *scan,
+                     uint32_t limit)
+{
+    bool resumed = scan->after != NULL && scan->after->type != 0;
+    const struct rk_id *min = resumed ? scan->after : scan->min;
+    rk_bson_begin(w);
+    rk_bson_put_string(w, "find", ns->coll);
+    put_projection(w, scan->policy);
+    put_id_order(w, "hint");
+    put_id_order(w, "sort");
+    if (resumed || bounded(min, RK_BSON_MINKEY)) {
+        put_bound(w, "min", min);
+    }
+    if (bounded(scan->max, RK_BSON_MAXKEY)) {
+        put_bound(w, "max", scan->max);
+    }
+    if (scan->skip > 0) {
+        rk_bson_put_int64(w, "skip", scan->skip);
+    }
+    rk_bson_put_int64(w, "limit", limit);
+    rk_bson_put_int64(w, "batchSize", limit);
+    rk_bson_end(w);
+}
+
+/* A reply that reached 16 MiB before the limit leaves a cursor behind. */
+static void kill_cursor(mongoc_client_t *client, const struct rk_ns *ns, int64_t cursor)
+{
+    bson_t command = BSON_INITIALIZER;
+    bson_t cursors;
+    BSON_APPEND_UTF8(&command, "killCursors", ns->coll);
+    BSON_APPEND_ARRAY_BEGIN(&command, "cursors", &cursors);
+    BSON_APPEND_INT64(&cursors, "0", cursor);
+    bson_append_array_end(&command, &cursors);
+    /* Should this fail, mongod drops the cursor with its session. */
+    (void)mongoc_client_command_simple(client, ns->db, &command, NULL, NULL, NULL);
+    bson_destroy(&command);
+}
+
+static enum rk_status run_find(mongoc_client_t *client, const struct rk_ns *ns,
+                               const struct rk_buf *command, uint32_t limit,
+                               struct rk_scan_batch *batch, struct rk_error *err)
+{
+    static const char *const batch_path[] = {"cursor", "firstBatch"};
+    static const char *const id_path[] = {"cursor", "id"};
+    struct rk_bson_elem elem;
+    int64_t cursor = 0;
+    bson_destroy(&batch->reply);
+    enum rk_status status = rk_command_run(client, ns->db, command, &batch->reply, err);
+    if (status != RK_OK) {
+        return status;
+    }
+    struct rk_bson_view view = rk_reply_view(&batch->reply);
+    if (!rk_view_path(&view, id_path, 2, &elem) || !rk_bson_elem_int(&elem, &cursor) ||
+        !rk_view_path(&view, batch_path, 2, &elem) || !rk_bson_elem_view(&elem, &batch->docs)) {
+        return rk_error_set(err, RK_EIO, "mongod's reply to find is malformed");
+    }
+    struct rk_bson_iter iter;
+    enum rk_bson_step step;
+    uint32_t n = 0;
+    rk_bson_iter_init(&iter, &batch->docs);
+    while ((step = rk_bson_next(&iter, &elem)) == RK_BSON_STEP_ELEM) {
+        n++;
+    }
+    if (step == RK_BSON_STEP_MALFORMED) {
+        return rk_error_set(err, RK_EIO, "mongod's reply to find is malformed");
+    }
+    batch->exhausted = cursor == 0 && n < limit;
+    if (cursor != 0) {
+        kill_cursor(client, ns, cursor);
+    }
+    return RK_OK;
+}
+
+enum rk_status rk_scan_read(mongoc_client_t *client, const struct rk_ns *ns,
+                            const struct rk_scan *scan, struct rk_scan_batch *batch,
+                            struct rk_error *err)
+{
+    struct rk_buf command;
+    struct rk_bson_writer w;
+    uint32_t limit = scan->limit;
+    rk_buf_init(&command, COMMAND_MAX);
+    rk_bson_writer_init(&w, &command);
+    batch->after.type = 0;
+    enum rk_status status = RK_OK;
+    if (scan->after != NULL && scan->after->type != 0) {
+        /* min is inclusive: one more, for the document that is left out. It cannot be skipped by
+         * number, as it may be gone by now. */
+        limit++;
+        status = rk_id_set(&batch->after, scan->after->type, scan->after->value.data,
+                           scan->after->value.len);
+    }
+    put_find(&w, ns, scan, limit);
+    if (status != RK_OK || rk_bson_writer_status(&w) != RK_OK) {
+        status = rk_error_set(err, RK_ENOMEM, "cannot build a find command");
+    } else {
+        status = run_find(client, ns, &command, limit, batch, err);
+    }
+    rk_buf_deinit(&command);
+    return status;
+}
+
+enum rk_status rk_scan_read_planned(mongoc_client_t *client, const struct rk_ns *ns,
+                                    const struct rk_policy *policy, const struct rk_plan *plan,
+                                    struct rk_scan_batch *batch, struct rk_error *err)
+{
+    struct rk_buf command;
+    struct rk_bson_writer w;
+    uint32_t n = 0;
+    rk_buf_init(&command, COMMAND_MAX);
+    rk_bson_writer_init(&w, &command);
+    batch->after.type = 0;
+    rk_bson_begin(&w);
+    rk_bson_put_string(&w, "find", ns->coll);
+    put_projection(&w, policy);
+    rk_bson_begin_doc(&w, "filter");
+    rk_bson_begin_doc(&w, "_id");
+    rk_bson_begin_array(&w, "$in");
+    for (size_t i = 0; i < rk_plan_count(plan); i++) {
+        const struct rk_doc_plan *doc = rk_plan_doc(plan, i);
+        if (doc->n_changes > 0 && doc->failure == NULL) {
+            char buf[16];
+            const char *index;
+            size_t len = bson_uint32_to_string(n++, &index, buf, sizeof buf);
+            rk_bson_put(&w, doc->id.type, index, len, doc->id.data, doc->id.len);
+        }
+    }
+    rk_bson_end(&w);
+    rk_bson_end(&w);
+    rk_bson_end(&w);
+    rk_bson_put_int64(&w, "limit", (int64_t)n + 1);
+    rk_bson_put_int64(&w, "batchSize", (int64_t)n + 1);
+    rk_bson_end(&w);
+    enum rk_status status;
+    if (rk_bson_writer_status(&w) != RK_OK) {
+        status = rk_error_set(err, RK_ENOMEM, "cannot build a find command");
+    } else {
+        status = run_find(client, ns, &command, n + 1, batch, err);
+    }
+    rk_buf_deinit(&command);
+    return status;
+}
+
+void rk_scan_iter_init(struct rk_scan_iter *iter, const struct rk_scan_batch *batch)
+{
+    rk_bson_iter_init(&iter->iter, &batch->docs);
+    iter->after = &batch->after;
+}
+
+enum rk_status rk_scan_next(struct rk_scan_iter *iter, struct rk_bson_view *doc,
+                            struct rk_bson_elem *id)
+{
+    struct rk_bson_elem elem;
+    for (;;) {
+        switch (rk_bson_next(&iter->iter, &elem)) {
+        case RK_BSON_STEP_END:
+            return RK_ENOENT;
+        case RK_BSON_STEP_MALFORMED:
+            return RK_EINVAL;
+        case RK_BSON_STEP_ELEM:
+            break;
+        }
+        if (!rk_bson_elem_view(&elem, doc) || !rk_bson_find(doc, "_id", id)) {
+            return RK_EINVAL;
+        }
+        if (!rk_id_equals(iter->after, id->type, id->value, id->value_len)) {
+            return RK_OK;
+        }
+    }
+}

@@ -1,0 +1,57 @@
+/*
+ * Reading a collection in the order of its _id index, a batch at a time, without cursors that
+ * would have to stay alive while the sweep is throttled or paused.
+ *
+ * Bounds are index bounds (min inclusive, max exclusive, with a hint), since only these compare
+ * across BSON types: {_id: {$gte: 5}} would silently skip strings, NaN and sub-documents.
+ */
+#ifndef REKEY_JOBS_SCAN_INTERNAL_H
+#define REKEY_JOBS_SCAN_INTERNAL_H
+
+#include "command_internal.h"
+
+#include <rekey/policy/policy.h>
+
+struct rk_scan {
+    const struct rk_id *min; /* NULL, none or MinKey: open */
+    const struct rk_id *max; /* NULL, none or MaxKey: open */
+    const struct rk_id
+        *after; /* NULL or none: start at min; else after this one, which is left out */
+    const struct rk_policy *policy; /* project to what holds protected values; NULL: _id alone */
+    uint32_t skip;
+    uint32_t limit;
+};
+
+/* One batch of documents; owns them. */
+struct rk_scan_batch {
+    bson_t reply;
+    struct rk_bson_view docs; /* the array, into reply */
+    struct rk_id after;       /* left out while iterating */
+    bool exhausted;           /* nothing follows */
+};
+
+void rk_scan_batch_init(struct rk_scan_batch *batch);
+void rk_scan_batch_deinit(struct rk_scan_batch *batch);
+
+RK_MUST_CHECK enum rk_status rk_scan_read(mongoc_client_t *client, const struct rk_ns *ns,
+                                          const struct rk_scan *scan, struct rk_scan_batch *batch,
+                                          struct rk_error *err);
+/* The documents that the plan wants changed and that did not fail, in any order. */
+struct rk_plan;
+RK_MUST_CHECK enum rk_status rk_scan_read_planned(mongoc_client_t *client, const struct rk_ns *ns,
+                                                  const struct rk_policy *policy,
+                                                  const struct rk_plan *plan,
+                                                  struct rk_scan_batch *batch,
+                                                  struct rk_error *err);
+
+/* Iterates: the next document and its _id, RK_ENOENT at the end, RK_EINVAL when the reply is
+ * malformed. */
+struct rk_scan_iter {
+    struct rk_bson_iter iter;
+    const struct rk_id *after;
+};
+void rk_scan_iter_init(struct rk_scan_iter *iter, const struct rk_scan_batch *batch);
+RK_MUST_CHECK enum rk_status rk_scan_next(struct rk_scan_iter *iter, struct rk_bson_view *doc,
+                                          struct rk_bson_elem *id);
+
+#endif

@@ -1,0 +1,249 @@
+/*
+ * Jobs for the control plane: indexes, creation, and the state changes that people ask for.
+ */
+#include "command_internal.h"
+
+#include <rekey/jobs/store.h>
+#include <rekey/jobs/transform.h>
+#include <rekey/keys/audit.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define WTIMEOUT_MS 30000
+#define CODE_DUPLICATE_KEY 11000
+
+enum rk_status rk_jobs_prepare(mongoc_client_t *client, const char *state_db, struct rk_error *err)
+{
+    bson_t *commands[] = {
+        BCON_NEW("createIndexes", BCON_UTF8("jobStatus"), "indexes", "[", "{", "key", "{", "jobId",
+                 BCON_INT32(1), "state", BCON_INT32(1), "seq", BCON_INT32(1), "}", "name",
+                 BCON_UTF8("jobId_state_seq"), "}", "{", "key", "{", "jobId", BCON_INT32(1), "seq",
+                 BCON_INT32(1), "}", "name", BCON_UTF8("jobId_seq"), "unique", BCON_BOOL(true), "}",
+                 "]"),
+        BCON_NEW("createIndexes", BCON_UTF8("jobs"), "indexes", "[", "{", "key", "{", "ns",
+                 BCON_INT32(1), "}", "name", BCON_UTF8("ns_active"), "unique", BCON_BOOL(true),
+                 "partialFilterExpression", "{", "active", BCON_BOOL(true), "}", "}", "]"),
+        BCON_NEW("createIndexes", BCON_UTF8("deadLetters"), "indexes", "[", "{", "key", "{", "ns",
+                 BCON_INT32(1), "docId", BCON_INT32(1), "path", BCON_INT32(1), "}", "name",
+                 BCON_UTF8("ns_docId_path"), "unique", BCON_BOOL(true), "}", "{", "key", "{",
+                 "resolved", BCON_INT32(1), "retry", BCON_INT32(1), "}", "name",
+                 BCON_UTF8("resolved_retry"), "}", "]"),
+    };
+    enum rk_status status = RK_OK;
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+        if (status == RK_OK) {
+            bson_t reply;
+            status = rk_command_run_bson(client, state_db, commands[i], &reply, err);
+            bson_destroy(&reply);
+        }
+        bson_destroy(commands[i]);
+    }
+    return status;
+}
+
+static enum rk_status audit(mongoc_client_t *client, const char *state_db, const char *actor,
+                            const char *action, const char *target, const char *result,
+                            struct rk_error *err)
+{
+    struct rk_audit_event event = {
+        .actor = actor, .action = action, .target = target, .result = result};
+    return rk_audit_record(client, state_db, &event, err);
+}
+
+/* Runs a change between its two audit records. */
+typedef enum rk_status change_fn(mongoc_client_t *client, const char *state_db, void *arg,
+                                 struct rk_error *err);
+static enum rk_status audited(mongoc_client_t *client, const char *state_db, const char *actor,
+                              const char *action, const char *target, change_fn *change, void *arg,
+                              struct rk_error *err)
+{
+    enum rk_status status = audit(client, state_db, actor, action, target, "started", err);
+    if (status != RK_OK) {
+        return status;
+    }
+    status = change(client, state_db, arg, err);
+    enum rk_status recorded =
+        audit(client, state_db, actor, action, target, status == RK_OK ? "ok" : "failed",
+              status == RK_OK ? err : NULL);
+    return status == RK_OK ? recorded : status;
+}
+
+struct creation {
+    const bson_oid_t *id;
+    const char *transform;
+    const char *ns;
+    const char *actor;
+};
+
+/* An upsert instead of an insert, because only an update can take the server's clock. */
+static enum rk_status create(mongoc_client_t *client, const char *state_db, void *arg,
+                             struct rk_error *err)
+{
+    static const char *const code_path[] = {"writeErrors", "0", "code"};
+    const struct creation *c = arg;
+    struct rk_bson_elem elem;
+    int64_t code = 0;
+    bson_t reply;
+    bson_t *command = BCON_NEW(
+        "update", BCON_UTF8("jobs"), "updates", "[", "{", "q", "{", "_id", BCON_OID(c->id), "}",
+        "u", "{", "$set", "{", "transform", BCON_UTF8(c->transform), "ns", BCON_UTF8(c->ns),
+        "state", BCON_UTF8("planning"), "active", BCON_BOOL(true), "createdBy", BCON_UTF8(c->actor),
+        "plannerOwner", BCON_NULL, "plannerEpoch", BCON_INT64(0), "planComplete", BCON_BOOL(false),
+        "error", BCON_UTF8(""), "}", "$currentDate", "{", "createdAt", BCON_BOOL(true), "}", "}",
+        "upsert", BCON_BOOL(true), "}", "]", "writeConcern", "{", "w", BCON_UTF8("majority"),
+        "wtimeout", BCON_INT32(WTIMEOUT_MS), "}");
+    enum rk_status status = rk_command_run_bson(client, state_db, command, &reply, err);
+    struct rk_bson_view view = rk_reply_view(&reply);
+    if (status == RK_OK && rk_view_path(&view, code_path, 3, &elem) &&
+        rk_bson_elem_int(&elem, &code)) {
+        status = code == CODE_DUPLICATE_KEY
+                     ? rk_error_set(err, RK_ESTATE, "%s has an active job already", c->ns)
+                     : rk_error_set_code(err, RK_EREFUSED, (int)code,
+                                         "mongod refused the job (code %d)", (int)code);
+    }
+    bson_destroy(&reply);
+    bson_destroy(command);
+    return status;
+}
+
+enum rk_status rk_jobs_create(mongoc_client_t *client, const char *state_db, const char *transform,
+                              const char *ns, const char *actor, char id[RK_JOB_ID_LEN],
+                              struct rk_error *err)
+{
+    struct rk_ns parsed;
+    bson_oid_t oid;
+    if (rk_transform_find(transform) == NULL) {
+        return rk_error_set(err, RK_EINVAL, "there is no transform \"%s\"", transform);
+    }
+    if (!rk_ns_parse(&parsed, ns)) {
+        return rk_error_set(err, RK_EINVAL, "\"%s\" is no namespace: it must read db.collection",
+                            ns);
+    }
+    enum rk_status status = rk_jobs_prepare(client, state_db, err);
+    if (status != RK_OK) {
+        return status;
+    }
+    bson_oid_init(&oid, NULL);
+    bson_oid_to_string(&oid, id);
+    struct creation creation = {&oid, transform, ns, actor};
+    return audited(client, state_db, actor, "job.start", ns, create, &creation, err);
+}
+
+struct action {
+    const char *name;
+    const char *from[3]; /* states */
+    const char *to;
+    bool active; /* afterwards */
+};
+
+static const struct action actions[] = {
+    [RK_JOB_PAUSE] = {"pause", {"planning", "running", "running"}, "paused", true},
+    [RK_JOB_RESUME] = {"resume", {"paused", "failed", "failed"}, "running", true},
+    [RK_JOB_CANCEL] = {"cancel", {"planning", "running", "paused"}, "cancelled", false},
+};
+
+const char *rk_job_action_name(enum rk_job_action action)
+{
+    return actions[action].name;
+}
+
+struct acting {
+    const bson_oid_t *id;
+    enum rk_job_action action;
+};
+
+static enum rk_status why_not(mongoc_client_t *client, const char *state_db, const struct acting *a,
+                              struct rk_error *err)
+{
+    static const char *const state_path[] = {"cursor", "firstBatch", "0", "state"};
+    struct rk_bson_elem elem;
+    const char *state;
+    uint32_t len;
+    bson_t reply;
+    bson_t *command = BCON_NEW("find", BCON_UTF8("jobs"), "filter", "{", "_id", BCON_OID(a->id),
+                               "}", "limit", BCON_INT32(1));
+    enum rk_status status = rk_command_run_bson(client, state_db, command, &reply, err);
+    struct rk_bson_view view = rk_reply_view(&reply);
+    if (status == RK_OK && rk_view_path(&view, state_path, 4, &elem) &&
+        rk_bson_elem_utf8(&elem, &state, &len)) {
+        status = rk_error_set(err, RK_ESTATE, "cannot %s a job that is %.*s",
+                              actions[a->action].name, (int)len, state);
+    } else if (status == RK_OK) {
+        status = rk_error_set(err, RK_ENOENT, "there is no such job");
+    }
+    bson_destroy(&reply);
+    bson_destroy(command);
+    return status;
+}
+
+/* Failed ranges get a fresh set of attempts. */
+static enum rk_status revive_ranges(mongoc_client_t *client, const char *state_db,
+                                    const bson_oid_t *job, struct rk_error *err)
+{
+    bson_t reply;
+    bson_t *command =
+        BCON_NEW("update", BCON_UTF8("jobStatus"), "updates", "[", "{", "q", "{", "jobId",
+                 BCON_OID(job), "state", BCON_UTF8("failed"), "}", "u", "{", "$set", "{", "state",
+                 BCON_UTF8("pending"), "attempts", BCON_INT64(0), "}", "$unset", "{", "finishedAt",
+                 BCON_INT32(1), "}", "}", "multi", BCON_BOOL(true), "}", "]", "writeConcern", "{",
+                 "w", BCON_UTF8("majority"), "wtimeout", BCON_INT32(WTIMEOUT_MS), "}");
+    enum rk_status status = rk_command_run_bson(client, state_db, command, &reply, err);
+    bson_destroy(&reply);
+    bson_destroy(command);
+    return status;
+}
+
+static enum rk_status act(mongoc_client_t *client, const char *state_db, void *arg,
+                          struct rk_error *err)
+{
+    const struct acting *a = arg;
+    const struct action *action = &actions[a->action];
+    struct rk_bson_elem elem;
+    bson_t reply;
+    if (a->action == RK_JOB_RESUME) {
+        /* First, or an engine might close the running job as failed again. */
+        enum rk_status revived = revive_ranges(client, state_db, a->id, err);
+        if (revived != RK_OK) {
+            return revived;
+        }
+    }
+    bson_t *command =
+        BCON_NEW("findAndModify", BCON_UTF8("jobs"), "query", "{", "_id", BCON_OID(a->id), "state",
+                 "{", "$in", "[", BCON_UTF8(action->from[0]), BCON_UTF8(action->from[1]),
+                 BCON_UTF8(action->from[2]), "]", "}", "}", "update", "{", "$set", "{", "state",
+                 BCON_UTF8(action->to), "active", BCON_BOOL(action->active), "error", BCON_UTF8(""),
+                 "}", "}", "writeConcern", "{", "w", BCON_UTF8("majority"), "wtimeout",
+                 BCON_INT32(WTIMEOUT_MS), "}");
+    enum rk_status status = rk_command_run_bson(client, state_db, command, &reply, err);
+    struct rk_bson_view view = rk_reply_view(&reply);
+    if (status == RK_EREFUSED && err != NULL && err->code == CODE_DUPLICATE_KEY) {
+        status = rk_error_set(err, RK_ESTATE, "another job is active on the same namespace");
+    } else if (status == RK_OK &&
+               (!rk_bson_find(&view, "value", &elem) || elem.type != RK_BSON_DOCUMENT)) {
+        status = why_not(client, state_db, a, err);
+    }
+    bson_destroy(&reply);
+    bson_destroy(command);
+    return status;
+}
+
+enum rk_status rk_jobs_act(mongoc_client_t *client, const char *state_db, const char *id,
+                           enum rk_job_action action, const char *actor, struct rk_error *err)
+{
+    bson_oid_t oid;
+    char name[32];
+    struct rk_error cause = {0};
+    if (!bson_oid_is_valid(id, strlen(id))) {
+        return rk_error_set(err, RK_EINVAL, "\"%s\" is no job id: it has 24 hex digits", id);
+    }
+    bson_oid_init_from_string(&oid, id);
+    (void)snprintf(name, sizeof name, "job.%s", actions[action].name);
+    struct acting acting = {&oid, action};
+    enum rk_status status = audited(client, state_db, actor, name, id, act, &acting, &cause);
+    if (status != RK_OK && err != NULL) {
+        *err = cause;
+    }
+    return status;
+}

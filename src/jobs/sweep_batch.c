@@ -1,0 +1,253 @@
+/*
+ * One batch: read, examine, pass the gate, compare-and-swap, look again at what did not match,
+ * file what cannot be done.
+ */
+#include "dead_letters_internal.h"
+#include "engine_internal.h"
+#include "write_internal.h"
+
+#include <rekey/base/clock.h>
+
+#define ROUNDS_MAX 4u     /* compare-and-swaps of a document that keeps changing */
+#define SCAN_DISCOUNT 10u /* a document that is only read counts as this part of a written one */
+
+void rk_sweep_counts_add(struct rk_sweep_counts *into, const struct rk_sweep_counts *more)
+{
+    into->scanned += more->scanned;
+    into->swept += more->swept;
+    into->already_current += more->already_current;
+    into->gone += more->gone;
+    into->changed_again += more->changed_again;
+    into->dead_lettered += more->dead_lettered;
+    into->plaintext += more->plaintext;
+}
+
+static void refresh_keys(struct rk_sweeper *s)
+{
+    uint64_t generation = rk_key_service_generation(s->engine->keys);
+    if (s->keys == NULL || generation != s->keys_generation) {
+        rk_keyset_unref(s->keys);
+        s->keys = rk_key_service_keyset(s->engine->keys);
+        s->keys_generation = generation;
+    }
+}
+
+static enum rk_status need_current_key(struct rk_sweeper *s, struct rk_error *err)
+{
+    refresh_keys(s);
+    if (rk_keyset_current(s->keys) != NULL) {
+        return RK_OK;
+    }
+    enum rk_status status = rk_key_wait(s->engine->keys, 0, &s->cancel, err);
+    if (status == RK_ENOENT) {
+        return rk_error_set(err, RK_EIO, "there is no current data key yet");
+    }
+    refresh_keys(s);
+    if (status == RK_OK && rk_keyset_current(s->keys) == NULL) {
+        status = rk_error_set(err, RK_EIO, "there is no current data key yet");
+    }
+    return status;
+}
+
+/* Tries to load the keys that the plan's rejects miss; *loaded: at least one came. */
+static enum rk_status load_missing(struct rk_sweeper *s, const struct rk_plan *plan, bool *loaded,
+                                   struct rk_error *err)
+{
+    uint32_t absent = 0;
+    *loaded = false;
+    for (size_t i = 0; i < rk_plan_rejects(plan); i++) {
+        uint32_t id = rk_plan_reject(plan, i)->key_id;
+        if (id == 0 || id == absent) {
+            continue;
+        }
+        refresh_keys(s);
+        if (rk_keyset_find(s->keys, id) != NULL) {
+            *loaded = true;
+            continue;
+        }
+        enum rk_status status = rk_key_wait(s->engine->keys, id, &s->cancel, err);
+        if (status == RK_OK) {
+            *loaded = true;
+        } else if (status == RK_ENOENT) {
+            absent = id;
+        } else {
+            return status;
+        }
+    }
+    return RK_OK;
+}
+
+static enum rk_status examine_once(struct rk_sweeper *s, const struct rk_sweep_task *task,
+                                   const struct rk_scan_batch *batch, struct rk_plan *plan,
+                                   struct rk_id *last, struct rk_error *err)
+{
+    struct rk_transform_keys keys = {s->aead, s->keys, (uint32_t)(rk_clock_wall_ms() / 1000)};
+    struct rk_scan_iter iter;
+    struct rk_bson_view doc;
+    struct rk_bson_elem id;
+    enum rk_status status;
+    rk_plan_clear(plan);
+    rk_scan_iter_init(&iter, batch);
+    while ((status = rk_scan_next(&iter, &doc, &id)) == RK_OK) {
+        status = rk_transform_document(task->transform, &keys, task->policy, &doc, plan);
+        if (status != RK_OK) {
+            return rk_error_set(err, status, "cannot examine a document of %s: %s", task->ns->full,
+                                rk_status_name(status));
+        }
+    }
+    if (status != RK_ENOENT) {
+        return rk_error_set(err, status, "mongod returned a malformed document of %s",
+                            task->ns->full);
+    }
+    size_t n = rk_plan_count(plan);
+    if (last != NULL && n > 0) {
+        const struct rk_doc_plan *final = rk_plan_doc(plan, n - 1);
+        if (rk_id_set(last, final->id.type, final->id.data, final->id.len) != RK_OK) {
+            return rk_error_set(err, RK_ENOMEM, "out of memory");
+        }
+    }
+    return RK_OK;
+}
+
+static enum rk_status examine(struct rk_sweeper *s, const struct rk_sweep_task *task,
+                              const struct rk_scan_batch *batch, struct rk_plan *plan,
+                              struct rk_id *last, struct rk_error *err)
+{
+    bool again = true;
+    while (again) {
+        enum rk_status status = need_current_key(s, err);
+        if (status == RK_OK) {
+            status = examine_once(s, task, batch, plan, last, err);
+        }
+        if (status == RK_OK) {
+            status = load_missing(s, plan, &again, err);
+        }
+        if (status != RK_OK) {
+            return status;
+        }
+    }
+    return RK_OK;
+}
+
+static uint32_t count_changes(const struct rk_plan *plan)
+{
+    uint32_t n = 0;
+    for (size_t i = 0; i < rk_plan_count(plan); i++) {
+        n += rk_plan_doc(plan, i)->n_changes > 0;
+    }
+    return n;
+}
+
+static uint32_t count_rejects(const struct rk_plan *plan)
+{
+    uint32_t n = 0;
+    for (size_t i = 0; i < rk_plan_count(plan); i++) {
+        const struct rk_doc_plan *doc = rk_plan_doc(plan, i);
+        n += doc->n_changes == 0 && doc->n_rejects > 0;
+    }
+    return n;
+}
+
+static void give_up(struct rk_plan *plan)
+{
+    for (size_t i = 0; i < rk_plan_count(plan); i++) {
+        rk_plan_doc(plan, i)->failure = "changed during every attempt";
+    }
+}
+
+/* After a write of plan that missed some documents: what has become of them goes to next. */
+static enum rk_status look_again(struct rk_sweeper *s, const struct rk_sweep_task *task,
+                                 const struct rk_plan *plan, uint32_t asked, uint32_t missed,
+                                 struct rk_scan_batch *batch, struct rk_plan *next,
+                                 struct rk_sweep_counts *counts, struct rk_error *err)
+{
+    enum rk_status status =
+        rk_scan_read_planned(s->client, task->ns, task->policy, plan, batch, err);
+    if (status == RK_OK && !batch->exhausted) {
+        /* The documents have outgrown one reply; the batch as a whole will be read again. */
+        status = rk_error_set(err, RK_EIO, "documents changed while they were being swept");
+    }
+    if (status == RK_OK) {
+        status = examine(s, task, batch, next, NULL, err);
+    }
+    if (status == RK_OK) {
+        int64_t found = (int64_t)rk_plan_count(next);
+        int64_t gone = (int64_t)asked - found;
+        int64_t again = count_changes(next);
+        int64_t settled = (int64_t)missed - gone - again - count_rejects(next);
+        counts->gone += gone > 0 ? gone : 0;
+        counts->changed_again += again;
+        counts->already_current += settled > 0 ? settled : 0;
+    }
+    return status;
+}
+
+static enum rk_status write_rounds(struct rk_sweeper *s, const struct rk_lease *lease,
+                                   const struct rk_sweep_task *task, struct rk_sweep_counts *counts,
+                                   struct rk_error *err)
+{
+    enum rk_status status = RK_OK;
+    for (unsigned round = 0; status == RK_OK; round++) {
+        struct rk_plan *plan = &s->plans[round % 2];
+        struct rk_plan *next = &s->plans[(round + 1) % 2];
+        struct rk_write_result result = {0};
+        int64_t filed = 0;
+        if (round == ROUNDS_MAX) {
+            give_up(plan);
+        }
+        status =
+            rk_write_plan(s->client, task->ns, plan, lease->wtimeout_ms, &s->command, &result, err);
+        counts->swept += result.matched;
+        if (status == RK_OK &&
+            (rk_plan_rejects(plan) > 0 || result.failed > 0 || round == ROUNDS_MAX)) {
+            status = rk_dead_letters_file(lease, task->job, task->ns, plan, &filed, err);
+            counts->dead_lettered += filed;
+        }
+        uint32_t missed = result.tried - result.matched - result.failed;
+        if (status != RK_OK || missed == 0) {
+            break;
+        }
+        status = look_again(s, task, plan, result.tried - result.failed, missed,
+                            &s->batches[(round + 1) % 2], next, counts, err);
+    }
+    return status;
+}
+
+enum rk_status rk_sweep_batch(struct rk_sweeper *s, const struct rk_lease *lease,
+                              const struct rk_sweep_task *task, struct rk_sweep_counts *counts,
+                              struct rk_id *last, bool *exhausted, struct rk_error *err)
+{
+    struct rk_plan *plan = &s->plans[0];
+    last->type = 0;
+    enum rk_status status = rk_scan_read(s->client, task->ns, &task->scan, &s->batches[0], err);
+    if (status != RK_OK) {
+        return status;
+    }
+    *exhausted = s->batches[0].exhausted;
+    status = examine(s, task, &s->batches[0], plan, last, err);
+    if (status != RK_OK) {
+        return status;
+    }
+    uint32_t docs = (uint32_t)rk_plan_count(plan);
+    uint32_t writes = count_changes(plan);
+    uint32_t cost = writes + (docs - writes + SCAN_DISCOUNT - 1) / SCAN_DISCOUNT;
+    if (docs > 0 && !rk_gate_take(s->engine->gate, cost, &s->cancel)) {
+        return rk_error_set(err, RK_ESTATE, "cancelled");
+    }
+    struct rk_sweep_counts done = {
+        .scanned = docs,
+        .already_current = docs - writes - count_rejects(plan),
+        .plaintext = (int64_t)plan->plaintext,
+    };
+    struct rk_sweep_counts written = {0};
+    if (writes > 0 || rk_plan_rejects(plan) > 0) {
+        status = write_rounds(s, lease, task, &written, err);
+    }
+    /* What was written stays written when the rest failed; what was read will be read again. */
+    rk_sweep_counts_add(counts, &written);
+    if (status == RK_OK) {
+        rk_sweep_counts_add(counts, &done);
+        rk_gate_report(s->engine->gate, cost);
+    }
+    return status;
+}

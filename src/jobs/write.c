@@ -1,0 +1,211 @@
+#include "write_internal.h"
+
+#include <string.h>
+
+/* mongod takes 16 MiB and 16 KiB in one command document; what else is in it needs some room. */
+#define COMMAND_MAX (16u << 20)
+#define COMMAND_SOFT_MAX (8u << 20)
+#define OP_OVERHEAD 64u
+#define OPS_MAX_BYTES (1u << 20)
+
+struct builder {
+    struct rk_bson_writer w;
+    const struct rk_ns *ns;
+    struct rk_plan *plan;
+    uint32_t wtimeout_ms;
+    size_t next;       /* document of the plan to go on with */
+    uint32_t n_ops;    /* in the command being built */
+    struct rk_buf ops; /* uint32_t each: the document of the plan that it is for */
+};
+
+static size_t op_size(const struct rk_plan *plan, const struct rk_doc_plan *doc)
+{
+    size_t size = OP_OVERHEAD + doc->id.len;
+    for (uint32_t i = 0; i < doc->n_changes; i++) {
+        const struct rk_change *change = rk_plan_change(plan, doc->first_change + i);
+        size += 2u * change->path_len + change->old.len + change->value_len + 4u;
+    }
+    return size;
+}
+
+static void put_op(struct rk_bson_writer *w, uint32_t index, const struct rk_plan *plan,
+                   const struct rk_doc_plan *doc)
+{
+    const char *arena = (const char *)plan->arena.data;
+    const char *key;
+    char buf[16];
+    size_t key_len = bson_uint32_to_string(index, &key, buf, sizeof buf);
+    rk_bson_begin_sub(w, RK_BSON_DOCUMENT, key, key_len);
+    rk_bson_begin_doc(w, "q");
+    if (doc->id.type == RK_BSON_DOCUMENT) {
+        rk_bson_begin_doc(w, "_id"); /* or its keys might be read as operators */
+        rk_bson_put(w, doc->id.type, "$eq", 3, doc->id.data, doc->id.len);
+        rk_bson_end(w);
+    } else {
+        rk_bson_put(w, doc->id.type, "_id", 3, doc->id.data, doc->id.len);
+    }
+    for (uint32_t i = 0; i < doc->n_changes; i++) {
+        const struct rk_change *c = rk_plan_change(plan, doc->first_change + i);
+        rk_bson_put(w, c->old.type, arena + c->path_off, c->path_len, c->old.data, c->old.len);
+    }
+    rk_bson_end(w);
+    rk_bson_begin_doc(w, "u");
+    rk_bson_begin_doc(w, "$set");
+    for (uint32_t i = 0; i < doc->n_changes; i++) {
+        const struct rk_change *c = rk_plan_change(plan, doc->first_change + i);
+        rk_bson_put(w, c->type, arena + c->path_off, c->path_len, arena + c->value_off,
+                    c->value_len);
+    }
+    rk_bson_end(w);
+    rk_bson_end(w);
+    rk_bson_end(w);
+}
+
+static bool wanted(const struct rk_doc_plan *doc)
+{
+    return doc->n_changes > 0 && doc->failure == NULL;
+}
+
+/* Builds the next command; b->n_ops says how many statements it has (0: nothing is left). */
+static enum rk_status build(struct builder *b, struct rk_buf *out, struct rk_write_result *result)
+{
+    enum rk_status status = RK_OK;
+    rk_buf_clear(out);
+    rk_buf_clear(&b->ops);
+    rk_bson_writer_init(&b->w, out);
+    b->n_ops = 0;
+    rk_bson_begin(&b->w);
+    rk_bson_put_string(&b->w, "update", b->ns->coll);
+    rk_bson_put_bool(&b->w, "ordered", false);
+    rk_bson_put_majority(&b->w, b->wtimeout_ms);
+    rk_bson_begin_array(&b->w, "updates");
+    for (; status == RK_OK && b->next < rk_plan_count(b->plan); b->next++) {
+        struct rk_doc_plan *doc = rk_plan_doc(b->plan, b->next);
+        if (!wanted(doc)) {
+            continue;
+        }
+        size_t size = op_size(b->plan, doc);
+        if (size > COMMAND_MAX - 4096u) {
+            doc->failure = "old and new value together are too large for one update";
+            result->tried++;
+            result->failed++;
+            continue;
+        }
+        if (b->n_ops > 0 && out->len + size > COMMAND_SOFT_MAX) {
+            break;
+        }
+        put_op(&b->w, b->n_ops++, b->plan, doc);
+        status = rk_buf_append_u32(&b->ops, (uint32_t)b->next);
+    }
+    rk_bson_end(&b->w);
+    rk_bson_end(&b->w);
+    return status == RK_OK ? rk_bson_writer_status(&b->w) : status;
+}
+
+static const char *failure_reason(int64_t code)
+{
+    switch (code) {
+    case 11000:
+        return "duplicate key";
+    case 121:
+        return "document fails validation";
+    case 10334:
+    case 17280:
+    case 17419:
+    case 17420:
+        return "document too large";
+    default:
+        return "mongod refuses the update";
+    }
+}
+
+/* The document that the op-th statement of the command came from. */
+static struct rk_doc_plan *doc_of(const struct builder *b, int64_t op)
+{
+    if (op < 0 || op >= (int64_t)b->n_ops) {
+        return NULL;
+    }
+    return rk_plan_doc(b->plan, rk_load_u32(b->ops.data + (size_t)op * sizeof(uint32_t)));
+}
+
+static enum rk_status malformed(struct rk_error *err)
+{
+    return rk_error_set(err, RK_EIO, "mongod's reply to update is malformed");
+}
+
+static enum rk_status read_errors(const struct builder *b, const struct rk_bson_view *errors,
+                                  struct rk_write_result *result, struct rk_error *err)
+{
+    struct rk_bson_iter iter;
+    struct rk_bson_elem elem;
+    struct rk_bson_view entry;
+    enum rk_bson_step step;
+    rk_bson_iter_init(&iter, errors);
+    while ((step = rk_bson_next(&iter, &elem)) == RK_BSON_STEP_ELEM) {
+        if (!rk_bson_elem_view(&elem, &entry)) {
+            break;
+        }
+        int64_t code = rk_view_int(&entry, "code");
+        if (rk_code_transient((int)code)) {
+            return rk_error_set_code(err, RK_EIO, (int)code, "mongod put an update off (code %d)",
+                                     (int)code);
+        }
+        struct rk_doc_plan *doc = doc_of(b, rk_view_int(&entry, "index"));
+        if (doc == NULL || doc->failure != NULL) {
+            break;
+        }
+        doc->failure = failure_reason(code);
+        result->failed++;
+    }
+    return step == RK_BSON_STEP_END ? RK_OK : malformed(err);
+}
+
+static enum rk_status run_command(mongoc_client_t *client, const struct builder *b,
+                                  const struct rk_buf *command, struct rk_write_result *result,
+                                  struct rk_error *err)
+{
+    bson_t reply;
+    struct rk_bson_elem elem;
+    struct rk_bson_view errors;
+    enum rk_status status = rk_command_run(client, b->ns->db, command, &reply, err);
+    struct rk_bson_view view = rk_reply_view(&reply);
+    int64_t n = rk_view_int(&view, "n");
+    if (n < 0 || n > (int64_t)b->n_ops) {
+        n = 0;
+        status = status == RK_OK ? malformed(err) : status;
+    }
+    /* Counted also when the write concern was not met: what was applied will be found current
+     * by the next attempt. */
+    result->matched += (uint32_t)n;
+    if (status == RK_OK) {
+        result->tried += b->n_ops;
+        if (rk_bson_find(&view, "writeErrors", &elem) && rk_bson_elem_view(&elem, &errors)) {
+            status = read_errors(b, &errors, result, err);
+        }
+    }
+    if (status == RK_OK && result->matched + result->failed > result->tried) {
+        status = malformed(err);
+    }
+    bson_destroy(&reply);
+    return status;
+}
+
+enum rk_status rk_write_plan(mongoc_client_t *client, const struct rk_ns *ns, struct rk_plan *plan,
+                             uint32_t wtimeout_ms, struct rk_buf *command,
+                             struct rk_write_result *result, struct rk_error *err)
+{
+    struct builder b = {.ns = ns, .plan = plan, .wtimeout_ms = wtimeout_ms};
+    enum rk_status status;
+    *result = (struct rk_write_result){0};
+    rk_buf_init(&b.ops, OPS_MAX_BYTES);
+    do {
+        status = build(&b, command, result);
+        if (status != RK_OK) {
+            rk_error_set(err, status, "cannot build an update command");
+        } else if (b.n_ops > 0) {
+            status = run_command(client, &b, command, result, err);
+        }
+    } while (status == RK_OK && b.n_ops > 0);
+    rk_buf_deinit(&b.ops);
+    return status;
+}
