@@ -11,6 +11,7 @@
 #include <rekey/admission/gate.h>
 #include <rekey/base/clock.h>
 #include <rekey/config/config.h>
+#include <rekey/jobs/engine.h>
 #include <rekey/keys/mongo.h>
 #include <rekey/keys/secrets.h>
 #include <rekey/keys/service.h>
@@ -19,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #define SECURE_HEAP_BYTES (1u << 18)
 #define RESOLVE_INTERVAL_S 30
@@ -35,6 +37,7 @@ struct daemon {
     struct rk_key_service *keys;
     struct rk_server *server;
     struct rk_gate *gate;
+    struct rk_engine *engine;
     struct event_base *base;
     struct event *drain_timer;
     uint64_t drain_deadline_us;
@@ -155,6 +158,51 @@ static struct rk_gate_config gate_config(const struct rk_config_sweep *sweep)
     };
 }
 
+static struct rk_engine_settings engine_settings(const struct rk_config_sweep *sweep)
+{
+    return (struct rk_engine_settings){
+        .threads = sweep->threads,
+        .range_docs = sweep->range_docs,
+        .batch_docs = sweep->batch_docs,
+        .ranges_ahead = sweep->ranges_ahead,
+        .lease_ms = sweep->lease_ms,
+        .poll_interval_ms = sweep->poll_interval_ms,
+        .attempts_max = sweep->attempts_max,
+        .retry_backoff_ms = sweep->retry_backoff_ms,
+        .retry_backoff_max_ms = sweep->retry_backoff_max_ms,
+        .write_timeout_ms = sweep->write_timeout_ms,
+    };
+}
+
+/* Unique to this process: leases are held under it. */
+static void instance_name(char *out, size_t size)
+{
+    char host[128] = "unknown";
+    (void)gethostname(host, sizeof host - 1);
+    (void)snprintf(out, size, "%s:%d:%08x", host, (int)getpid(), (unsigned)rk_clock_mono_us());
+}
+
+static enum rk_status start_sweeper(struct daemon *d, struct rk_error *err)
+{
+    char instance[160];
+    instance_name(instance, sizeof instance);
+    const struct rk_gate_config gate = gate_config(&d->config->sweep);
+    enum rk_status status = rk_gate_start(&gate, foreground_sensor, d->server, &d->gate, err);
+    if (status != RK_OK) {
+        return status;
+    }
+    const struct rk_engine_config engine = {
+        .client_pool = d->pool,
+        .state_db = d->config->upstream.state_db,
+        .instance = instance,
+        .keys = d->keys,
+        .gate = d->gate,
+        .policies = d->config->policies,
+        .settings = engine_settings(&d->config->sweep),
+    };
+    return rk_engine_start(&engine, &d->engine, err);
+}
+
 static enum rk_status start_parts(struct daemon *d, struct rk_error *err)
 {
     enum rk_status status = make_members(d, err);
@@ -172,14 +220,14 @@ static enum rk_status start_parts(struct daemon *d, struct rk_error *err)
         status = rk_server_start(&server, &d->server, err);
     }
     if (status == RK_OK && d->keys != NULL) {
-        const struct rk_gate_config gate = gate_config(&d->config->sweep);
-        status = rk_gate_start(&gate, foreground_sensor, d->server, &d->gate, err);
+        status = start_sweeper(d, err);
     }
     return status;
 }
 
 static void stop_parts(struct daemon *d)
 {
+    rk_engine_stop(d->engine);
     if (d->gate != NULL) {
         rk_gate_stop(d->gate);
     }
@@ -260,7 +308,9 @@ static void on_reload(evutil_socket_t signal, short what, void *arg)
     rk_server_reload(d->server, next);
     if (d->gate != NULL) {
         const struct rk_gate_config gate = gate_config(&next->sweep);
+        const struct rk_engine_settings engine = engine_settings(&next->sweep);
         rk_gate_reconfigure(d->gate, &gate);
+        rk_engine_reconfigure(d->engine, &engine, next->policies);
     }
     rk_config_free(d->config);
     d->config = next;

@@ -41,9 +41,15 @@ enum rk_status rk_buf_reserve(struct rk_buf *buf, size_t extra)
     while (cap < need) {
         cap = cap > buf->max / 2 ? buf->max : cap * 2;
     }
-    uint8_t *data = realloc(buf->data, cap);
+    /* Not realloc: what moved would leave a copy behind that rk_buf_cleanse cannot reach. */
+    uint8_t *data = malloc(cap);
     if (data == NULL) {
         return RK_ENOMEM;
+    }
+    if (buf->data != NULL) {
+        memcpy(data, buf->data, buf->len);
+        explicit_bzero(buf->data, buf->len);
+        free(buf->data);
     }
     buf->data = data;
     buf->cap = cap;

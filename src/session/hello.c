@@ -17,7 +17,7 @@ static void put_members(struct rewrite *r, const struct rk_bson_elem *elem)
     struct rk_bson_iter iter;
     struct rk_bson_elem entry;
     if (elem->type != RK_BSON_ARRAY || !rk_bson_elem_view(elem, &list)) {
-        rk_bson_copy(r->w, elem);
+        r->unknown++; /* whatever it is, it must not carry an address to the client */
         return;
     }
     unsigned index = 0;

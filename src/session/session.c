@@ -38,7 +38,8 @@ static bool is_open(const struct rk_session *session)
     return session->client.state == RK_CONN_OPEN && session->upstream.state == RK_CONN_OPEN;
 }
 
-/* One timer serves the phases in turn: connecting, the first message, then idleness. */
+/* One timer serves the phases in turn: connecting, the first message, idleness, and the wait for
+ * the member's last words after the client has ended. */
 static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
     (void)fd;
@@ -52,6 +53,10 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
     }
     if (!session->greeted) {
         rk_session_close(session, "session_timeout", "no complete first message");
+        return;
+    }
+    if (session->request.eof) {
+        rk_session_close(session, "session_timeout", "client left and the member did not answer");
         return;
     }
     uint64_t idle_ms = session->ctx->limits.idle_timeout_ms;
@@ -145,7 +150,14 @@ static void on_client_readable(void *owner)
     struct rk_session *session = owner;
     bool greeted = session->greeted;
     rk_flow_readable(session, &session->request);
-    if (!greeted && session->greeted && !session->closed) {
+    if (session->closed) {
+        return;
+    }
+    if (session->request.eof) {
+        /* mongod ends the connection when it sees the end; a member that hangs does not. */
+        uint32_t ms = session->ctx->limits.drain_timeout_ms;
+        set_timer(session, ms > 0 ? ms : 1);
+    } else if (!greeted && session->greeted) {
         set_timer(session, session->ctx->limits.idle_timeout_ms);
     }
 }

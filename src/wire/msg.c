@@ -115,6 +115,12 @@ bool rk_msg_peek_body(const uint8_t *data, size_t avail, const uint8_t **body, u
     if (avail <= MSG_FIXED_LEN || data[MSG_FIXED_LEN] != 0) {
         return false;
     }
+    if (avail > rk_load_u32(data)) {
+        avail = rk_load_u32(data); /* what follows is another message */
+    }
+    if (avail <= MSG_FIXED_LEN) {
+        return false;
+    }
     const uint8_t *p = data + MSG_FIXED_LEN + 1;
     uint32_t len = doc_len(p, avail - MSG_FIXED_LEN - 1);
     if (len == 0) {

@@ -303,3 +303,16 @@ def test_reload_refuses_what_needs_a_restart(standalone, start_rekeyd):
             read_reply(sock)
         with connect(rekeyd) as third:
             assert closed_by_peer(third)
+
+
+def test_client_that_leaves_a_hanging_member_is_not_kept(start_rekeyd, tmp_path):
+    """A suspended mongod never sees the client's end; the session must not wait for it for ever."""
+    with Mongod(tmp_path / "mongod") as mongod:
+        rekeyd = start_rekeyd(mongod, settings={"limits": {"drain_timeout_ms": 300}})
+        with connect(rekeyd) as sock:
+            sock.sendall(op_msg(1, PING))
+            read_reply(sock)
+            mongod.suspend()
+            sock.sendall(op_msg(2, PING))
+        assert "client left" in rekeyd.wait_event("session_timeout")["reason"]
+        mongod.resume()

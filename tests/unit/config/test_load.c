@@ -70,7 +70,7 @@ static void test_every_setting_is_documented(void **state)
     char names[] =
         "uri state_db members address listen advertise enabled ca_file cert_file key_file verify "
         "workers connections_max listen_backlog message_bytes_max advertised_message_bytes_max "
-        "bson_depth_max buffer_high_bytes buffer_low_bytes pipeline_max connect_timeout_ms "
+        "buffer_high_bytes buffer_low_bytes pipeline_max connect_timeout_ms "
         "handshake_timeout_ms idle_timeout_ms drain_timeout_ms key_wait_timeout_ms provider "
         "keyring_file refresh_interval_ms negative_cache_ms create_first_key pause max_rate "
         "threads range_docs batch_docs ranges_ahead lease_ms poll_interval_ms attempts_max "

@@ -1,12 +1,13 @@
 /* Members: how addresses are parsed, mapped and resolved. */
 #include <rekey/topology/members.h>
 
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+
+#include <cmocka.h>
 
 static const struct rk_member_spec specs[] = {
     {.address = "Db1.example:27017", .listen = "127.0.0.1:1", .advertise = "proxy:1"},
