@@ -9,7 +9,15 @@ import secrets
 
 import pytest
 
-from harness import Certificates, Mongod, Process, Rekeyd, ReplicaSet
+from harness import (
+    Certificates,
+    Mongod,
+    Process,
+    Rekeyd,
+    ReplicaSet,
+    people_policy,
+    protected,
+)
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +76,31 @@ def start_rekeyd(tmp_path):
             failures.append(failure)
     if failures:
         raise failures[0]
+
+
+@pytest.fixture(scope="module")
+def people_of_module(single_member_set, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("rekeyd")
+    db_name = f"t{secrets.token_hex(5)}"
+    with Rekeyd(single_member_set, [people_policy(db_name)], directory=directory) as rekeyd:
+        with protected(rekeyd, db_name) as collection:
+            yield collection
+
+
+@pytest.fixture
+def people(people_of_module):
+    """Protected: an empty protected collection, its rekeyd shared by the module's tests."""
+    people_of_module.empty()
+    yield people_of_module
+    people_of_module.rekeyd.check()
+
+
+@pytest.fixture
+def own_people(single_member_set, start_rekeyd, db_name):
+    """The same with a rekeyd and keys of its own, for tests that rotate or reconfigure."""
+    rekeyd = start_rekeyd(single_member_set, [people_policy(db_name)])
+    with protected(rekeyd, db_name) as collection:
+        yield collection
 
 
 # A skipped test is a test that did not run: in CI that is a failure.

@@ -3,6 +3,7 @@
 from .certs import Certificates
 from .mongo import Mongod, ReplicaSet
 from .process import Process, ProcessError, mongod_binary, rekey_binary
+from .protected import SECRET, Protected, is_envelope, key_id, people_policy, protected, values_at
 from .rekeyd import CtlError, Rekeyd, policy
 
 __all__ = [
@@ -11,9 +12,16 @@ __all__ = [
     "Mongod",
     "Process",
     "ProcessError",
+    "Protected",
     "Rekeyd",
     "ReplicaSet",
+    "SECRET",
+    "is_envelope",
+    "key_id",
     "mongod_binary",
+    "people_policy",
     "policy",
+    "protected",
     "rekey_binary",
+    "values_at",
 ]

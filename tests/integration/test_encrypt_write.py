@@ -1,0 +1,393 @@
+"""Writes: what an application stores through rekeyd comes back as it was, and lies encrypted."""
+
+import datetime
+
+import pytest
+from bson import Int64, ObjectId
+from harness import SECRET, is_envelope, key_id
+from pymongo import (
+    DeleteOne,
+    InsertOne,
+    ReplaceOne,
+    ReturnDocument,
+    UpdateMany,
+    UpdateOne,
+    WriteConcern,
+)
+from pymongo.errors import BulkWriteError, DuplicateKeyError
+from wire import RawClient, op_msg, sequence_section
+
+
+def person(i, **extra):
+    return {
+        "_id": i,
+        "name": f"name {i}",
+        "answer": f"{SECRET} answer {i}",
+        "ssn": f"{SECRET} ssn {i}",
+        "contact": [
+            {"kind": "home", "phone": f"{SECRET} phone {i}", "mail": f"{SECRET} mail {i}"},
+            {"kind": "work", "phone": None, "mail": f"{SECRET} work {i}"},
+        ],
+        "size": i,
+        **extra,
+    }
+
+
+def without_secrets(document):
+    """The parts that must be stored as the application wrote them."""
+    return {"_id": document["_id"], "name": document["name"], "size": document["size"]}
+
+
+# Inserts.
+
+
+def test_insert_one(people):
+    people.app.insert_one(person(1))
+    assert people.seen() == [person(1)]
+    (stored,) = people.check()
+    assert without_secrets(stored) == without_secrets(person(1))
+    assert [c["kind"] for c in stored["contact"]] == ["home", "work"]
+    assert stored["contact"][1]["phone"] is None
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_insert_many(people, ordered):
+    wanted = [person(i) for i in range(2500)]
+    people.app.insert_many(wanted, ordered=ordered)
+    assert people.seen() == wanted
+    stored = people.check()
+    assert [without_secrets(d) for d in stored] == [without_secrets(d) for d in wanted]
+    assert len({d["answer"] for d in stored}) == len(wanted)
+
+
+def test_random_differs_and_deterministic_does_not(people):
+    people.app.insert_many([{"_id": i, "answer": "same", "ssn": "same"} for i in range(10)])
+    stored = people.check()
+    assert len({d["answer"] for d in stored}) == 10
+    assert len({d["ssn"] for d in stored}) == 1
+
+
+def test_null_and_absent_stay(people):
+    wanted = [
+        {"_id": 1, "answer": None, "ssn": None, "contact": None},
+        {"_id": 2, "contact": {"phone": None, "mail": None}},
+        {"_id": 3, "contact": []},
+        {"_id": 4, "contact": [None, 1, "x", {}, [], {"phone": None}]},
+        {"_id": 5},
+    ]
+    people.app.insert_many(wanted)
+    assert people.seen() == wanted
+    assert people.check() == wanted
+
+
+def test_arrays_within_arrays(people):
+    wanted = {"_id": 1, "contact": [[{"phone": SECRET}, [{"mail": SECRET}]], {"phone": [SECRET, 1]}]}
+    people.app.insert_one(wanted)
+    assert people.seen() == [wanted]
+    (stored,) = people.check()
+    assert is_envelope(stored["contact"][1]["phone"]), "an array at a protected path is one value"
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_bulk_write(people, ordered):
+    people.app.insert_many([person(i) for i in range(10)])
+    result = people.app.bulk_write(
+        [
+            InsertOne(person(10)),
+            UpdateOne({"_id": 1}, {"$set": {"answer": f"{SECRET} changed"}}),
+            ReplaceOne({"_id": 2}, {"ssn": f"{SECRET} replaced"}),
+            DeleteOne({"ssn": f"{SECRET} ssn 3"}),
+            UpdateMany({"_id": {"$gte": 5, "$lt": 8}}, {"$set": {"contact.0.phone": SECRET}}),
+            UpdateOne({"_id": 11}, {"$set": {"ssn": f"{SECRET} upserted"}}, upsert=True),
+            InsertOne(person(12)),
+        ],
+        ordered=ordered,
+    )
+    counts = (result.inserted_count, result.modified_count, result.deleted_count)
+    assert counts + (result.upserted_count,) == (2, 5, 1, 1)
+    people.check()
+    seen = {d["_id"]: d for d in people.seen()}
+    assert seen.keys() == {0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12}
+    assert seen[1]["answer"] == f"{SECRET} changed"
+    assert seen[2] == {"_id": 2, "ssn": f"{SECRET} replaced"}
+    assert [seen[i]["contact"][0]["phone"] for i in (5, 6, 7)] == [SECRET] * 3
+    assert seen[11] == {"_id": 11, "ssn": f"{SECRET} upserted"}
+
+
+def test_bulk_errors_keep_their_index(people):
+    people.app.insert_one(person(3))
+    with pytest.raises(BulkWriteError) as refused:
+        people.app.insert_many([person(i) for i in range(6)], ordered=False)
+    errors = refused.value.details["writeErrors"]
+    assert [(e["index"], e["code"]) for e in errors] == [(3, 11000)]
+    assert refused.value.details["nInserted"] == 5
+    with pytest.raises(BulkWriteError) as refused:
+        people.app.insert_many([person(6), person(0), person(7)])
+    assert [e["index"] for e in refused.value.details["writeErrors"]] == [1]
+    updates = [
+        UpdateOne({"_id": 1}, {"$set": {"answer": SECRET}}),
+        UpdateOne({"_id": 2}, {"$set": {"_id": 99, "answer": SECRET}}),
+    ]
+    with pytest.raises(BulkWriteError) as refused:
+        people.app.bulk_write(updates)
+    assert [e["index"] for e in refused.value.details["writeErrors"]] == [1]
+    with pytest.raises(DuplicateKeyError):
+        people.app.insert_one(person(1))
+    people.check()
+    assert [d["_id"] for d in people.seen()] == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_pipelined_batches_of_several_namespaces(people):
+    """Sections and arrays, protected and not, one connection, nothing awaited in between."""
+    db, other = people.app_db.name, f"{people.app_db.name}_other"
+    try:
+        with RawClient(people.rekeyd.addresses[0]) as client:
+            sent = []
+            for i in range(20):
+                for name, database in (("people", db), ("plain", db), ("people", other)):
+                    document = person(i) if (name, database) == ("people", db) else {"_id": i}
+                    insert = {"insert": name, "$db": database}
+                    if i % 2:
+                        sent.append(op_msg(insert, sequence_section("documents", [document])))
+                    else:
+                        sent.append(op_msg({**insert, "documents": [document]}))
+            client.send(b"".join(sent))
+            assert [client.receive().document["n"] for _ in sent] == [1] * 60
+        assert people.seen() == [person(i) for i in range(20)]
+        people.check()
+        assert list(people.stored_plain.find().sort("_id")) == [{"_id": i} for i in range(20)]
+        assert people.direct_client[other].people.count_documents({}) == 20
+    finally:
+        people.direct_client.drop_database(other)
+
+
+def test_unacknowledged_writes(people):
+    quiet = people.app.with_options(write_concern=WriteConcern(w=0))
+    quiet.insert_many([person(i) for i in range(50)])
+    quiet.update_many({}, {"$set": {"answer": f"{SECRET} quiet"}})
+    quiet.update_one({"_id": 1}, {"$push": {"contact": {"phone": SECRET}}})
+    quiet.insert_one({"_id": "last"})
+    for _ in range(100):
+        if people.stored.find_one({"_id": "last"}) and people.stored.count_documents({}) == 51:
+            break
+        people.app_client.admin.command("ping")
+    assert {d.get("answer") for d in people.seen()} == {f"{SECRET} quiet", None}
+    people.check()
+    dropped = people.rekeyd.wait_event("unacknowledged_request_dropped")
+    assert (dropped["code"], dropped["collection"]) == (51150, "people")
+    assert SECRET not in people.rekeyd.logs()
+
+
+# Updates.
+
+SET_CASES = {
+    "exact": ({"answer": SECRET}, lambda d: d.update(answer=SECRET)),
+    "null": ({"answer": None}, lambda d: d.update(answer=None)),
+    "deterministic": ({"ssn": SECRET}, lambda d: d.update(ssn=SECRET)),
+    "index": ({"contact.0.phone": SECRET}, lambda d: d["contact"][0].update(phone=SECRET)),
+    "element": (
+        {"contact.1": {"kind": "new", "phone": SECRET, "mail": SECRET}},
+        lambda d: d["contact"].__setitem__(1, {"kind": "new", "phone": SECRET, "mail": SECRET}),
+    ),
+    "appended": (
+        {"contact.2": {"mail": SECRET}},
+        lambda d: d["contact"].append({"mail": SECRET}),
+    ),
+    "parent as array": (
+        {"contact": [{"phone": SECRET}, {"mail": SECRET, "kind": "x"}]},
+        lambda d: d.update(contact=[{"phone": SECRET}, {"mail": SECRET, "kind": "x"}]),
+    ),
+    "parent as document": (
+        {"contact": {"phone": SECRET, "kind": "x"}},
+        lambda d: d.update(contact={"phone": SECRET, "kind": "x"}),
+    ),
+    "parent as scalar": ({"contact": 7}, lambda d: d.update(contact=7)),
+    "unprotected": ({"name": "other"}, lambda d: d.update(name="other")),
+    "mixed": (
+        {"name": "other", "answer": SECRET, "contact.0.kind": "k"},
+        lambda d: (d.update(name="other", answer=SECRET), d["contact"][0].update(kind="k")),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SET_CASES)
+def test_set(people, case):
+    changes, expect = SET_CASES[case]
+    people.app.insert_many([person(1), person(2)])
+    assert people.app.update_one({"_id": 1}, {"$set": changes}).modified_count == 1
+    wanted = person(1)
+    expect(wanted)
+    assert people.seen() == [wanted, person(2)]
+    people.check()
+
+
+def test_replace(people):
+    people.app.insert_many([person(1), person(2)])
+    people.app.replace_one({"_id": 1}, {"ssn": SECRET, "contact": {"mail": SECRET}, "x": 1})
+    wanted = {"_id": 1, "ssn": SECRET, "contact": {"mail": SECRET}, "x": 1}
+    assert people.seen() == [wanted, person(2)]
+    people.check()
+
+
+def test_unset(people):
+    people.app.insert_one(person(1))
+    people.app.update_one({}, {"$unset": {"answer": "", "contact.0.phone": "", "ssn": 1}})
+    wanted = person(1)
+    del wanted["answer"], wanted["ssn"], wanted["contact"][0]["phone"]
+    assert people.seen() == [wanted]
+    people.app.update_one({}, {"$unset": {"contact": ""}})
+    del wanted["contact"]
+    assert people.seen() == [wanted]
+    assert people.check() == [wanted]
+
+
+def test_other_operators_on_unprotected_fields(people):
+    people.app.insert_one(person(1, tags=["a"]))
+    people.app.update_one(
+        {"_id": 1},
+        {
+            "$inc": {"size": 5},
+            "$push": {"tags": "b"},
+            "$rename": {"name": "title"},
+            "$currentDate": {"at": True},
+            "$set": {"answer": f"{SECRET} new"},
+        },
+    )
+    (seen,) = people.seen()
+    assert (seen["size"], seen["tags"], seen["title"]) == (6, ["a", "b"], "name 1")
+    assert seen["answer"] == f"{SECRET} new" and isinstance(seen["at"], datetime.datetime)
+    people.check()
+
+
+def test_pipeline_update_may_leave_protected_fields_alone(people):
+    people.app.insert_one(person(1))
+    people.app.update_one({}, [{"$set": {"size": {"$add": ["$size", 1]}}}, {"$unset": "answer"}])
+    wanted = person(1, size=2)
+    del wanted["answer"]
+    assert people.seen() == [wanted]
+    people.check()
+
+
+def test_update_many(people):
+    people.app.insert_many([person(i) for i in range(30)])
+    result = people.app.update_many({"size": {"$lt": 20}}, {"$set": {"answer": f"{SECRET} many"}})
+    assert result.modified_count == 20
+    assert [d["answer"] for d in people.seen()[:20]] == [f"{SECRET} many"] * 20
+    people.check()
+
+
+# Upserts.
+
+
+def test_set_on_insert(people):
+    update = {"$set": {"answer": f"{SECRET} a"}, "$setOnInsert": {"contact.phone": f"{SECRET} p"}}
+    for _ in range(2):
+        people.app.update_one({"_id": 1}, update, upsert=True)
+    assert people.seen() == [
+        {"_id": 1, "answer": f"{SECRET} a", "contact": {"phone": f"{SECRET} p"}}
+    ]
+    people.check()
+
+
+def upserts(people, number):
+    """Each form of an upsert on an equality: inserts the first time, matches the second."""
+    app = people.app
+    value = {"ssn": f"{SECRET} {number}", "contact.mail": Int64(number)}
+    fields = {"ssn": value["ssn"], "contact": {"mail": Int64(number)}}
+    forms = {
+        "set": lambda q: app.update_one(q, {"$set": {"size": number}}, upsert=True),
+        "setOnInsert": lambda q: app.update_one(
+            q, {"$set": {"size": number}, "$setOnInsert": {"name": "n"}}, upsert=True
+        ),
+        "and": lambda q: app.update_one(
+            {"$and": [{k: {"$eq": v}} for k, v in q.items()]}, {"$set": {"size": number}}, upsert=True
+        ),
+        "find_one_and_update": lambda q: app.find_one_and_update(
+            q, {"$set": {"size": number}}, upsert=True, return_document=ReturnDocument.AFTER
+        ),
+        "replace": lambda q: app.replace_one(q, {**fields, "size": number}, upsert=True),
+    }
+    for name, upsert in forms.items():
+        people.stored.delete_many({"size": number})
+        for _ in range(2):
+            upsert(value)
+        (seen,) = people.seen(size=number)
+        assert isinstance(seen.pop("_id"), ObjectId)
+        assert seen.pop("name", "n") == "n"
+        assert seen == {**fields, "size": number}, name
+        (stored,) = people.stored.find({"size": number})
+        people.check()
+    return key_id(stored["ssn"])
+
+
+def test_upsert_on_equality_under_one_and_two_keys(own_people):
+    assert upserts(own_people, 1) == 1
+    own_people.app.insert_one({"ssn": f"{SECRET} old", "size": 5})
+    own_people.rotate()
+    assert upserts(own_people, 2) == 2
+    for size in (6, 7):
+        result = own_people.app.update_one(
+            {"ssn": f"{SECRET} old"}, {"$set": {"size": size}}, upsert=True
+        )
+        assert result.matched_count == 1 and result.upserted_id is None
+    assert own_people.seen(size=7)[0]["ssn"] == f"{SECRET} old"
+    assert key_id(own_people.stored.find_one({"size": 7})["ssn"]) == 1, "not touched, not rewritten"
+    own_people.app.update_one({"size": 7}, {"$set": {"ssn": f"{SECRET} old"}})
+    assert key_id(own_people.stored.find_one({"size": 7})["ssn"]) == 2
+    own_people.check()
+
+
+# findAndModify.
+
+
+def test_find_one_and_update(people):
+    people.app.insert_one(person(1))
+    change = {"$set": {"answer": f"{SECRET} 2", "contact.0.mail": f"{SECRET} m"}}
+    before = people.app.find_one_and_update({"ssn": f"{SECRET} ssn 1"}, change)
+    assert before == person(1)
+    after = people.app.find_one_and_update(
+        {"_id": 1}, {"$set": {"answer": f"{SECRET} 3"}}, return_document=ReturnDocument.AFTER
+    )
+    wanted = person(1, answer=f"{SECRET} 3")
+    wanted["contact"][0]["mail"] = f"{SECRET} m"
+    assert after == wanted
+    assert people.seen() == [wanted]
+    people.check()
+    only = people.app.find_one_and_update(
+        {"_id": 1}, {"$set": {"size": 2}}, projection={"ssn": 1, "_id": 0}
+    )
+    assert only == {"ssn": f"{SECRET} ssn 1"}
+
+
+def test_find_one_and_replace_and_delete(people):
+    people.app.insert_many([person(1), person(2)])
+    replaced = people.app.find_one_and_replace(
+        {"_id": 1}, {"answer": f"{SECRET} r"}, return_document=ReturnDocument.AFTER
+    )
+    assert replaced == {"_id": 1, "answer": f"{SECRET} r"}
+    people.check()
+    assert people.app.find_one_and_delete({"ssn": f"{SECRET} ssn 2"}) == person(2)
+    assert people.app.find_one_and_delete({"_id": 2}) is None
+    assert people.seen() == [replaced]
+
+
+# Transactions.
+
+
+def test_transactions(people):
+    people.app.insert_one(person(1))
+    with people.app_client.start_session() as session:
+        with session.start_transaction():
+            people.app.insert_one(person(2), session=session)
+            people.app.update_one({"_id": 1}, {"$set": {"answer": f"{SECRET} t"}}, session=session)
+            found = people.app.find_one({"ssn": f"{SECRET} ssn 2"}, session=session)
+            assert found == person(2)
+            assert people.app.find_one({"_id": 2}) is None
+        assert people.seen() == [person(1, answer=f"{SECRET} t"), person(2)]
+        session.start_transaction()
+        people.app.insert_one(person(3), session=session)
+        people.app.delete_one({"ssn": f"{SECRET} ssn 1"}, session=session)
+        assert people.app.count_documents({}, session=session) == 2
+        session.abort_transaction()
+    assert people.seen() == [person(1, answer=f"{SECRET} t"), person(2)]
+    people.check()
