@@ -231,7 +231,8 @@ def test_idle_connections_cost_little(single_member_set, start_rekeyd):
     n = 4000
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536), hard))
-    rekeyd = start_rekeyd(single_member_set, settings={"limits": {"handshake_timeout_ms": 170000}})
+    limits = {"handshake_timeout_ms": 170000, "connections_max": n + 10}
+    rekeyd = start_rekeyd(single_member_set, settings={"limits": limits})
     with connect(rekeyd) as first:
         first.sendall(op_msg(1, PING))
         read_reply(first)
