@@ -18,6 +18,7 @@ struct rk_job_view {
     bson_oid_t id;
     struct rk_ns ns;
     const struct rk_transform_ops *transform;
+    uint32_t key_id; /* nothing is examined under an older key than this */
     bool plan_complete;
     int64_t started_at_ms;
 };
@@ -88,6 +89,7 @@ struct rk_sweep_task {
     const struct rk_ns *ns;
     const struct rk_policy *policy;
     const struct rk_transform_ops *transform;
+    uint32_t key_id; /* the current key must be this one or a later one; 0: any */
     struct rk_scan scan;
 };
 

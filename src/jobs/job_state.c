@@ -23,6 +23,7 @@ static bool read_job(const struct rk_bson_view *doc, struct rk_job_view *job)
         return false;
     }
     job->transform = rk_transform_find(text);
+    job->key_id = (uint32_t)rk_view_int(doc, "keyId");
     job->plan_complete = rk_bson_find(doc, "planComplete", &elem) && rk_bson_elem_truthy(&elem);
     if ((rk_bson_find(doc, "startedAt", &elem) || rk_bson_find(doc, "createdAt", &elem)) &&
         elem.type == RK_BSON_DATE) {
@@ -41,7 +42,8 @@ enum rk_status rk_job_load_active(const struct rk_lease *lease, struct rk_job_vi
     bson_t reply;
     bson_t *command =
         BCON_NEW("find", BCON_UTF8("jobs"), "filter", "{", "active", BCON_BOOL(true), "state", "{",
-                 "$in", "[", BCON_UTF8("planning"), BCON_UTF8("running"), "]", "}", "}", "sort",
+                 "$in", "[", BCON_UTF8("planning"), BCON_UTF8("running"), "]", "}", "$expr", "{",
+                 "$lte", "[", BCON_UTF8("$notBefore"), BCON_UTF8("$$NOW"), "]", "}", "}", "sort",
                  "{", "createdAt", BCON_INT32(1), "}", "limit", BCON_INT64((int64_t)jobs_max),
                  "batchSize", BCON_INT64((int64_t)jobs_max), "singleBatch", BCON_BOOL(true));
     *n = 0;

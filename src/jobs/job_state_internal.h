@@ -6,8 +6,8 @@
 
 #include "engine_internal.h"
 
-/* The jobs in state planning or running, oldest first. Those that this version does not
- * understand are left out. */
+/* The jobs in state planning or running whose key has settled, oldest first. Those that this
+ * version does not understand are left out. */
 RK_MUST_CHECK enum rk_status rk_job_load_active(const struct rk_lease *lease,
                                                 struct rk_job_view *jobs, size_t jobs_max,
                                                 size_t *n, struct rk_error *err);

@@ -75,7 +75,37 @@ struct creation {
     const char *transform;
     const char *ns;
     const char *actor;
+    int64_t key_id;
+    int64_t not_before_ms;
 };
+
+/* The newest key of the registry is the current one; 0 when there is none yet. */
+static enum rk_status read_current_key(mongoc_client_t *client, const char *state_db,
+                                       int64_t *key_id, int64_t *activated_at_ms,
+                                       struct rk_error *err)
+{
+    static const char *const key_path[] = {"cursor", "firstBatch", "0"};
+    struct rk_bson_elem elem;
+    struct rk_bson_view key;
+    bson_t reply;
+    bson_t *command =
+        BCON_NEW("find", BCON_UTF8("keys"), "sort", "{", "_id", BCON_INT32(-1), "}", "limit",
+                 BCON_INT32(1), "readConcern", "{", "level", BCON_UTF8("majority"), "}");
+    enum rk_status status = rk_command_run_bson(client, state_db, command, &reply, err);
+    struct rk_bson_view view = rk_reply_view(&reply);
+    *key_id = 0;
+    *activated_at_ms = 0;
+    if (status == RK_OK && rk_view_path(&view, key_path, 3, &elem) &&
+        rk_bson_elem_view(&elem, &key)) {
+        *key_id = rk_view_int(&key, "_id");
+        if (rk_bson_find(&key, "activatedAt", &elem) && elem.type == RK_BSON_DATE) {
+            *activated_at_ms = rk_load_i64(elem.value);
+        }
+    }
+    bson_destroy(&reply);
+    bson_destroy(command);
+    return status;
+}
 
 /* An upsert instead of an insert, because only an update can take the server's clock. */
 static enum rk_status create(mongoc_client_t *client, const char *state_db, void *arg,
@@ -90,6 +120,7 @@ static enum rk_status create(mongoc_client_t *client, const char *state_db, void
         "update", BCON_UTF8("jobs"), "updates", "[", "{", "q", "{", "_id", BCON_OID(c->id), "}",
         "u", "{", "$set", "{", "transform", BCON_UTF8(c->transform), "ns", BCON_UTF8(c->ns),
         "state", BCON_UTF8("planning"), "active", BCON_BOOL(true), "createdBy", BCON_UTF8(c->actor),
+        "keyId", BCON_INT64(c->key_id), "notBefore", BCON_DATE_TIME(c->not_before_ms),
         "plannerOwner", BCON_NULL, "plannerEpoch", BCON_INT64(0), "planComplete", BCON_BOOL(false),
         "error", BCON_UTF8(""), "}", "$currentDate", "{", "createdAt", BCON_BOOL(true), "}", "}",
         "upsert", BCON_BOOL(true), "}", "]", "writeConcern", "{", "w", BCON_UTF8("majority"),
@@ -109,8 +140,8 @@ static enum rk_status create(mongoc_client_t *client, const char *state_db, void
 }
 
 enum rk_status rk_jobs_create(mongoc_client_t *client, const char *state_db, const char *transform,
-                              const char *ns, const char *actor, char id[RK_JOB_ID_LEN],
-                              struct rk_error *err)
+                              const char *ns, const char *actor, uint32_t settle_ms,
+                              char id[RK_JOB_ID_LEN], struct rk_error *err)
 {
     struct rk_ns parsed;
     bson_oid_t oid;
@@ -121,13 +152,17 @@ enum rk_status rk_jobs_create(mongoc_client_t *client, const char *state_db, con
         return rk_error_set(err, RK_EINVAL, "\"%s\" is no namespace: it must read db.collection",
                             ns);
     }
+    struct creation creation = {&oid, transform, ns, actor, 0, 0};
     enum rk_status status = rk_jobs_prepare(client, state_db, err);
+    if (status == RK_OK) {
+        status = read_current_key(client, state_db, &creation.key_id, &creation.not_before_ms, err);
+    }
     if (status != RK_OK) {
         return status;
     }
+    creation.not_before_ms += (int64_t)settle_ms;
     bson_oid_init(&oid, NULL);
     bson_oid_to_string(&oid, id);
-    struct creation creation = {&oid, transform, ns, actor};
     return audited(client, state_db, actor, "job.start", ns, create, &creation, err);
 }
 

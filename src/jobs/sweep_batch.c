@@ -32,19 +32,23 @@ static void refresh_keys(struct rk_sweeper *s)
     }
 }
 
-static enum rk_status need_current_key(struct rk_sweeper *s, struct rk_error *err)
+static bool has_current(const struct rk_sweeper *s, uint32_t key_id)
+{
+    const struct rk_data_key *current = rk_keyset_current(s->keys);
+    return current != NULL && rk_data_key_id(current) >= key_id;
+}
+
+/* Under an older key than the job's, what is to be rewritten would look as if it were done. */
+static enum rk_status need_current_key(struct rk_sweeper *s, uint32_t key_id, struct rk_error *err)
 {
     refresh_keys(s);
-    if (rk_keyset_current(s->keys) != NULL) {
+    if (has_current(s, key_id)) {
         return RK_OK;
     }
-    enum rk_status status = rk_key_wait(s->engine->keys, 0, &s->cancel, err);
-    if (status == RK_ENOENT) {
-        return rk_error_set(err, RK_EIO, "there is no current data key yet");
-    }
+    enum rk_status status = rk_key_wait(s->engine->keys, key_id, &s->cancel, err);
     refresh_keys(s);
-    if (status == RK_OK && rk_keyset_current(s->keys) == NULL) {
-        status = rk_error_set(err, RK_EIO, "there is no current data key yet");
+    if (status == RK_ENOENT || (status == RK_OK && !has_current(s, key_id))) {
+        status = rk_error_set(err, RK_EIO, "data key %u is not the current one yet", key_id);
     }
     return status;
 }
@@ -115,7 +119,7 @@ static enum rk_status examine(struct rk_sweeper *s, const struct rk_sweep_task *
 {
     bool again = true;
     while (again) {
-        enum rk_status status = need_current_key(s, err);
+        enum rk_status status = need_current_key(s, task->key_id, err);
         if (status == RK_OK) {
             status = examine_once(s, task, batch, plan, last, err);
         }

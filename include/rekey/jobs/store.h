@@ -4,6 +4,7 @@
  *   { _id: ObjectId, transform: "reencrypt", ns: "db.coll",
  *     state: "planning" | "running" | "paused" | "complete" | "failed" | "cancelled",
  *     active: bool,              planning, running or paused: at most one for a namespace
+ *     keyId: int64, notBefore: Date,   the current key at creation, and its settling time
  *     createdAt, createdBy, startedAt, completedAt, error,
  *     plannerOwner, plannerEpoch, plannerLeaseUntil, plannedTo, planComplete: bool }
  *
@@ -60,11 +61,16 @@ struct rk_job {
 RK_MUST_CHECK enum rk_status rk_jobs_prepare(struct _mongoc_client_t *client, const char *state_db,
                                              struct rk_error *err);
 
-/* Adds a job for ns ("db.coll"); id receives its id. RK_ESTATE when one is active there. */
+/*
+ * Adds a job for ns ("db.coll"); id receives its id. RK_ESTATE when one is active there. Its
+ * sweepers work under the key that is current now or a later one, and start settle_ms after that
+ * key was activated: by then every instance that can reach the registry writes under it, and
+ * nothing that the sweep has passed falls back to the former key.
+ */
 RK_MUST_CHECK enum rk_status rk_jobs_create(struct _mongoc_client_t *client, const char *state_db,
                                             const char *transform, const char *ns,
-                                            const char *actor, char id[RK_JOB_ID_LEN],
-                                            struct rk_error *err);
+                                            const char *actor, uint32_t settle_ms,
+                                            char id[RK_JOB_ID_LEN], struct rk_error *err);
 
 /* The newest jobs_max jobs with their totals, newest first; *jobs is malloc'ed for the caller.
  * only_active: leave out those that have ended. */
