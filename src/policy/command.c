@@ -59,6 +59,13 @@ static bool names_collection(const struct target *t)
     return t->coll.len > 0 && memchr(t->coll.at, '\0', t->coll.len) == NULL;
 }
 
+/* Is the first value a collection's name, fit to be shown? Of an unknown command it may be
+ * anything, and so it may of those that reach other databases. */
+static bool takes_collection(const struct rk_command_spec *spec)
+{
+    return spec != NULL && (spec->kind != RK_KIND_CROSS || spec->klass == RK_CLASS_READ);
+}
+
 static bool is_aggregate(const struct rk_command_spec *spec)
 {
     return spec->fields == rk_fields_aggregate;
@@ -84,7 +91,9 @@ bool rk_command_peek(const struct rk_policy_set *set, const uint8_t *body, uint3
     if (spec != NULL && spec->kind == RK_KIND_SESSION) {
         return true;
     }
-    copy_name(info->coll, sizeof info->coll, t.coll);
+    if (takes_collection(spec)) {
+        copy_name(info->coll, sizeof info->coll, t.coll);
+    }
     if (rk_policy_set_empty(set)) {
         return true;
     }
@@ -161,7 +170,9 @@ static enum rk_verdict prepare(struct rk_statement *st, const struct target *t,
     const struct rk_command_spec *spec = rk_command_spec_find(t->first.key, t->first.key_len);
     int64_t whole_db;
     *fields = NULL;
-    st->scope = rk_scope_at(&st->scope, t->coll.at, t->coll.len);
+    const struct rk_text none = {"", 0};
+    const struct rk_text coll = spec == NULL || takes_collection(spec) ? t->coll : none;
+    st->scope = rk_scope_at(&st->scope, coll.at, coll.len);
     st->info->policy = st->scope.policy;
     if (spec == NULL || spec->kind == RK_KIND_REFUSE) {
         return st->scope.policy == NULL
@@ -202,7 +213,9 @@ static enum rk_verdict rewrite_explain(struct rk_statement *st, const struct tar
     if (rk_stops(verdict)) {
         return verdict;
     }
-    copy_name(st->info->coll, sizeof st->info->coll, t.coll);
+    if (takes_collection(rk_command_spec_find(t.first.key, t.first.key_len))) {
+        copy_name(st->info->coll, sizeof st->info->coll, t.coll);
+    }
     rk_bson_begin_sub(w, outer->first.type, outer->first.key, outer->first.key_len);
     verdict = rk_statement_rewrite(&inner, fields, w);
     rk_bson_end(w);

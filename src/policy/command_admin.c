@@ -272,9 +272,11 @@ enum rk_verdict rk_check_bulk_write(struct rk_statement *st)
     return verdict;
 }
 
-enum rk_verdict rk_check_apply_ops(struct rk_statement *st)
+/* applyOps, eval, copydb and the like: refused wherever there is a policy at all. */
+enum rk_verdict rk_check_around(struct rk_statement *st)
 {
-    return rk_refuse(&st->scope, RK_CODE_ILLEGAL_OPERATION, st->info->name, NULL, 0,
-                     "operations in the oplog's form go around the policy; use insert, update and "
-                     "delete");
+    return rk_refuse(
+        &st->scope, RK_CODE_ILLEGAL_OPERATION, st->info->name, NULL, 0,
+        "the server would run or keep what it holds past the policy; use insert, update "
+        "and delete");
 }

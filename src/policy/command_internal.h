@@ -259,6 +259,6 @@ enum rk_verdict rk_check_rename(struct rk_statement *st);
 enum rk_verdict rk_check_clone_capped(struct rk_statement *st);
 enum rk_verdict rk_check_map_reduce(struct rk_statement *st);
 enum rk_verdict rk_check_bulk_write(struct rk_statement *st);
-enum rk_verdict rk_check_apply_ops(struct rk_statement *st);
+enum rk_verdict rk_check_around(struct rk_statement *st);
 
 #endif

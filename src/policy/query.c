@@ -262,7 +262,7 @@ static bool seed_value(const struct rk_bson_elem *elem, struct rk_bson_elem *val
     struct rk_bson_view ops;
     struct rk_bson_view list;
     struct rk_bson_iter iter;
-    struct rk_bson_elem second;
+    struct rk_bson_elem other;
     if (!rk_elem_is_operators(elem, &ops)) {
         *value = *elem;
         return true;
@@ -270,13 +270,21 @@ static bool seed_value(const struct rk_bson_elem *elem, struct rk_bson_elem *val
     if (rk_bson_find(&ops, "$eq", value)) {
         return true;
     }
-    /* mongod turns a list of one into an equality before it looks. */
+    /* mongod turns a list of one (and the same) value into an equality before it looks. */
     if (!rk_bson_find(&ops, "$in", value) || !rk_bson_elem_view(value, &list)) {
         return false;
     }
     rk_bson_iter_init(&iter, &list);
-    return rk_bson_next(&iter, value) == RK_BSON_STEP_ELEM &&
-           rk_bson_next(&iter, &second) == RK_BSON_STEP_END;
+    if (rk_bson_next(&iter, value) != RK_BSON_STEP_ELEM) {
+        return false;
+    }
+    while (rk_bson_next(&iter, &other) == RK_BSON_STEP_ELEM) {
+        if (other.type != value->type || other.value_len != value->value_len ||
+            memcmp(other.value, value->value, value->value_len) != 0) {
+            return false;
+        }
+    }
+    return true;
 }
 
 enum rk_verdict rk_query_seeds(const struct rk_scope *scope, const struct rk_bson_view *filter,

@@ -32,6 +32,11 @@ static void test_peek_passes_what_no_policy_concerns(void **state)
     assert_int_equal(info.reply, RK_REPLY_SCAN);
     assert_ptr_equal(info.policy, rk_policy_find(set, "shop", 4, "people", 6));
     assert_string_equal(info.coll, "people");
+    /* Values of commands that take no collection are neither looked up nor shown. */
+    assert_true(peek("{'usersInfo': 'people', '$db': 'crm'}"));
+    assert_string_equal(info.coll, "");
+    assert_true(peek("{'frobnicate': 'SECRET', '$db': 'shop'}"));
+    assert_string_equal(info.coll, "");
     assert_true(peek("{'aggregate': 'x', 'pipeline': [{'$match': {}}], '$db': 'other'}"));
     assert_int_equal(info.reply, RK_REPLY_PASS);
     assert_true(peek("{'aggregate': 1, 'pipeline': [{'$changeStream': {}}], '$db': 'admin'}"));
@@ -310,6 +315,12 @@ static void test_ways_around(void **state)
     assert_reject("{'renameCollection': 'shop.x', 'to': 'shop.people', '$db': 'admin'}", 20);
     assert_forward("{'renameCollection': 'shop.x', 'to': 'shop.y', '$db': 'admin'}");
     assert_reject("{'applyOps': [{'op': 'i', 'o': {'ssn': 'SECRET'}}], '$db': 'admin'}", 20);
+    assert_reject("{'$eval': 'SECRET', '$db': 'other'}", 20);
+    assert_reject("{'setQuerySettings': {'find': 'people', 'filter': {'ssn': 'SECRET'}}, '$db': "
+                  "'admin'}",
+                  20);
+    assert_reject("{'planCacheSetFilter': 'people', 'query': {'ssn': 'SECRET'}, '$db': 'shop'}",
+                  115);
     assert_reject("{'cloneCollectionAsCapped': 'x', 'toCollection': 'people', 'size': 5, '$db': "
                   "'shop'}",
                   20);
@@ -333,6 +344,35 @@ static void test_ways_around(void **state)
     rk_msg_end(&message, msg_off);
     assert_int_equal(rewrite_message(set), RK_VERDICT_FORWARD);
     assert_reject("{'bulkWrite': 1, 'nsInfo': [{'ns': 'crm.x'}], '$db': 'admin'}", 20);
+}
+
+/* The table is searched by bisection: one misplaced line would hide commands. */
+static void test_every_kind_of_command_is_found(void **state)
+{
+    (void)state;
+    static const char *const reads[] = {"aggregate", "count",   "distinct",  "explain",
+                                        "find",      "getMore", "mapReduce", "mapreduce"};
+    static const char *const writes[] = {"$eval",         "applyOps",      "bulkWrite", "delete",
+                                         "findAndModify", "findandmodify", "insert",    "update",
+                                         "copydb",        "eval",          "doTxn"};
+    char json[128];
+    for (size_t i = 0; i < sizeof reads / sizeof reads[0]; i++) {
+        (void)snprintf(json, sizeof json, "{'%s': 'x', '$db': 'shop'}", reads[i]);
+        (void)peek(json);
+        assert_int_equal(info.klass, RK_CLASS_READ);
+    }
+    for (size_t i = 0; i < sizeof writes / sizeof writes[0]; i++) {
+        (void)snprintf(json, sizeof json, "{'%s': 'x', '$db': 'shop'}", writes[i]);
+        (void)peek(json);
+        assert_int_equal(info.klass, RK_CLASS_WRITE);
+    }
+    /* Names that begin like known ones. */
+    (void)peek("{'fin': 'x', '$db': 'shop'}");
+    assert_int_equal(info.klass, RK_CLASS_OTHER);
+    (void)peek("{'finder': 'x', '$db': 'shop'}");
+    assert_int_equal(info.klass, RK_CLASS_OTHER);
+    assert_true(peek("{'validate': 'people', '$db': 'shop'}"));
+    assert_int_equal(info.reply, RK_REPLY_SCAN);
 }
 
 /* ---- opcodes before OP_MSG */
@@ -397,6 +437,7 @@ int main(void)
         cmocka_unit_test(test_explain),
         cmocka_unit_test(test_definitions),
         cmocka_unit_test(test_ways_around),
+        cmocka_unit_test(test_every_kind_of_command_is_found),
         cmocka_unit_test(test_legacy_opcodes),
     };
     return cmocka_run_group_tests(tests, request_setup, request_teardown);

@@ -141,6 +141,12 @@ static void test_upserts(void **state)
     assert_replace(UPSERT("{'ssn': {'$in': ['x']}}", "{'$set': {'a': 1}}"),
                    UPSERT("{'ssn': {'$in': [<9: 'x'>, <7: 'x'>]}}",
                           "{'$set': {'a': 1}, '$setOnInsert': {'ssn': <9: 'x'>}}"));
+    assert_replace(UPSERT("{'ssn': {'$in': ['x', 'x']}}", "{'$set': {'a': 1}}"),
+                   UPSERT("{'ssn': {'$in': [<9: 'x'>, <7: 'x'>, <9: 'x'>, <7: 'x'>]}}",
+                          "{'$set': {'a': 1}, '$setOnInsert': {'ssn': <9: 'x'>}}"));
+    assert_replace(
+        UPSERT("{'ssn': {'$in': ['x', 'y']}}", "{'$set': {'a': 1}}"),
+        UPSERT("{'ssn': {'$in': [<9: 'x'>, <7: 'x'>, <9: 'y'>, <7: 'y'>]}}", "{'$set': {'a': 1}}"));
     /* The update decides about the path itself. */
     assert_replace(UPSERT("{'ssn': 'x'}", "{'$set': {'ssn': 'y'}}"),
                    UPSERT("{'ssn': {'$in': [<9: 'x'>, <7: 'x'>]}}", "{'$set': {'ssn': <9: 'y'>}}"));
