@@ -14,8 +14,6 @@
 
 #define SECURE_HEAP_BYTES (1u << 20)
 
-extern const struct rk_ctl_command rk_ctl_job_commands[] __attribute__((weak));
-
 static const struct rk_ctl_command *const tables[] = {
     rk_ctl_config_commands,
     rk_ctl_key_commands,
@@ -46,7 +44,7 @@ static void print_help(void)
                  "\n"
                  "commands:\n");
     for (size_t i = 0; i < N_TABLES; i++) {
-        for (const struct rk_ctl_command *c = tables[i]; c != NULL && c->name != NULL; c++) {
+        for (const struct rk_ctl_command *c = tables[i]; c->name != NULL; c++) {
             (void)printf("  ");
             print_usage_line(c, stdout);
             (void)printf("\n      %s\n", c->help);
@@ -79,7 +77,7 @@ static void print_command_help(const struct rk_ctl_command *command)
 static const struct rk_ctl_command *find_command(int argc, char **argv, int *words)
 {
     for (size_t i = 0; i < N_TABLES; i++) {
-        for (const struct rk_ctl_command *c = tables[i]; c != NULL && c->name != NULL; c++) {
+        for (const struct rk_ctl_command *c = tables[i]; c->name != NULL; c++) {
             const char *first = c->group != NULL ? c->group : c->name;
             if (strcmp(argv[0], first) != 0) {
                 continue;
@@ -103,7 +101,7 @@ static void explain_unknown(int argc, char **argv)
     char names[256] = "";
     size_t len = 0;
     for (size_t i = 0; i < N_TABLES; i++) {
-        for (const struct rk_ctl_command *c = tables[i]; c != NULL && c->name != NULL; c++) {
+        for (const struct rk_ctl_command *c = tables[i]; c->name != NULL; c++) {
             if (c->group != NULL && strcmp(c->group, argv[0]) == 0 && len < sizeof names) {
                 len += (size_t)snprintf(names + len, sizeof names - len, "%s%s",
                                         len > 0 ? ", " : "", c->name);
