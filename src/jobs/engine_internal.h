@@ -105,11 +105,4 @@ RK_MUST_CHECK enum rk_status rk_sweep_batch(struct rk_sweeper *s, const struct r
 
 void rk_sweep_counts_add(struct rk_sweep_counts *into, const struct rk_sweep_counts *more);
 
-/* ---- key_wait.c */
-
-/* Loads a key (0: any current one) and waits for it. RK_OK, RK_ENOENT (it does not exist),
- * RK_EIO (registry or provider failed), RK_ESTATE (cancelled). */
-RK_MUST_CHECK enum rk_status rk_key_wait(struct rk_key_service *keys, uint32_t key_id,
-                                         const _Atomic bool *cancel, struct rk_error *err);
-
 #endif

@@ -1,5 +1,7 @@
-#include "engine_internal.h"
+#include <rekey/jobs/key_wait.h>
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>

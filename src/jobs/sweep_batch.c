@@ -7,6 +7,7 @@
 #include "write_internal.h"
 
 #include <rekey/base/clock.h>
+#include <rekey/jobs/key_wait.h>
 
 #define ROUNDS_MAX 4u     /* compare-and-swaps of a document that keeps changing */
 #define SCAN_DISCOUNT 10u /* a document that is only read counts as this part of a written one */

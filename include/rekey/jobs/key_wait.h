@@ -1,0 +1,14 @@
+/*
+ * Loading a key from a thread that may block.
+ */
+#ifndef REKEY_JOBS_KEY_WAIT_H
+#define REKEY_JOBS_KEY_WAIT_H
+
+#include <rekey/keys/service.h>
+
+/* Loads a key (0: any current one) and waits for it. RK_OK, RK_ENOENT (it does not exist),
+ * RK_EIO (registry or provider failed), RK_ESTATE (*cancel became true). */
+RK_MUST_CHECK enum rk_status rk_key_wait(struct rk_key_service *keys, uint32_t key_id,
+                                         const _Atomic bool *cancel, struct rk_error *err);
+
+#endif

@@ -1,0 +1,35 @@
+/*
+ * What the files of rekeyctl's job commands share.
+ */
+#ifndef REKEY_CTL_JOBS_INTERNAL_H
+#define REKEY_CTL_JOBS_INTERNAL_H
+
+#include <rekey/ctl/ctl.h>
+#include <rekey/jobs/store.h>
+#include <stdio.h>
+
+/* rk_ctl_fail, with "mongod did not do it this time" told apart from "it cannot be done". */
+enum rk_ctl_exit rk_ctl_job_fail(const struct rk_error *err);
+
+/* "1,234,567"; returns out. */
+#define RK_CTL_NUMBER_LEN 32u
+const char *rk_ctl_number(int64_t n, char out[RK_CTL_NUMBER_LEN]);
+
+/* One line: namespace, state, bar, documents, rate, time to go. rate < 0: unknown. */
+void rk_ctl_print_progress(FILE *out, const struct rk_job *job, double rate_docs_per_s,
+                           const char *end);
+
+/* What is left of a job is to be shown until none of ids (NULL: no active job at all) goes on.
+ * Progress goes to standard error, or to standard output with watch. */
+enum rk_ctl_exit rk_ctl_follow(struct rk_ctl *ctl, const char (*ids)[RK_JOB_ID_LEN], size_t n_ids,
+                               bool watch);
+
+enum rk_ctl_exit rk_ctl_print_jobs(struct rk_ctl *ctl, const struct rk_job *jobs, size_t n);
+
+enum rk_ctl_exit rk_ctl_run_status(struct rk_ctl *ctl, int argc, char **argv);
+enum rk_ctl_exit rk_ctl_run_jobs(struct rk_ctl *ctl, int argc, char **argv);
+enum rk_ctl_exit rk_ctl_run_verify(struct rk_ctl *ctl, int argc, char **argv);
+enum rk_ctl_exit rk_ctl_run_dead_letters(struct rk_ctl *ctl, int argc, char **argv);
+enum rk_ctl_exit rk_ctl_run_dead_letters_retry(struct rk_ctl *ctl, int argc, char **argv);
+
+#endif
