@@ -24,7 +24,6 @@ from screen import Bar, bold, dim, say
 
 HERE = Path(__file__).resolve().parent
 CHUNK = 5000
-BASELINE_S = 10
 WARM_UP_S = 2
 
 
@@ -60,6 +59,7 @@ def parse_arguments():
     parser = argparse.ArgumentParser(prog="./dev demo", description=__doc__)
     parser.add_argument("--docs", type=int, default=200_000, help="survey responses")
     parser.add_argument("--rate", type=int, default=150, help="the application's operations/s")
+    parser.add_argument("--baseline", type=float, default=10, help="seconds without a sweep")
     return parser.parse_args()
 
 
@@ -68,6 +68,7 @@ class Demo:
         self.docs = options.docs
         self.legacy_docs = options.docs // 4
         self.rate = options.rate
+        self.baseline_s = options.baseline
         self.directory = directory
         self.legacy_key = secrets.token_bytes(32)
         self.steps = screen.Steps(7)
@@ -146,7 +147,7 @@ class Demo:
         argv = [sys.executable, HERE / "app.py", self.rekeyd.uri, self.docs, self.rate, self.report]
         self.app = subprocess.Popen([str(word) for word in argv])
         say(f"    {self.rate} finds, updates and inserts a second, every answer checked")
-        self.baseline = self.watch(BASELINE_S)
+        self.baseline = self.watch(self.baseline_s)
 
     def watch(self, seconds):
         started = time.monotonic() + WARM_UP_S
