@@ -390,7 +390,7 @@ int main(int argc, char **argv)
         return 1;
     }
     raise_file_limit(d.config);
-    mongoc_init();
+    rk_mongo_init();
     d.base = event_base_new();
     enum rk_status status =
         d.base != NULL ? start_parts(&d, &err) : rk_error_set(&err, RK_ENOMEM, "no event loop");
@@ -406,7 +406,7 @@ int main(int argc, char **argv)
     if (d.base != NULL) {
         event_base_free(d.base);
     }
-    mongoc_cleanup();
+    rk_mongo_cleanup();
     rk_config_free(d.config);
     rk_log(RK_LOG_INFO, "stopped", RK_B("clean", status == RK_OK));
     rk_log_close();
