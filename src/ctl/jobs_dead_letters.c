@@ -13,7 +13,7 @@
 struct listing {
     bool json;
     uint32_t n;
-    bson_t array; /* with json */
+    bson_t *array; /* with json */
     struct rk_ctl_table *table;
     enum rk_status status;
 };
@@ -67,7 +67,7 @@ static void add_json(struct listing *listing, const bson_t *entry)
     bson_iter_t id;
     char when[RK_CTL_TIME_LEN];
     size_t len = bson_uint32_to_string(listing->n, &key, buf, sizeof buf);
-    bson_append_document_begin(&listing->array, key, (int)len, &doc);
+    bson_append_document_begin(listing->array, key, (int)len, &doc);
     BSON_APPEND_UTF8(&doc, "ns", text_of(entry, "ns"));
     if (bson_iter_init_find(&id, entry, "docId")) {
         bson_append_iter(&doc, "docId", -1, &id);
@@ -79,7 +79,7 @@ static void add_json(struct listing *listing, const bson_t *entry)
     BSON_APPEND_UTF8(&doc, "lastSeen", rk_ctl_time(date_of(entry, "lastSeen"), when));
     BSON_APPEND_BOOL(&doc, "resolved", flag_of(entry, "resolved"));
     BSON_APPEND_BOOL(&doc, "retry", flag_of(entry, "retry"));
-    bson_append_document_end(&listing->array, &doc);
+    bson_append_document_end(listing->array, &doc);
 }
 
 static void add_row(struct listing *listing, const bson_t *entry)
@@ -117,7 +117,7 @@ static enum rk_ctl_exit print(struct listing *listing)
 {
     if (listing->json) {
         bson_t doc = BSON_INITIALIZER;
-        BSON_APPEND_ARRAY(&doc, "deadLetters", &listing->array);
+        BSON_APPEND_ARRAY(&doc, "deadLetters", listing->array);
         enum rk_ctl_exit code = rk_ctl_print_json(&doc);
         bson_destroy(&doc);
         return code;
@@ -154,7 +154,7 @@ enum rk_ctl_exit rk_ctl_run_dead_letters(struct rk_ctl *ctl, int argc, char **ar
     if (argc - optind > 1) {
         return rk_ctl_usage("dead-letters list takes one namespace at most");
     }
-    bson_init(&listing.array);
+    listing.array = bson_new();
     listing.status = rk_ctl_table_new(headers, sizeof headers / sizeof headers[0], &listing.table);
     mongoc_client_t *client = mongoc_client_pool_pop(ctl->client_pool);
     enum rk_status status = rk_dead_letters_list(client, ctl->config->upstream.state_db,
@@ -163,7 +163,7 @@ enum rk_ctl_exit rk_ctl_run_dead_letters(struct rk_ctl *ctl, int argc, char **ar
     mongoc_client_pool_push(ctl->client_pool, client);
     enum rk_ctl_exit code = status == RK_OK ? print(&listing) : rk_ctl_job_fail(&err);
     rk_ctl_table_free(listing.table);
-    bson_destroy(&listing.array);
+    bson_destroy(listing.array);
     return code;
 }
 

@@ -1,6 +1,7 @@
 #include "scan_internal.h"
 
 #include <rekey/jobs/transform.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define COMMAND_MAX (48u << 20)
@@ -8,13 +9,21 @@
 void rk_scan_batch_init(struct rk_scan_batch *batch)
 {
     *batch = (struct rk_scan_batch){0};
-    bson_init(&batch->reply);
     rk_id_init(&batch->after);
+}
+
+static void drop_reply(struct rk_scan_batch *batch)
+{
+    if (batch->reply != NULL) {
+        bson_destroy(batch->reply);
+        free(batch->reply);
+        batch->reply = NULL;
+    }
 }
 
 void rk_scan_batch_deinit(struct rk_scan_batch *batch)
 {
-    bson_destroy(&batch->reply);
+    drop_reply(batch);
     rk_id_deinit(&batch->after);
 }
 
@@ -97,12 +106,16 @@ static enum rk_status run_find(mongoc_client_t *client, const struct rk_ns *ns,
     static const char *const id_path[] = {"cursor", "id"};
     struct rk_bson_elem elem;
     int64_t cursor = 0;
-    bson_destroy(&batch->reply);
-    enum rk_status status = rk_command_run(client, ns->db, command, &batch->reply, err);
+    drop_reply(batch);
+    batch->reply = aligned_alloc(_Alignof(bson_t), sizeof(bson_t));
+    if (batch->reply == NULL) {
+        return rk_error_set(err, RK_ENOMEM, "out of memory");
+    }
+    enum rk_status status = rk_command_run(client, ns->db, command, batch->reply, err);
     if (status != RK_OK) {
         return status;
     }
-    struct rk_bson_view view = rk_reply_view(&batch->reply);
+    struct rk_bson_view view = rk_reply_view(batch->reply);
     if (!rk_view_path(&view, id_path, 2, &elem) || !rk_bson_elem_int(&elem, &cursor) ||
         !rk_view_path(&view, batch_path, 2, &elem) || !rk_bson_elem_view(&elem, &batch->docs)) {
         return rk_error_set(err, RK_EIO, "mongod's reply to find is malformed");

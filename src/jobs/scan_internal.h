@@ -24,7 +24,7 @@ struct rk_scan {
 
 /* One batch of documents; owns them. */
 struct rk_scan_batch {
-    bson_t reply;
+    bson_t *reply;            /* NULL: none yet */
     struct rk_bson_view docs; /* the array, into reply */
     struct rk_id after;       /* left out while iterating */
     bool exhausted;           /* nothing follows */
