@@ -91,12 +91,22 @@ static bool has_policy(struct rk_engine *engine, const struct rk_ns *ns)
     return found;
 }
 
+static void wake_sweepers(void *arg)
+{
+    struct rk_engine *engine = arg;
+    pthread_mutex_lock(&engine->lock);
+    engine->ticks++;
+    pthread_cond_broadcast(&engine->changed);
+    pthread_mutex_unlock(&engine->lock);
+}
+
 /* Cuts the job's next ranges, or closes it when nothing is left. */
 static enum rk_status advance_job(struct rk_engine *engine, const struct rk_lease *lease,
                                   const struct rk_engine_settings *settings,
                                   const struct rk_job_view *job, struct rk_error *err)
 {
-    struct rk_planner_settings plan = {settings->range_docs, settings->ranges_ahead};
+    struct rk_planner_settings plan = {settings->range_docs, settings->ranges_ahead, wake_sweepers,
+                                       engine};
     uint32_t cut = 0;
     if (!has_policy(engine, &job->ns)) {
         return RK_OK; /* another instance's configuration knows it */
@@ -214,9 +224,8 @@ static void coordinate(struct coordinator *c)
         enum rk_status status = tick(c, &settings, &err);
         report(c, status, &err);
         uint64_t deadline = rk_clock_mono_us() + (poll_us < renewal_us ? poll_us : renewal_us);
+        wake_sweepers(engine);
         pthread_mutex_lock(&engine->lock);
-        engine->ticks++;
-        pthread_cond_broadcast(&engine->changed);
         while (!engine->stopping && !engine->nudged && rk_clock_mono_us() < deadline) {
             timed_wait(engine, deadline);
         }

@@ -16,7 +16,7 @@ struct planner {
     const struct rk_lease *lease;
     const bson_oid_t *job;
     const struct rk_ns *ns;
-    uint32_t range_docs;
+    const struct rk_planner_settings *settings;
     int64_t seq;        /* of the next range */
     struct rk_id start; /* of the next range */
     bool complete;
@@ -136,7 +136,7 @@ done:
 static enum rk_status find_end(const struct planner *p, struct rk_scan_batch *batch,
                                struct rk_id *end, int64_t *docs, struct rk_error *err)
 {
-    struct rk_scan scan = {.min = &p->start, .skip = p->range_docs, .limit = 1};
+    struct rk_scan scan = {.min = &p->start, .skip = p->settings->range_docs, .limit = 1};
     struct rk_scan_iter iter;
     struct rk_bson_view doc;
     struct rk_bson_elem id;
@@ -146,12 +146,12 @@ static enum rk_status find_end(const struct planner *p, struct rk_scan_batch *ba
     }
     rk_scan_iter_init(&iter, batch);
     if (rk_scan_next(&iter, &doc, &id) == RK_OK && id.type != RK_BSON_MAXKEY) {
-        *docs = p->range_docs;
+        *docs = p->settings->range_docs;
         return rk_id_set_elem(end, &id);
     }
     /* The rest is one range without an upper bound: what is inserted behind it while the job
      * runs belongs to it as well, since another instance may still write under the old key. */
-    scan = (struct rk_scan){.min = &p->start, .limit = p->range_docs + 1};
+    scan = (struct rk_scan){.min = &p->start, .limit = p->settings->range_docs + 1};
     status = rk_scan_read(p->lease->client, p->ns, &scan, batch, err);
     if (status != RK_OK) {
         return status;
@@ -288,6 +288,7 @@ static enum rk_status cut_ranges(struct planner *p, int64_t room, uint32_t *cut,
             p->complete = end.type == RK_BSON_MAXKEY;
             p->seq++;
             (*cut)++;
+            p->settings->range_cut(p->settings->arg);
             status = rk_id_set(&p->start, end.type, end.value.data, end.value.len);
         }
     }
@@ -300,7 +301,7 @@ enum rk_status rk_planner_step(const struct rk_lease *lease, const bson_oid_t *j
                                const struct rk_ns *ns, const struct rk_planner_settings *settings,
                                uint32_t *cut, struct rk_error *err)
 {
-    struct planner p = {.lease = lease, .job = job, .ns = ns, .range_docs = settings->range_docs};
+    struct planner p = {.lease = lease, .job = job, .ns = ns, .settings = settings};
     bool mine = false;
     int64_t pending = 0;
     rk_id_init(&p.start);
@@ -314,11 +315,11 @@ enum rk_status rk_planner_step(const struct rk_lease *lease, const bson_oid_t *j
         goto done;
     }
     status = find_last(&p, err);
+    if (status == RK_OK) {
+        status = start_running(&p, err);
+    }
     if (status == RK_OK && !p.complete) {
         status = cut_ranges(&p, (int64_t)settings->ranges_ahead - pending, cut, err);
-    }
-    if (status == RK_OK && p.seq > 0) {
-        status = start_running(&p, err);
     }
     if (status == RK_OK) {
         status = record_progress(&p, err);

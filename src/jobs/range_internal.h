@@ -81,6 +81,8 @@ RK_MUST_CHECK enum rk_status rk_range_renew(const struct rk_lease *lease, const 
 struct rk_planner_settings {
     uint32_t range_docs;
     uint32_t ranges_ahead;
+    void (*range_cut)(void *arg); /* called for each one, so that work on it can start at once */
+    void *arg;
 };
 
 /*

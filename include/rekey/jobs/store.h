@@ -8,7 +8,7 @@
  *     createdAt, createdBy, startedAt, completedAt, error,
  *     plannerOwner, plannerEpoch, plannerLeaseUntil, plannedTo, planComplete: bool }
  *
- *   planning -> running    the first range was cut
+ *   planning -> running    an engine starts to cut its ranges
  *   planning, running -> paused, cancelled    rekeyctl; engines obey within a poll interval
  *   paused, failed -> running                 rekeyctl resume
  *   running -> complete    every range is done
