@@ -12,25 +12,35 @@ struct value {
     bool duplicate;
 };
 
-/* By type and bytes, then by position, so that the first of equal values comes first. */
-static int compare_values(const void *a, const void *b)
+/* By value: whole numbers of any type are one kind, as they are to mongod; else type and bytes. */
+static int order_of(const struct value *x, const struct value *y)
 {
-    const struct value *x = *(const struct value *const *)a;
-    const struct value *y = *(const struct value *const *)b;
+    int64_t a;
+    int64_t b;
+    bool x_whole = rk_bson_elem_int(&x->elem, &a);
+    bool y_whole = rk_bson_elem_int(&y->elem, &b);
+    if (x_whole != y_whole) {
+        return x_whole ? -1 : 1;
+    }
+    if (x_whole) {
+        return (a > b) - (a < b);
+    }
     if (x->elem.type != y->elem.type) {
         return x->elem.type < y->elem.type ? -1 : 1;
     }
     if (x->elem.value_len != y->elem.value_len) {
         return x->elem.value_len < y->elem.value_len ? -1 : 1;
     }
-    int order = memcmp(x->elem.value, y->elem.value, x->elem.value_len);
-    return order != 0 ? order : (x > y) - (x < y);
+    return memcmp(x->elem.value, y->elem.value, x->elem.value_len);
 }
 
-static bool same_value(const struct value *x, const struct value *y)
+/* For qsort; equal values by position, so that the first comes first. */
+static int compare_values(const void *a, const void *b)
 {
-    return x->elem.type == y->elem.type && x->elem.value_len == y->elem.value_len &&
-           memcmp(x->elem.value, y->elem.value, x->elem.value_len) == 0;
+    const struct value *x = *(const struct value *const *)a;
+    const struct value *y = *(const struct value *const *)b;
+    int order = order_of(x, y);
+    return order != 0 ? order : (x > y) - (x < y);
 }
 
 static size_t count_elements(const struct rk_bson_view *view)
@@ -57,7 +67,7 @@ static enum rk_status mark_duplicates(struct value *values, size_t n)
     }
     qsort(sorted, n, sizeof *sorted, compare_values);
     for (size_t i = 1; i < n; i++) {
-        sorted[i]->duplicate = same_value(sorted[i - 1], sorted[i]);
+        sorted[i]->duplicate = order_of(sorted[i - 1], sorted[i]) == 0;
     }
     free(sorted);
     return RK_OK;

@@ -248,6 +248,7 @@ def test_integers_of_both_widths(people):
         assert people.app.count_documents({"ssn": five}) == 2
     assert people.app.count_documents({"ssn": {"$ne": 5}}) == 0
     assert [type(d["ssn"]) for d in people.seen()] == [int, Int64]
+    assert people.app.distinct("ssn") == [5], "equal numbers came back once for each width"
 
 
 def test_index_serves_equality(rotated):

@@ -335,6 +335,7 @@ static void test_distinct(void **state)
     }
     rk_bson_put_utf8(&w, "6", "a", 1); /* plaintext that the sweep has not met yet */
     rk_bson_put_int32(&w, "7", 1);
+    rk_bson_put_int64(&w, "8", 1); /* equal numbers came back once for each width */
     rk_bson_end(&w);
     rk_bson_put_double(&w, "ok", 1.0);
     rk_bson_end(&w);
@@ -347,7 +348,9 @@ static void test_distinct(void **state)
     /* Not on a protected path: decrypted as anywhere, nothing dropped. */
     info.distinct_field = NULL;
     assert_int_equal(rewrite(), RK_VERDICT_REPLACE);
-    json_message(&expected, 0, "{'values': ['a', 'b', null, 'a', 'b', null, 'a', 1], 'ok': 1.0}");
+    json_message(&expected, 0,
+                 "{'values': ['a', 'b', null, 'a', 'b', null, 'a', 1, 1L], "
+                 "'ok': 1.0}");
     assert_out();
 
     request("old");
