@@ -17,6 +17,7 @@
     X(listen_backlog, 1024, 1, 65535)                                                              \
     X(message_bytes_max, 48000000, MESSAGE_BYTES_MIN, 48000000)                                    \
     X(advertised_message_bytes_max, 33554432, MESSAGE_BYTES_MIN, 48000000)                         \
+    X(advertised_batch_docs_max, 2000, 1, 100000)                                                  \
     X(buffer_high_bytes, 1048576, 4096, 1073741824)                                                \
     X(buffer_low_bytes, 262144, 0, 1073741824)                                                     \
     X(pipeline_max, 128, 1, 65536)                                                                 \

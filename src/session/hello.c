@@ -59,15 +59,24 @@ static void put_me(struct rewrite *r, const struct rk_bson_elem *elem)
     rk_bson_put_utf8(r->w, elem->key, me, strlen(me));
 }
 
-static void put_message_max(struct rewrite *r, const struct rk_bson_elem *elem)
+static void put_capped(struct rewrite *r, const struct rk_bson_elem *elem, uint32_t cap)
 {
-    int64_t size;
-    if (r->rules->message_bytes_max != 0 && rk_bson_elem_int(elem, &size) &&
-        size > (int64_t)r->rules->message_bytes_max) {
-        rk_bson_put_int32(r->w, elem->key, (int32_t)r->rules->message_bytes_max);
+    int64_t value;
+    if (cap != 0 && rk_bson_elem_int(elem, &value) && value > (int64_t)cap) {
+        rk_bson_put_int32(r->w, elem->key, (int32_t)cap);
     } else {
         rk_bson_copy(r->w, elem);
     }
+}
+
+static void put_message_max(struct rewrite *r, const struct rk_bson_elem *elem)
+{
+    put_capped(r, elem, r->rules->message_bytes_max);
+}
+
+static void put_batch_max(struct rewrite *r, const struct rk_bson_elem *elem)
+{
+    put_capped(r, elem, r->rules->batch_docs_max);
 }
 
 static void drop(struct rewrite *r, const struct rk_bson_elem *elem)
@@ -86,6 +95,7 @@ static const struct {
     {"primary", put_primary},
     {"me", put_me},
     {"maxMessageSizeBytes", put_message_max},
+    {"maxWriteBatchSize", put_batch_max},
     {"compression", drop},
 };
 

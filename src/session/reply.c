@@ -91,11 +91,12 @@ static enum rk_step rewrite_hello(struct rk_session *session, const uint8_t *dat
                                   const struct rk_frame *frame)
 {
     struct rk_context *ctx = session->ctx;
+    bool caps = !rk_policy_set_empty(ctx->policies);
     const struct rk_hello_rules rules = {
         .members = ctx->members,
         .member = session->member,
-        .message_bytes_max =
-            rk_policy_set_empty(ctx->policies) ? 0 : ctx->limits.advertised_message_bytes_max,
+        .message_bytes_max = caps ? ctx->limits.advertised_message_bytes_max : 0,
+        .batch_docs_max = caps ? ctx->limits.advertised_batch_docs_max : 0,
     };
     unsigned unknown;
     if (rk_hello_rewrite(&rules, data, frame->len, &ctx->out, &unknown) != RK_OK) {

@@ -2,6 +2,7 @@
 
 import datetime
 
+import bson
 import pytest
 from bson import Int64, ObjectId
 from harness import SECRET, is_envelope, key_id
@@ -135,6 +136,30 @@ def test_bulk_errors_keep_their_index(people):
         people.app.insert_one(person(1))
     people.check()
     assert [d["_id"] for d in people.seen()] == [0, 1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.timeout(60)
+def test_many_short_values(people):
+    """One message of 100,000 such documents would outgrow mongod's 48,000,000 bytes."""
+    short = {"answer": "a", "ssn": "b", "contact": {"phone": "c", "mail": "d"}, "pad": "p" * 200}
+    people.app.insert_many([dict(short) for _ in range(100_000)])
+    assert people.stored.count_documents({}) == 100_000
+    assert people.app.find_one({}, {"_id": 0}) == short
+
+
+def test_document_that_outgrows_the_limit(people):
+    """As large as mongod takes, before encryption: its own error, and the rest goes on."""
+    size = 16 * 1024 * 1024 - len(bson.encode({"_id": 2, "answer": ""}))
+    large = [{"_id": i, "answer": "x" * length} for i, length in ((1, 5), (2, size), (3, 5))]
+    with pytest.raises(BulkWriteError) as refused:
+        people.app.insert_many(large, ordered=False)
+    assert [(e["index"], e["code"]) for e in refused.value.details["writeErrors"]] == [(1, 2)]
+    assert [d["_id"] for d in people.seen()] == [1, 3]
+    with people.rekeyd.client(compressors="zlib") as client:  # not offered, hence not used
+        large[1]["answer"] = "x" * (size - 100)
+        client[people.app_db.name].people.insert_one(large[1])
+    assert people.seen() == large
+    people.check()
 
 
 def test_pipelined_batches_of_several_namespaces(people):

@@ -42,9 +42,11 @@ struct rk_config_limits {
     uint32_t message_bytes_max;            /* <= 48,000,000 */
     uint32_t advertised_message_bytes_max; /* maxMessageSizeBytes told to clients of protected
                                               namespaces: room for ciphertext to grow */
-    uint32_t buffer_high_bytes; /* unsent bytes above which the other side is not read */
-    uint32_t buffer_low_bytes;  /* and below which it is read again */
-    uint32_t pipeline_max;      /* requests awaiting a reply on one connection */
+    uint32_t advertised_batch_docs_max;    /* maxWriteBatchSize told to them: many short values grow
+                                              a lot */
+    uint32_t buffer_high_bytes;            /* unsent bytes above which the other side is not read */
+    uint32_t buffer_low_bytes;             /* and below which it is read again */
+    uint32_t pipeline_max;                 /* requests awaiting a reply on one connection */
     uint32_t connect_timeout_ms;
     uint32_t handshake_timeout_ms; /* TLS, and the first complete message */
     uint32_t idle_timeout_ms;      /* 0: never */

@@ -16,6 +16,7 @@ struct rk_hello_rules {
     const struct rk_members *members;
     size_t member;              /* the one that answered: its `me` */
     uint32_t message_bytes_max; /* cap of maxMessageSizeBytes; 0: as the server says */
+    uint32_t batch_docs_max;    /* cap of maxWriteBatchSize; 0: as the server says */
 };
 
 /*

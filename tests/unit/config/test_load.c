@@ -70,7 +70,8 @@ static void test_every_setting_is_documented(void **state)
     char names[] =
         "uri state_db members address listen advertise enabled ca_file cert_file key_file verify "
         "workers connections_max listen_backlog message_bytes_max advertised_message_bytes_max "
-        "buffer_high_bytes buffer_low_bytes pipeline_max connect_timeout_ms "
+        "advertised_batch_docs_max buffer_high_bytes buffer_low_bytes pipeline_max "
+        "connect_timeout_ms "
         "handshake_timeout_ms idle_timeout_ms drain_timeout_ms key_wait_timeout_ms provider "
         "keyring_file refresh_interval_ms negative_cache_ms create_first_key pause max_rate "
         "threads range_docs batch_docs ranges_ahead lease_ms poll_interval_ms attempts_max "
@@ -128,6 +129,7 @@ static void test_defaults(void **state)
     assert_int_equal(c->limits.workers, 0);
     assert_int_equal(c->limits.message_bytes_max, 48000000);
     assert_int_equal(c->limits.advertised_message_bytes_max, 33554432);
+    assert_int_equal(c->limits.advertised_batch_docs_max, 2000);
     assert_string_equal(c->keys.provider, "keyring");
     assert_true(c->keys.create_first_key);
     assert_int_equal(c->sweep.batch_docs, 1000);

@@ -45,6 +45,7 @@ static void put_hello(struct rk_buf *out)
     rk_bson_put_utf8(&w, "primary", "db2:2", 5);
     rk_bson_put_utf8(&w, "me", "elsewhere:5", 11);
     rk_bson_put_int32(&w, "maxMessageSizeBytes", 48000000);
+    rk_bson_put_int32(&w, "maxWriteBatchSize", 100000);
     put_list(&w, "compression", compression, 1);
     rk_bson_put_int32(&w, "unknownField", 7);
     rk_bson_end(&w);
@@ -71,11 +72,20 @@ static void expect_utf8(const struct rk_bson_view *view, const char *key, const 
     assert_string_equal(found, text);
 }
 
-static void expect_rewritten(const struct rk_bson_view *body, int32_t message_max)
+static void expect_int(const struct rk_bson_view *view, const char *key, int64_t value)
+{
+    struct rk_bson_elem elem;
+    int64_t found;
+    assert_true(rk_bson_find(view, key, &elem));
+    assert_true(rk_bson_elem_int(&elem, &found));
+    assert_int_equal(found, value);
+}
+
+static void expect_rewritten(const struct rk_bson_view *body, int32_t message_max,
+                             int32_t batch_max)
 {
     struct rk_bson_elem elem;
     struct rk_bson_view hosts;
-    int64_t n;
     assert_true(rk_bson_validate(body, 10));
     assert_true(rk_bson_find(body, "hosts", &elem));
     assert_true(rk_bson_elem_view(&elem, &hosts));
@@ -88,9 +98,8 @@ static void expect_rewritten(const struct rk_bson_view *body, int32_t message_ma
     assert_false(rk_bson_find(body, "passives", &elem));
     assert_false(rk_bson_find(body, "compression", &elem));
     assert_true(rk_bson_find(body, "unknownField", &elem));
-    assert_true(rk_bson_find(body, "maxMessageSizeBytes", &elem));
-    assert_true(rk_bson_elem_int(&elem, &n));
-    assert_int_equal(n, message_max);
+    expect_int(body, "maxMessageSizeBytes", message_max);
+    expect_int(body, "maxWriteBatchSize", batch_max);
 }
 
 static void rewrites_op_msg(void **state)
@@ -105,7 +114,8 @@ static void rewrites_op_msg(void **state)
     struct rk_bson_view body;
     build_msg(&in, RK_MSG_MORE_TO_COME);
     rk_buf_init(&out, 1 << 20);
-    const struct rk_hello_rules rules = {.members = members, .message_bytes_max = 33554432};
+    const struct rk_hello_rules rules = {
+        .members = members, .message_bytes_max = 33554432, .batch_docs_max = 2000};
     assert_int_equal(rk_hello_rewrite(&rules, in.data, in.len, &out, &unknown), RK_OK);
     assert_int_equal(unknown, 3);
     assert_int_equal(rk_msg_parse(out.data, out.len, &msg, &why), RK_PARSE_OK);
@@ -113,7 +123,7 @@ static void rewrites_op_msg(void **state)
     assert_int_equal(msg.frame.response_to, 22);
     assert_int_equal(msg.flags, RK_MSG_MORE_TO_COME);
     assert_true(rk_bson_view_init(&body, msg.body, msg.body_len));
-    expect_rewritten(&body, 33554432);
+    expect_rewritten(&body, 33554432, 2000);
     rk_buf_deinit(&in);
     rk_buf_deinit(&out);
     rk_members_free(members);
@@ -141,7 +151,7 @@ static void rewrites_op_reply(void **state)
     assert_int_equal(rk_hello_rewrite(&rules, in.data, in.len, &out, &unknown), RK_OK);
     assert_int_equal(rk_op_reply_parse(out.data, out.len, &reply), RK_PARSE_OK);
     assert_true(rk_bson_view_init(&body, reply.docs, reply.docs_len));
-    expect_rewritten(&body, 48000000);
+    expect_rewritten(&body, 48000000, 100000);
     rk_buf_deinit(&in);
     rk_buf_deinit(&out);
     rk_members_free(members);
