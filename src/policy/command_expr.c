@@ -67,6 +67,33 @@ static bool get_field_touches(const struct rk_scope *scope, const struct rk_bson
     return computed || rk_scope_touches(scope, path->at, path->len);
 }
 
+/* {$top: {output: ..., sortBy: {name: 1}}}: its names are paths without a "$". */
+static bool sort_by_touches(const struct rk_scope *scope, const struct rk_bson_elem *elem,
+                            struct rk_text *path)
+{
+    static const char *const sorting[] = {"$top", "$topN", "$bottom", "$bottomN"};
+    struct rk_bson_view args;
+    struct rk_bson_view keys;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem key;
+    bool sorts = false;
+    for (size_t i = 0; i < sizeof sorting / sizeof sorting[0]; i++) {
+        sorts = sorts || rk_bson_key_is(elem, sorting[i]);
+    }
+    if (!sorts || !rk_bson_elem_view(elem, &args) || !rk_bson_find(&args, "sortBy", &key) ||
+        !rk_bson_elem_view(&key, &keys)) {
+        return false;
+    }
+    rk_bson_iter_init(&iter, &keys);
+    while (rk_bson_next(&iter, &key) == RK_BSON_STEP_ELEM) {
+        *path = (struct rk_text){key.key, key.key_len};
+        if (rk_scope_touches(scope, path->at, path->len)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool rk_expr_touches(const struct rk_scope *scope, const struct rk_bson_elem *elem,
                      struct rk_text *path)
 {
@@ -79,6 +106,9 @@ bool rk_expr_touches(const struct rk_scope *scope, const struct rk_bson_elem *el
     }
     if (rk_bson_key_is(elem, "$getField")) {
         return get_field_touches(scope, elem, path);
+    }
+    if (sort_by_touches(scope, elem, path)) {
+        return true;
     }
     if (rk_expr_reference(elem, path)) {
         return rk_scope_touches(scope, path->at, path->len);

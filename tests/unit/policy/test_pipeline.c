@@ -55,6 +55,8 @@ static void test_refused_stages(void **state)
         {AGG("{'$group': {'_id': 1, 'x': {'$addToSet': '$ssn'}}}"), 51092},
         {AGG("{'$group': {'_id': 1, 'x': {'$max': '$ssn'}}}"), 51092},
         {AGG("{'$group': {'_id': 1, 'x': {'$push': {'a': '$ssn'}}}}"), 51092},
+        {AGG("{'$group': {'_id': 1, 'x': {'$top': {'output': '$a', 'sortBy': {'ssn': 1}}}}}"),
+         51092},
         {AGG("{'$sortByCount': '$ssn'}"), 51092},
         {AGG("{'$bucket': {'groupBy': '$ssn', 'boundaries': ['SECRET']}}"), 51092},
         {AGG("{'$densify': {'field': 'ssn', 'range': {'step': 1}}}"), 51092},
