@@ -4,34 +4,18 @@ import datetime
 
 import bson
 import pytest
-from bson import Int64, ObjectId
-from harness import SECRET, is_envelope, key_id
+from harness import SECRET, is_envelope
+from harness.protected import person
 from pymongo import (
     DeleteOne,
     InsertOne,
     ReplaceOne,
-    ReturnDocument,
     UpdateMany,
     UpdateOne,
     WriteConcern,
 )
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 from wire import RawClient, op_msg, sequence_section
-
-
-def person(i, **extra):
-    return {
-        "_id": i,
-        "name": f"name {i}",
-        "answer": f"{SECRET} answer {i}",
-        "ssn": f"{SECRET} ssn {i}",
-        "contact": [
-            {"kind": "home", "phone": f"{SECRET} phone {i}", "mail": f"{SECRET} mail {i}"},
-            {"kind": "work", "phone": None, "mail": f"{SECRET} work {i}"},
-        ],
-        "size": i,
-        **extra,
-    }
 
 
 def without_secrets(document):
@@ -82,7 +66,8 @@ def test_null_and_absent_stay(people):
 
 
 def test_arrays_within_arrays(people):
-    wanted = {"_id": 1, "contact": [[{"phone": SECRET}, [{"mail": SECRET}]], {"phone": [SECRET, 1]}]}
+    inner = [{"phone": SECRET}, [{"mail": SECRET}]]
+    wanted = {"_id": 1, "contact": [inner, {"phone": [SECRET, 1]}]}
     people.app.insert_one(wanted)
     assert people.seen() == [wanted]
     (stored,) = people.check()
@@ -200,7 +185,7 @@ def test_unacknowledged_writes(people):
     people.check()
     dropped = people.rekeyd.wait_event("unacknowledged_request_dropped")
     assert (dropped["code"], dropped["collection"]) == (51150, "people")
-    assert SECRET not in people.rekeyd.logs()
+    people.check()
 
 
 # Updates.
@@ -298,121 +283,4 @@ def test_update_many(people):
     result = people.app.update_many({"size": {"$lt": 20}}, {"$set": {"answer": f"{SECRET} many"}})
     assert result.modified_count == 20
     assert [d["answer"] for d in people.seen()[:20]] == [f"{SECRET} many"] * 20
-    people.check()
-
-
-# Upserts.
-
-
-def test_set_on_insert(people):
-    update = {"$set": {"answer": f"{SECRET} a"}, "$setOnInsert": {"contact.phone": f"{SECRET} p"}}
-    for _ in range(2):
-        people.app.update_one({"_id": 1}, update, upsert=True)
-    assert people.seen() == [
-        {"_id": 1, "answer": f"{SECRET} a", "contact": {"phone": f"{SECRET} p"}}
-    ]
-    people.check()
-
-
-def upserts(people, number):
-    """Each form of an upsert on an equality: inserts the first time, matches the second."""
-    app = people.app
-    value = {"ssn": f"{SECRET} {number}", "contact.mail": Int64(number)}
-    fields = {"ssn": value["ssn"], "contact": {"mail": Int64(number)}}
-    forms = {
-        "set": lambda q: app.update_one(q, {"$set": {"size": number}}, upsert=True),
-        "setOnInsert": lambda q: app.update_one(
-            q, {"$set": {"size": number}, "$setOnInsert": {"name": "n"}}, upsert=True
-        ),
-        "and": lambda q: app.update_one(
-            {"$and": [{k: {"$eq": v}} for k, v in q.items()]}, {"$set": {"size": number}}, upsert=True
-        ),
-        "find_one_and_update": lambda q: app.find_one_and_update(
-            q, {"$set": {"size": number}}, upsert=True, return_document=ReturnDocument.AFTER
-        ),
-        "replace": lambda q: app.replace_one(q, {**fields, "size": number}, upsert=True),
-    }
-    for name, upsert in forms.items():
-        people.stored.delete_many({"size": number})
-        for _ in range(2):
-            upsert(value)
-        (seen,) = people.seen(size=number)
-        assert isinstance(seen.pop("_id"), ObjectId)
-        assert seen.pop("name", "n") == "n"
-        assert seen == {**fields, "size": number}, name
-        (stored,) = people.stored.find({"size": number})
-        people.check()
-    return key_id(stored["ssn"])
-
-
-def test_upsert_on_equality_under_one_and_two_keys(own_people):
-    assert upserts(own_people, 1) == 1
-    own_people.app.insert_one({"ssn": f"{SECRET} old", "size": 5})
-    own_people.rotate()
-    assert upserts(own_people, 2) == 2
-    for size in (6, 7):
-        result = own_people.app.update_one(
-            {"ssn": f"{SECRET} old"}, {"$set": {"size": size}}, upsert=True
-        )
-        assert result.matched_count == 1 and result.upserted_id is None
-    assert own_people.seen(size=7)[0]["ssn"] == f"{SECRET} old"
-    assert key_id(own_people.stored.find_one({"size": 7})["ssn"]) == 1, "not touched, not rewritten"
-    own_people.app.update_one({"size": 7}, {"$set": {"ssn": f"{SECRET} old"}})
-    assert key_id(own_people.stored.find_one({"size": 7})["ssn"]) == 2
-    own_people.check()
-
-
-# findAndModify.
-
-
-def test_find_one_and_update(people):
-    people.app.insert_one(person(1))
-    change = {"$set": {"answer": f"{SECRET} 2", "contact.0.mail": f"{SECRET} m"}}
-    before = people.app.find_one_and_update({"ssn": f"{SECRET} ssn 1"}, change)
-    assert before == person(1)
-    after = people.app.find_one_and_update(
-        {"_id": 1}, {"$set": {"answer": f"{SECRET} 3"}}, return_document=ReturnDocument.AFTER
-    )
-    wanted = person(1, answer=f"{SECRET} 3")
-    wanted["contact"][0]["mail"] = f"{SECRET} m"
-    assert after == wanted
-    assert people.seen() == [wanted]
-    people.check()
-    only = people.app.find_one_and_update(
-        {"_id": 1}, {"$set": {"size": 2}}, projection={"ssn": 1, "_id": 0}
-    )
-    assert only == {"ssn": f"{SECRET} ssn 1"}
-
-
-def test_find_one_and_replace_and_delete(people):
-    people.app.insert_many([person(1), person(2)])
-    replaced = people.app.find_one_and_replace(
-        {"_id": 1}, {"answer": f"{SECRET} r"}, return_document=ReturnDocument.AFTER
-    )
-    assert replaced == {"_id": 1, "answer": f"{SECRET} r"}
-    people.check()
-    assert people.app.find_one_and_delete({"ssn": f"{SECRET} ssn 2"}) == person(2)
-    assert people.app.find_one_and_delete({"_id": 2}) is None
-    assert people.seen() == [replaced]
-
-
-# Transactions.
-
-
-def test_transactions(people):
-    people.app.insert_one(person(1))
-    with people.app_client.start_session() as session:
-        with session.start_transaction():
-            people.app.insert_one(person(2), session=session)
-            people.app.update_one({"_id": 1}, {"$set": {"answer": f"{SECRET} t"}}, session=session)
-            found = people.app.find_one({"ssn": f"{SECRET} ssn 2"}, session=session)
-            assert found == person(2)
-            assert people.app.find_one({"_id": 2}) is None
-        assert people.seen() == [person(1, answer=f"{SECRET} t"), person(2)]
-        session.start_transaction()
-        people.app.insert_one(person(3), session=session)
-        people.app.delete_one({"ssn": f"{SECRET} ssn 1"}, session=session)
-        assert people.app.count_documents({}, session=session) == 2
-        session.abort_transaction()
-    assert people.seen() == [person(1, answer=f"{SECRET} t"), person(2)]
     people.check()

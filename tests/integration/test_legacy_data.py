@@ -94,7 +94,8 @@ def test_read_then_rewritten(
             assert is_envelope(document["answer"])
             assert is_envelope(document["contact"][0]["phone"])
             assert is_envelope(document["contact"][1][0]["phone"])
-        assert is_envelope(now[2]["contact"][0]["phone"]) and now[2]["answer"] == stored[2]["answer"]
+        assert is_envelope(now[2]["contact"][0]["phone"])
+        assert now[2]["answer"] == stored[2]["answer"]
         assert now[3:] == list(stored[3:])
         wanted[2]["contact"][0]["phone"] = "new"
         assert people.seen() == list(wanted)

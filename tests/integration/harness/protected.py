@@ -47,6 +47,22 @@ def values_at(value, path: str) -> list:
     return values_at(value[name], rest) if rest else [value[name]]
 
 
+def person(i, **extra):
+    """A document with a secret at every protected path."""
+    return {
+        "_id": i,
+        "name": f"name {i}",
+        "answer": f"{SECRET} answer {i}",
+        "ssn": f"{SECRET} ssn {i}",
+        "contact": [
+            {"kind": "home", "phone": f"{SECRET} phone {i}", "mail": f"{SECRET} mail {i}"},
+            {"kind": "work", "phone": None, "mail": f"{SECRET} work {i}"},
+        ],
+        "size": i,
+        **extra,
+    }
+
+
 class Protected:
     """
     app: the collection through rekeyd. stored: the same one, directly. plain and stored_plain: an
@@ -66,10 +82,11 @@ class Protected:
         self.stored_plain.drop()
 
     def check(self) -> list:
-        """Nothing secret is stored in the clear; what is stored is returned."""
+        """Nothing secret is stored or logged in the clear; what is stored is returned."""
         for name in self.stored_db.list_collection_names():
             for raw in self.stored_db[name].with_options(RAW).find():
                 assert SECRET.encode() not in raw.raw, f"plaintext in {name}: {dict(raw)}"
+        assert SECRET not in self.rekeyd.logs(), "plaintext in the log"
         documents = list(self.stored.find().sort("_id"))
         for document in documents:
             for path in self.fields:
