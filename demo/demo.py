@@ -115,7 +115,8 @@ class Demo:
         self.rekeyd = Rekeyd(
             self.servers,
             [policy()],
-            {"upstream": {"state_db": "rekey"}, "log": {"level": "warn"}},
+            # The guard still yields to the application, but a visitor does not wait for ever.
+            {"upstream": {"state_db": "rekey"}, "sweep": {"guard": {"rate_min": 2500}}},
             self.directory / "rekeyd",
             {corpus.LEGACY_KEY_NAME: self.legacy_key},
         ).start()
