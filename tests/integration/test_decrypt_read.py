@@ -164,9 +164,10 @@ def test_lookup(filled):
 
 
 def test_views_and_facets(filled):
-    filled.app_db.create_collection("view", viewOn="people", pipeline=[{"$match": {"group": 2}}])
+    group = [{"$match": {"group": 2}}]
+    filled.stored_db.create_collection("view", viewOn="people", pipeline=group)
     assert list(filled.app_db.view.find().sort("_id")) == [d for d in PEOPLE if d["group"] == 2]
-    filled.app_db.view.drop()
+    filled.stored_db.view.drop()
     facets = {"a": [{"$match": {"_id": 1}}], "n": [{"$count": "n"}]}
     (found,) = filled.app.aggregate([{"$facet": facets}])
     assert found == {"a": [PEOPLE[1]], "n": [{"n": 50}]}

@@ -1,9 +1,12 @@
 """What could store, move or compare a protected value in a way that ciphertext cannot is refused,
 in the codes that drivers know, with a message that says where and why; and changes nothing."""
 
+import datetime
+
 import pytest
-from bson import Code, Regex, SON
+from bson import SON, Code, ObjectId, Regex
 from harness import SECRET
+from harness.protected import RAW
 from pymongo.errors import OperationFailure
 
 COLL = "people"
@@ -249,6 +252,27 @@ def test_create_with_validator(people):
     command = SON(create=COLL, validator={"answer": {"$type": "string"}})
     check_refused(people, people.app_db, command, 51092, ["validator", "answer"])
     assert people.stored_db.list_collection_names() == []
+
+
+def test_buckets_of_a_time_series(people):
+    """The same fields in a shape of their own: $set or insert would store them in the clear."""
+    series = {"timeField": "t", "metaField": "m"}
+    people.stored_db.create_collection("people", timeseries=series)
+    wanted = {"_id": 1, "t": datetime.datetime(2020, 1, 1), "m": 1, "answer": SECRET}
+    people.app.insert_one(wanted)
+    assert people.app.find_one() == wanted
+    bucket = people.stored_db["system.buckets.people"].find_one()
+    bucket["_id"], bucket["data"]["answer"]["0"] = ObjectId(), SECRET
+    for refused in (
+        SON(insert="system.buckets.people", documents=[bucket]),
+        SON(update="system.buckets.people",
+            updates=[{"q": {}, "u": {"$set": {"data.answer.0": SECRET}}}]),
+    ):
+        with pytest.raises(OperationFailure) as failure:
+            people.app_db.command(refused)
+        assert "buckets" in str(failure.value)
+    raw = people.stored_db["system.buckets.people"].with_options(RAW).find_one().raw
+    assert SECRET.encode() not in raw
 
 
 def test_commands_of_other_databases(filled):
