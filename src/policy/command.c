@@ -118,7 +118,7 @@ bool rk_command_peek(const struct rk_policy_set *set, const uint8_t *body, uint3
         break;
     }
     if (is_aggregate(spec)) {
-        return !covered && (!t.has_pipeline || !rk_pipeline_writes(&t.pipeline));
+        return !covered && (!t.has_pipeline || !rk_pipeline_reaches_out(&t.pipeline));
     }
     return spec->check == NULL && !covered; /* explain stays in its database */
 }
@@ -185,6 +185,11 @@ static enum rk_verdict prepare(struct rk_statement *st, const struct target *t,
         !(is_aggregate(spec) && rk_bson_elem_int(&t->first, &whole_db))) {
         return rk_refuse(&st->scope, RK_CODE_INVALID_NAMESPACE, t->first.key, NULL, 0,
                          "collections of this database must be given by name");
+    }
+    if (st->scope.policy != NULL && rk_scope_is_buckets(coll.at, coll.len)) {
+        return rk_refuse(&st->scope, RK_CODE_INVALID_NAMESPACE, t->first.key, NULL, 0,
+                         "protected fields cannot be found in the buckets of a time series; use "
+                         "its own name");
     }
     if (spec->kind != RK_KIND_REWRITE || st->scope.policy != NULL) {
         *fields = spec->fields;

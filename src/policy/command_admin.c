@@ -2,7 +2,7 @@
  * Commands that define collections and indexes, and commands that could carry protected values
  * around the proxy.
  */
-#include "command_internal.h"
+#include "pipeline_internal.h"
 
 #define AROUND_ADVICE                                                                              \
     "it would carry documents of a protected collection around the proxy; read and write them "    \
@@ -64,6 +64,10 @@ static enum rk_verdict check_index(const struct rk_scope *scope, const struct rk
     struct rk_text path;
     bool constrains = is_true(index, "unique") || is_true(index, "prepareUnique") ||
                       rk_bson_find(index, "expireAfterSeconds", &elem);
+    if (constrains && scope->policy != NULL && !rk_bson_find(index, keys_name, &elem)) {
+        return rk_refuse(scope, RK_CODE_PREDICATE, "index", NULL, 0,
+                         "name it by its keyPattern, so that its fields can be looked at");
+    }
     if (rk_bson_find(index, keys_name, &elem) && rk_bson_elem_view(&elem, &view)) {
         rk_bson_iter_init(&iter, &view);
         while (rk_bson_next(&iter, &key) == RK_BSON_STEP_ELEM && !rk_stops(verdict)) {
@@ -98,28 +102,49 @@ const struct rk_command_field rk_fields_create_indexes[] = {
 
 /* ---- collections and views */
 
-/* A view keeps its pipeline: a filter rewritten for today's keys would rot in it. */
+/*
+ * A view keeps its pipeline: a filter rewritten for today's keys would rot in it. And it is a
+ * namespace like any other: unless it has a policy too, comparisons with its protected fields
+ * would go to the server as they are, and match nothing.
+ */
 static enum rk_verdict check_view(struct rk_statement *st, const struct rk_bson_elem *on)
 {
+    enum rk_verdict verdict = RK_VERDICT_FORWARD;
     struct rk_text coll = rk_elem_text(on);
     struct rk_scope source = rk_scope_at(&st->scope, coll.at, coll.len);
-    struct rk_bson_elem pipeline;
+    struct rk_pipeline p;
+    struct rk_bson_elem stages;
     struct rk_bson_writer w;
     struct rk_buf scratch;
-    if (!rk_bson_find(&st->view, "pipeline", &pipeline)) {
-        return RK_VERDICT_FORWARD;
+    rk_pipeline_init(&p, &source);
+    if (rk_bson_find(&st->view, "pipeline", &stages)) {
+        rk_buf_init(&scratch, RK_FRAME_LEN_MAX);
+        rk_bson_writer_init(&w, &scratch);
+        rk_bson_begin(&w);
+        verdict = rk_pipeline_run(&p, &stages, &w);
+        rk_buf_deinit(&scratch);
     }
-    rk_buf_init(&scratch, RK_FRAME_LEN_MAX);
-    rk_bson_writer_init(&w, &scratch);
-    rk_bson_begin(&w);
-    enum rk_verdict verdict = rk_pipeline_rewrite(&source, &pipeline, &w);
     if (verdict == RK_VERDICT_REPLACE) {
-        verdict = rk_refuse(&source, RK_CODE_PREDICATE, "view", NULL, 0,
-                            "its pipeline compares an encrypted field and would keep the "
-                            "ciphertext of today's keys; filter in the queries on the view");
+        return rk_refuse(&source, RK_CODE_PREDICATE, "view", NULL, 0,
+                         "its pipeline compares an encrypted field and would keep the "
+                         "ciphertext of today's keys; filter in the queries on the view");
     }
-    rk_buf_deinit(&scratch);
+    if (!rk_stops(verdict) && rk_scope_guarded(&p.scope) && st->scope.policy == NULL) {
+        return rk_refuse(&st->scope, RK_CODE_PREDICATE, "view", NULL, 0,
+                         "it shows encrypted fields and has no policy; add one in which they have "
+                         "the logical names of the collection's, or leave them out by $project");
+    }
     return verdict;
+}
+
+static bool has_deterministic(const struct rk_policy *policy)
+{
+    for (size_t i = 0; policy != NULL && i < policy->n_fields; i++) {
+        if (policy->fields[i].algorithm == RK_ALGORITHM_DETERMINISTIC) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* create and collMod */
@@ -133,6 +158,13 @@ enum rk_verdict rk_check_create(struct rk_statement *st)
         rk_query_mentions(&st->scope, &view, &path)) {
         return rk_refuse(&st->scope, RK_CODE_PREDICATE, elem.key, path.at, path.len,
                          "the server sees ciphertext and could not validate it");
+    }
+    if (rk_bson_find(&st->view, "collation", &elem) && rk_bson_elem_view(&elem, &view) &&
+        !(rk_bson_find(&view, "locale", &elem) && rk_text_is(rk_elem_text(&elem), "simple")) &&
+        has_deterministic(st->scope.policy)) {
+        return rk_refuse(&st->scope, RK_CODE_COLLATION, "collation", NULL, 0,
+                         "every query would inherit it, and ciphertext cannot be compared by it; "
+                         "name it in the queries that need it");
     }
     if (rk_bson_find(&st->view, "viewOn", &elem)) {
         verdict = check_view(st, &elem);

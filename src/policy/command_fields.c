@@ -89,6 +89,26 @@ static enum rk_verdict rewrite_update(struct rk_statement *st, const struct rk_b
     return rk_update_rewrite(&st->scope, elem, st->filter.data != NULL ? &st->filter : NULL, w);
 }
 
+static enum rk_verdict check_array_filters(struct rk_statement *st, const struct rk_bson_elem *elem,
+                                           struct rk_bson_writer *w)
+{
+    struct rk_bson_elem update;
+    rk_bson_copy(w, elem);
+    return rk_bson_find(&st->view, "u", &update) || rk_bson_find(&st->view, "update", &update)
+               ? rk_array_filters_check(&st->scope, elem, &update)
+               : RK_VERDICT_FORWARD;
+}
+
+/* With it mongod inserts a document that lies among the constants of a pipeline ("c.new"): what
+ * $merge sends between the members of a cluster. */
+static enum rk_verdict refuse_supplied(struct rk_statement *st, const struct rk_bson_elem *elem,
+                                       struct rk_bson_writer *w)
+{
+    (void)w;
+    return rk_refuse(&st->scope, RK_CODE_NOT_SUPPORTED, elem->key, NULL, 0,
+                     "it is for the servers' own use; insert the document");
+}
+
 /* What the rules of the other fields need to know first: a collation, and an upsert's filter. */
 static void look_around(struct rk_statement *st)
 {
@@ -124,6 +144,8 @@ static enum rk_verdict rewrite_inner(void *arg, const struct rk_bson_view *view,
 static const struct rk_command_field update_statement[] = {
     {"q", rewrite_filter, NULL},
     {"u", rewrite_update, NULL},
+    {"arrayFilters", check_array_filters, NULL},
+    {"upsertSupplied", refuse_supplied, NULL},
     {"sort", check_order, NULL},
     RULE_END,
 };
@@ -163,6 +185,7 @@ const struct rk_command_field rk_fields_delete[] = {
 const struct rk_command_field rk_fields_find_and_modify[] = {
     {"query", rewrite_filter, NULL},
     {"update", rewrite_update, NULL},
+    {"arrayFilters", check_array_filters, NULL},
     {"sort", check_order, NULL},
     {"fields", check_projection, NULL},
     RULE_END,

@@ -39,7 +39,7 @@ enum {
 
 /* ---- command_scope.c */
 
-#define RK_ALIASES_MAX 16u
+#define RK_ALIASES_MAX 64u
 #define RK_SCOPE_NS_MAX 320u
 
 /* Paths under which earlier stages of a pipeline have put protected values: name stands for
@@ -64,6 +64,7 @@ struct rk_scope {
     char ns[RK_SCOPE_NS_MAX];         /* for messages */
     const struct rk_aliases *aliases; /* NULL outside of pipelines */
     bool collation;                   /* the command compares strings by a collation */
+    bool whole;                       /* no collection: all of the database, of admin the cluster */
     struct rk_error *err;
 };
 
@@ -72,6 +73,8 @@ struct rk_scope rk_scope_at(const struct rk_scope *scope, const char *coll, uint
 /* The policy of db.coll; that of X for a time series' "system.buckets.X". */
 const struct rk_policy *rk_scope_find(const struct rk_policy_set *set, const char *db,
                                       size_t db_len, const char *coll, size_t coll_len);
+/* The collection in which a time series lies, in a shape of its own: no path is where it was. */
+bool rk_scope_is_buckets(const char *coll, size_t coll_len);
 /* Can a protected value be met here at all? */
 bool rk_scope_guarded(const struct rk_scope *scope);
 
@@ -183,13 +186,21 @@ enum rk_verdict rk_update_rewrite(const struct rk_scope *scope, const struct rk_
 enum rk_verdict rk_update_pipeline_check(const struct rk_scope *scope,
                                          const struct rk_bson_view *stages);
 
+/* ---- array_filters.c */
+
+/* REJECT when a condition reads a protected field of the elements that the update names. */
+enum rk_verdict rk_array_filters_check(const struct rk_scope *scope,
+                                       const struct rk_bson_elem *filters,
+                                       const struct rk_bson_elem *update);
+
 /* ---- pipeline.c, pipeline_join.c */
 
 /* Appends the array of stages under its key. */
 enum rk_verdict rk_pipeline_rewrite(const struct rk_scope *scope, const struct rk_bson_elem *stages,
                                     struct rk_bson_writer *w);
-/* Does a stage write to a collection? Asked of pipelines elsewhere, which may write here. */
-bool rk_pipeline_writes(const struct rk_bson_elem *stages);
+/* Does a stage write to a collection, or watch? Asked of pipelines elsewhere: either may reach
+ * a database with policies. */
+bool rk_pipeline_reaches_out(const struct rk_bson_elem *stages);
 
 /* ---- command_table.c */
 

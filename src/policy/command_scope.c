@@ -10,13 +10,18 @@
 static const struct rk_field anything_field = {.path = "", .algorithm = RK_ALGORITHM_RANDOM};
 static const struct rk_path_node anything = {.name = "", .field = &anything_field};
 
+bool rk_scope_is_buckets(const char *coll, size_t coll_len)
+{
+    size_t prefix = sizeof BUCKETS_PREFIX - 1;
+    return coll_len > prefix && memcmp(coll, BUCKETS_PREFIX, prefix) == 0;
+}
+
 const struct rk_policy *rk_scope_find(const struct rk_policy_set *set, const char *db,
                                       size_t db_len, const char *coll, size_t coll_len)
 {
-    size_t prefix = sizeof BUCKETS_PREFIX - 1;
-    if (coll_len > prefix && memcmp(coll, BUCKETS_PREFIX, prefix) == 0) {
-        coll += prefix;
-        coll_len -= prefix;
+    if (rk_scope_is_buckets(coll, coll_len)) {
+        coll += sizeof BUCKETS_PREFIX - 1;
+        coll_len -= sizeof BUCKETS_PREFIX - 1;
     }
     return rk_policy_find(set, db, db_len, coll, coll_len);
 }
@@ -38,6 +43,7 @@ struct rk_scope rk_scope_at(const struct rk_scope *scope, const char *coll, uint
     char name[RK_SCOPE_NS_MAX - sizeof db];
     at.policy = rk_scope_find(scope->set, scope->db, scope->db_len, coll, coll_len);
     at.aliases = NULL;
+    at.whole = coll_len == 0;
     print_name(db, sizeof db, scope->db, scope->db_len);
     print_name(name, sizeof name, coll, coll_len);
     snprintf(at.ns, sizeof at.ns, "%s.%s", db, name);

@@ -72,7 +72,7 @@ static const struct rk_command_spec commands[] = {
     {"mapReduce", READ, RK_KIND_CROSS, NULL, rk_check_map_reduce},
     {"mapreduce", READ, RK_KIND_CROSS, NULL, rk_check_map_reduce},
     {"ping", OTHER, RK_KIND_SESSION, NULL, NULL},
-    {"planCacheClear", OTHER, RK_KIND_PLAIN, NULL, NULL},
+    {"planCacheClear", OTHER, RK_KIND_REWRITE, rk_fields_count, rk_check_query_command},
     {"planCacheClearFilters", OTHER, RK_KIND_PLAIN, NULL, NULL},
     {"planCacheListFilters", OTHER, RK_KIND_PLAIN, NULL, NULL},
     {"profile", OTHER, RK_KIND_SESSION, NULL, NULL},

@@ -42,7 +42,10 @@ static enum rk_verdict rewrite_match(struct rk_pipeline *p, const struct rk_bson
     if (p->moved) {
         if (rk_query_mentions(&p->scope, &filter, &path)) {
             return rk_refuse(&p->scope, RK_CODE_PREDICATE, stage->key, path.at, path.len,
-                             "an earlier stage changed what this path holds; put $match first");
+                             p->scope.whole
+                                 ? "collections have policies of their own; watch this one"
+                                 : "an earlier stage changed what this path holds; put $match "
+                                   "first");
         }
         rk_bson_copy(w, stage);
         return RK_VERDICT_FORWARD;
@@ -51,6 +54,42 @@ static enum rk_verdict rewrite_match(struct rk_pipeline *p, const struct rk_bson
     enum rk_verdict verdict = rk_query_rewrite(&p->scope, &filter, 0, w);
     rk_bson_end(w);
     return verdict;
+}
+
+/* The stage makes documents of its own, with none of the paths that were there before. */
+static void nothing_left(struct rk_pipeline *p)
+{
+    p->scope.policy = NULL;
+    p->aliases.n = 0;
+    p->aliases.all = false;
+}
+
+static enum rk_verdict check_count(struct rk_pipeline *p, const struct rk_bson_elem *stage)
+{
+    (void)stage;
+    nothing_left(p);
+    return RK_VERDICT_FORWARD;
+}
+
+/* Is this a list of unprotected fields, and nothing else? */
+static bool leaves_protected_out(const struct rk_scope *scope, const struct rk_bson_view *spec)
+{
+    struct rk_bson_iter iter;
+    struct rk_bson_elem elem;
+    struct rk_text path;
+    int64_t number;
+    bool includes = false;
+    rk_bson_iter_init(&iter, spec);
+    while (rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM) {
+        if (rk_scope_touches(scope, elem.key, elem.key_len) ||
+            rk_expr_touches(scope, &elem, &path)) {
+            return false;
+        }
+        bool plain = elem.type == RK_BSON_BOOL || rk_bson_elem_int(&elem, &number);
+        includes =
+            includes || (plain && rk_bson_elem_truthy(&elem) && !rk_bson_key_is(&elem, "_id"));
+    }
+    return includes;
 }
 
 static enum rk_verdict check_sort(struct rk_pipeline *p, const struct rk_bson_elem *stage)
@@ -70,6 +109,10 @@ static enum rk_verdict check_project(struct rk_pipeline *p, const struct rk_bson
     struct rk_aliases before = p->aliases;
     struct rk_scope scope = p->scope;
     scope.aliases = &before;
+    if (rk_bson_key_is(stage, "$project") && leaves_protected_out(&scope, &spec)) {
+        nothing_left(p);
+        return RK_VERDICT_FORWARD;
+    }
     return rk_projection_check(&scope, &spec, &p->aliases, &p->moved);
 }
 
@@ -152,6 +195,7 @@ static enum rk_verdict check_group(struct rk_pipeline *p, const struct rk_bson_e
         return verdict;
     }
     scope.aliases = &before;
+    nothing_left(p);
     rk_bson_iter_init(&iter, &spec);
     while (rk_bson_next(&iter, &field) == RK_BSON_STEP_ELEM && !rk_stops(verdict)) {
         verdict = check_accumulator(p, &scope, stage, &field);
@@ -232,18 +276,40 @@ static enum rk_verdict check_geo_near(struct rk_pipeline *p, const struct rk_bso
     return RK_VERDICT_FORWARD;
 }
 
-/* From here on documents are change events, in which the collection's lie at these places. */
-static enum rk_verdict check_change_stream(struct rk_pipeline *p, const struct rk_bson_elem *stage)
+static void add_images(struct rk_pipeline *p, const struct rk_policy *policy)
 {
     static const char *const images[] = {"fullDocument", "fullDocumentBeforeChange",
                                          "updateDescription.updatedFields"};
+    for (size_t i = 0; i < sizeof images / sizeof images[0]; i++) {
+        rk_aliases_add(&p->aliases, images[i], (uint32_t)strlen(images[i]), &policy->root);
+    }
+}
+
+static bool watches(const struct rk_scope *scope, const struct rk_policy *policy)
+{
+    static const char cluster[] = "admin";
+    const char *db = policy->ns;
+    size_t db_len = strcspn(db, ".");
+    return scope->whole && ((scope->db_len == db_len && memcmp(scope->db, db, db_len) == 0) ||
+                            (scope->db_len == sizeof cluster - 1 &&
+                             memcmp(scope->db, cluster, sizeof cluster - 1) == 0));
+}
+
+/* From here on documents are change events, in which the collection's lie at these places. In a
+ * stream over many collections one filter cannot be right for each of them. */
+static enum rk_verdict check_change_stream(struct rk_pipeline *p, const struct rk_bson_elem *stage)
+{
+    const struct rk_policy_set *set = p->scope.set;
     (void)stage;
     if (p->scope.policy != NULL) {
-        for (size_t i = 0; i < sizeof images / sizeof images[0]; i++) {
-            rk_aliases_add(&p->aliases, images[i], (uint32_t)strlen(images[i]),
-                           &p->scope.policy->root);
-        }
+        add_images(p, p->scope.policy);
         p->scope.policy = NULL;
+    }
+    for (size_t i = 0; i < rk_policy_set_count(set); i++) {
+        if (watches(&p->scope, rk_policy_set_at(set, i))) {
+            add_images(p, rk_policy_set_at(set, i));
+            p->moved = true;
+        }
     }
     return RK_VERDICT_FORWARD;
 }
@@ -278,7 +344,7 @@ static const struct stage stages[] = {
     {"$limit", check_nothing, NULL},
     {"$skip", check_nothing, NULL},
     {"$sample", check_nothing, NULL},
-    {"$count", check_nothing, NULL},
+    {"$count", check_count, NULL},
     {"$documents", check_nothing, NULL},
     {"$collStats", check_nothing, NULL},
     {"$indexStats", check_nothing, NULL},
@@ -344,7 +410,7 @@ enum rk_verdict rk_pipeline_rewrite(const struct rk_scope *scope, const struct r
     return rk_pipeline_run(&p, list, w);
 }
 
-bool rk_pipeline_writes(const struct rk_bson_elem *list)
+bool rk_pipeline_reaches_out(const struct rk_bson_elem *list)
 {
     struct rk_bson_view array;
     struct rk_bson_view stage;
@@ -356,7 +422,7 @@ bool rk_pipeline_writes(const struct rk_bson_elem *list)
     rk_bson_iter_init(&iter, &array);
     while (rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM) {
         if (!rk_bson_elem_view(&elem, &stage) || rk_bson_find(&stage, "$out", &elem) ||
-            rk_bson_find(&stage, "$merge", &elem)) {
+            rk_bson_find(&stage, "$merge", &elem) || rk_bson_find(&stage, "$changeStream", &elem)) {
             return true;
         }
     }

@@ -39,7 +39,7 @@ static void test_peek_passes_what_no_policy_concerns(void **state)
     assert_string_equal(info.coll, "");
     assert_true(peek("{'aggregate': 'x', 'pipeline': [{'$match': {}}], '$db': 'other'}"));
     assert_int_equal(info.reply, RK_REPLY_PASS);
-    assert_true(peek("{'aggregate': 1, 'pipeline': [{'$changeStream': {}}], '$db': 'admin'}"));
+    assert_false(peek("{'aggregate': 1, 'pipeline': [{'$changeStream': {}}], '$db': 'admin'}"));
     assert_int_equal(info.reply, RK_REPLY_SCAN);
 }
 
@@ -92,9 +92,14 @@ static void test_insert(void **state)
                    "'$db': 'shop'}",
                    "{'insert': 'people', 'documents': [{'contacts': [{'phone': <9: '1'>, 'n': "
                    "2}]}], '$db': 'shop'}");
-    assert_replace("{'insert': 'system.buckets.x', 'documents': [{'mail': 'm'}], '$db': 'crm'}",
-                   "{'insert': 'system.buckets.x', 'documents': [{'mail': <9: 'm'>}], '$db': "
-                   "'crm'}");
+    /* Values lie under other paths there ("data.mail.0"), which no policy names. */
+    assert_reject("{'insert': 'system.buckets.x', 'documents': [{'data': {'mail': {'0': 'SECRET'}}}"
+                  "], '$db': 'crm'}",
+                  73);
+    assert_reject("{'find': 'system.buckets.people', 'filter': {'data.ssn.0': 'SECRET'}, '$db': "
+                  "'shop'}",
+                  73);
+    assert_forward("{'find': 'system.buckets.orders', '$db': 'shop'}");
     assert_reject("{'insert': 'people', 'documents': ['SECRET'], '$db': 'shop'}", 14);
     assert_reject("{'insert': 'people', 'documents': [['SECRET']], '$db': 'shop'}", 14);
     assert_reject("{'insert': 'people', 'documents': {'ssn': 'SECRET'}, '$db': 'shop'}", 14);
@@ -298,8 +303,37 @@ static void test_definitions(void **state)
     assert_reject("{'collMod': 'people', 'validator': {'$and': [{'ssn': {'$type': 'string'}}]}, "
                   "'$db': 'shop'}",
                   51092);
-    assert_forward("{'create': 'v', 'viewOn': 'people', 'pipeline': [{'$match': {'a': 1}}], "
+    assert_reject("{'collMod': 'people', 'index': {'name': 'a', 'prepareUnique': true}, '$db': "
+                  "'shop'}",
+                  51092);
+    assert_forward("{'collMod': 'people', 'index': {'name': 'a', 'hidden': true}, '$db': 'shop'}");
+    /* Queries would inherit it without naming it. */
+    assert_reject("{'create': 'people', 'collation': {'locale': 'en'}, '$db': 'shop'}", 31054);
+    assert_forward("{'create': 'people', 'collation': {'locale': 'simple'}, '$db': 'shop'}");
+    assert_forward("{'create': 'orders', 'collation': {'locale': 'en'}, '$db': 'shop'}");
+}
+
+/* Comparisons with a view's protected fields went to the server as they were. */
+static void test_views(void **state)
+{
+    (void)state;
+    assert_forward("{'create': 'v', 'viewOn': 'x', 'pipeline': [{'$match': {'a': 1}}], '$db': "
+                   "'crm'}");
+    assert_forward("{'create': 'v', 'viewOn': 'orders', 'pipeline': [{'$match': {'ssn': 1}}], "
                    "'$db': 'shop'}");
+    assert_forward("{'create': 'v', 'viewOn': 'people', 'pipeline': [{'$project': {'a': 1}}], "
+                   "'$db': 'shop'}");
+    assert_reject("{'create': 'v', 'viewOn': 'people', '$db': 'shop'}", 51092);
+    assert_reject("{'create': 'v', 'viewOn': 'people', 'pipeline': [{'$match': {'a': 1}}], "
+                  "'$db': 'shop'}",
+                  51092);
+    assert_reject("{'collMod': 'v', 'viewOn': 'people', 'pipeline': [], '$db': 'shop'}", 51092);
+    assert_reject("{'create': 'v', 'viewOn': 'orders', 'pipeline': [{'$lookup': {'from': 'people',"
+                  " 'localField': 'a', 'foreignField': 'a', 'as': 'p'}}], '$db': 'shop'}",
+                  51092);
+    assert_reject("{'create': 'v', 'viewOn': 'x', 'pipeline': [{'$match': {'mail': 'SECRET'}}], "
+                  "'$db': 'crm'}",
+                  51092);
     assert_reject("{'create': 'v', 'viewOn': 'people', 'pipeline': [{'$match': {'ssn': "
                   "'SECRET'}}], '$db': 'shop'}",
                   51092);
@@ -319,6 +353,8 @@ static void test_ways_around(void **state)
     assert_reject("{'setQuerySettings': {'find': 'people', 'filter': {'ssn': 'SECRET'}}, '$db': "
                   "'admin'}",
                   20);
+    assert_reject("{'planCacheClear': 'people', 'query': {'note': 'SECRET'}, '$db': 'shop'}",
+                  51158);
     assert_reject("{'planCacheSetFilter': 'people', 'query': {'ssn': 'SECRET'}, '$db': 'shop'}",
                   115);
     assert_reject("{'cloneCollectionAsCapped': 'x', 'toCollection': 'people', 'size': 5, '$db': "
@@ -436,6 +472,7 @@ int main(void)
         cmocka_unit_test(test_count_distinct_delete),
         cmocka_unit_test(test_explain),
         cmocka_unit_test(test_definitions),
+        cmocka_unit_test(test_views),
         cmocka_unit_test(test_ways_around),
         cmocka_unit_test(test_every_kind_of_command_is_found),
         cmocka_unit_test(test_legacy_opcodes),

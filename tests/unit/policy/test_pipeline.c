@@ -102,7 +102,22 @@ static void test_moves_are_followed(void **state)
                   51092);
     assert_reject(AGG("{'$addFields': {'a.b': '$ssn'}}, {'$sort': {'a.0.b': 1}}"), 51092);
     assert_reject(AGG("{'$addFields': {'ssn': 'fixed'}}, {'$match': {'ssn': 'SECRET'}}"), 51092);
-    assert_reject(AGG("{'$group': {'_id': '$a', 'ssn': {'$first': '$b'}}}, {'$match': {'ssn': "
+    /* Stages that make documents of their own leave no protected path behind. */
+    assert_forward(AGG("{'$group': {'_id': '$a', 'ssn': {'$first': '$b'}}}, {'$match': {'ssn': "
+                       "'x'}}"));
+    assert_forward(AGG("{'$group': {'_id': '$a', 'n': {'$sum': 1}}}, {'$out': 'totals'}"));
+    assert_forward(AGG("{'$project': {'a': 1, '_id': 0}}, {'$out': 'names'}"));
+    assert_forward(AGG("{'$count': 'ssn'}, {'$sort': {'ssn': 1}}"));
+    assert_reject(AGG("{'$project': {'a': 0}}, {'$out': 'names'}"), 31146);
+    assert_reject(AGG("{'$project': {'_id': 1}}, {'$out': 'names'}"), 31146);
+    assert_reject(AGG("{'$project': {'a': 1, 'contacts.name': 1, 'contacts.phone': 1}}, {'$out': "
+                      "'names'}"),
+                  31146);
+    assert_reject(AGG("{'$project': {'a': 1, 'b': '$ssn'}}, {'$out': 'names'}"), 31146);
+    assert_reject(AGG("{'$project': {'a': 1}}, {'$out': 'people'}"), 31146);
+    assert_reject(AGG("{'$group': {'_id': '$a', 'all': {'$push': '$$ROOT'}}}, {'$out': 'x'}"),
+                  31146);
+    assert_reject(AGG("{'$group': {'_id': '$a', 'ssn': {'$first': '$ssn'}}}, {'$match': {'ssn': "
                       "'SECRET'}}"),
                   51092);
     assert_reject(AGG("{'$group': {'_id': '$a', 'd': {'$first': '$$ROOT'}}}, {'$sort': {'d.ssn': "
@@ -182,12 +197,35 @@ static void test_change_streams(void **state)
     use_two_keys();
 }
 
+/* Such filters went to the server as they were: the stream then showed nothing, for ever. */
+static void test_streams_over_many_collections(void **state)
+{
+    (void)state;
+    assert_reject("{'aggregate': 1, 'pipeline': [{'$changeStream': {}}, {'$match': "
+                  "{'fullDocument.ssn': 'SECRET'}}], '$db': 'shop'}",
+                  51092);
+    assert_reject("{'aggregate': 1, 'pipeline': [{'$changeStream': {'allChangesForCluster': true}}"
+                  ", {'$match': {'fullDocumentBeforeChange.mail': 'SECRET'}}], '$db': 'admin'}",
+                  51092);
+    assert_forward("{'aggregate': 1, 'pipeline': [{'$changeStream': {}}, {'$match': "
+                   "{'fullDocument.mail': 'x', 'operationType': 'insert'}}], '$db': 'shop'}");
+    assert_forward("{'aggregate': 1, 'pipeline': [{'$changeStream': {}}, {'$match': "
+                   "{'fullDocument.ssn': 'x'}}], '$db': 'other'}");
+    assert_forward("{'aggregate': 1, 'pipeline': [{'$changeStream': {'allChangesForCluster': true}}"
+                   ", {'$match': {'ns.db': 'shop'}}], '$db': 'admin'}");
+    assert_int_equal(info.reply, RK_REPLY_SCAN);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_match),          cmocka_unit_test(test_harmless_stages_pass),
-        cmocka_unit_test(test_refused_stages), cmocka_unit_test(test_moves_are_followed),
-        cmocka_unit_test(test_joins),          cmocka_unit_test(test_change_streams),
+        cmocka_unit_test(test_match),
+        cmocka_unit_test(test_harmless_stages_pass),
+        cmocka_unit_test(test_refused_stages),
+        cmocka_unit_test(test_moves_are_followed),
+        cmocka_unit_test(test_joins),
+        cmocka_unit_test(test_change_streams),
+        cmocka_unit_test(test_streams_over_many_collections),
     };
     return cmocka_run_group_tests(tests, request_setup, request_teardown);
 }

@@ -170,6 +170,38 @@ static void test_upserts(void **state)
     use_two_keys();
 }
 
+/* The document that mongod then inserts came in as a constant ("c.new"), past encryption. */
+static void test_supplied_documents(void **state)
+{
+    (void)state;
+    assert_reject("{'update': 'people', 'updates': [{'q': {'_id': 9}, 'u': [{'$set': {'a': 1}}], "
+                  "'upsert': true, 'upsertSupplied': true, 'c': {'new': {'ssn': 'SECRET'}}}], "
+                  "'$db': 'shop'}",
+                  115);
+}
+
+/* Conditions on elements went to the server in plaintext, and matched nothing. */
+static void test_array_filters(void **state)
+{
+#define FILTERED(path, filter)                                                                     \
+    "{'update': 'people', 'updates': [{'q': {}, 'u': {'$set': {'" path                             \
+    "': 1}}, 'arrayFilters': [" filter "]}], '$db': 'shop'}"
+    (void)state;
+    assert_reject(FILTERED("contacts.$[c].kind", "{'c.phone': 'SECRET'}"), 51150);
+    assert_reject(FILTERED("contacts.$[c].kind", "{'c': {'$elemMatch': {'email': 'SECRET'}}}"),
+                  51150);
+    assert_reject(FILTERED("contacts.$[c].kind", "{'$or': [{'c.a': 1}, {'c.email': 'SECRET'}]}"),
+                  51150);
+    assert_reject(FILTERED("contacts.$[cc].x.$[c]", "{'c': 1}, {'cc.phone': 'SECRET'}"), 51150);
+    assert_reject("{'findAndModify': 'people', 'update': {'$unset': {'contacts.$[c].a': 1}}, "
+                  "'arrayFilters': [{'c.email.x': 'SECRET'}], '$db': 'shop'}",
+                  51150);
+    assert_forward(FILTERED("contacts.$[c].kind", "{'c.kind': 'x', 'c.phones': 1}"));
+    assert_forward(FILTERED("scores.$[c]", "{'c': {'$gt': 1}}"));
+    assert_forward(FILTERED("scores.$[c].x", "{'c.phone': 'x', 'unused.phone': 1}"));
+#undef FILTERED
+}
+
 static void test_find_and_modify(void **state)
 {
     (void)state;
@@ -228,6 +260,8 @@ int main(void)
         cmocka_unit_test(test_pipelines),
         cmocka_unit_test(test_filters_of_updates),
         cmocka_unit_test(test_upserts),
+        cmocka_unit_test(test_supplied_documents),
+        cmocka_unit_test(test_array_filters),
         cmocka_unit_test(test_find_and_modify),
         cmocka_unit_test(test_sequence_of_updates),
     };
