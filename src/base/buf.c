@@ -87,6 +87,9 @@ enum rk_status rk_buf_append_u64(struct rk_buf *buf, uint64_t v)
 
 void rk_buf_consume(struct rk_buf *buf, size_t n)
 {
+    if (n == 0) {
+        return;
+    }
     if (n < buf->len) {
         memmove(buf->data, buf->data + n, buf->len - n);
         buf->len -= n;

@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -56,31 +57,32 @@ static void finish_connect(struct rk_conn *conn)
     handshake(conn);
 }
 
-/* Writes what is buffered. False after a failure. */
+/* Writes what is buffered. False after a failure. What went out stays where it is until more is
+ * appended: moving the rest to the front each time would cost the square of its length. */
 static bool flush(struct rk_conn *conn)
 {
-    size_t done = 0;
-    bool ok = true;
-    while (done < conn->out.len) {
+    while (rk_conn_unsent(conn) > 0) {
         size_t n = 0;
-        enum rk_io io =
-            conn->stream.ops->write(&conn->stream, conn->out.data + done, conn->out.len - done, &n);
-        if (io == RK_IO_WAIT) {
-            break;
-        }
+        enum rk_io io = conn->stream.ops->write(&conn->stream, conn->out.data + conn->out_sent,
+                                                rk_conn_unsent(conn), &n);
         if (io != RK_IO_OK) {
-            ok = false;
-            break;
+            return io == RK_IO_WAIT;
         }
-        done += n;
+        conn->out_sent += n;
     }
-    rk_buf_consume(&conn->out, done);
-    return ok;
+    return true;
+}
+
+static void drop_sent(struct rk_conn *conn)
+{
+    rk_buf_consume(&conn->out, conn->out_sent);
+    conn->out_sent = 0;
 }
 
 static void on_flushed(struct rk_conn *conn)
 {
     (void)event_del(&conn->write_event);
+    drop_sent(conn);
     if (conn->out.cap > OUT_KEEP_BYTES) {
         rk_buf_deinit(&conn->out);
     }
@@ -103,10 +105,10 @@ static void on_write_event(evutil_socket_t fd, short what, void *arg)
     } else if (!flush(conn)) {
         fail(conn, conn->stream.why);
     } else {
-        if (conn->out.len == 0) {
+        if (rk_conn_unsent(conn) == 0) {
             on_flushed(conn);
         }
-        if (conn->out.len <= conn->out_low) {
+        if (rk_conn_unsent(conn) <= conn->out_low) {
             conn->handlers->drained(conn->owner);
         }
     }
@@ -182,7 +184,7 @@ enum rk_status rk_conn_send(struct rk_conn *conn, const void *data, size_t len)
 {
     assert(conn->state == RK_CONN_OPEN);
     const uint8_t *p = data;
-    if (conn->out.len == 0) {
+    if (rk_conn_unsent(conn) == 0) {
         while (len > 0) {
             size_t n = 0;
             enum rk_io io = conn->stream.ops->write(&conn->stream, p, len, &n);
@@ -199,7 +201,13 @@ enum rk_status rk_conn_send(struct rk_conn *conn, const void *data, size_t len)
             want(conn, true);
         }
     }
-    return rk_buf_append(&conn->out, p, len);
+    drop_sent(conn);
+    enum rk_status status = rk_buf_append(&conn->out, p, len);
+    if (status != RK_OK) {
+        (void)snprintf(conn->stream.why, sizeof conn->stream.why, "%s",
+                       "no room for what the peer does not read");
+    }
+    return status;
 }
 
 void rk_conn_set_reading(struct rk_conn *conn, bool reading)
@@ -223,7 +231,7 @@ void rk_conn_shutdown_write(struct rk_conn *conn)
     if (conn->shut_done || conn->shut_pending) {
         return;
     }
-    if (conn->out.len > 0) {
+    if (rk_conn_unsent(conn) > 0) {
         conn->shut_pending = true;
         return;
     }

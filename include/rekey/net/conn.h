@@ -37,6 +37,7 @@ struct rk_conn {
     struct event read_event;
     struct event write_event;
     struct rk_buf out;
+    size_t out_sent; /* of out, what the socket has taken already */
     size_t out_low;
     const struct rk_conn_handlers *handlers;
     void *owner;
@@ -57,6 +58,12 @@ RK_MUST_CHECK enum rk_io rk_conn_read(struct rk_conn *conn, void *buf, size_t ca
 
 /* Sends or buffers all of data. RK_EIO: the connection is broken. RK_ELIMIT: out_max passed. */
 RK_MUST_CHECK enum rk_status rk_conn_send(struct rk_conn *conn, const void *data, size_t len);
+
+/* Bytes that the socket did not take yet. */
+static inline size_t rk_conn_unsent(const struct rk_conn *conn)
+{
+    return conn->out.len - conn->out_sent;
+}
 
 /* Turns readable calls on and off; turning on also delivers what TLS had buffered. */
 void rk_conn_set_reading(struct rk_conn *conn, bool reading);
