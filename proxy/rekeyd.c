@@ -235,6 +235,7 @@ static void stop_parts(struct daemon *d)
     if (d->keys != NULL) {
         rk_key_service_stop(d->keys);
     }
+    rk_server_free(d->server);
     if (d->provider.ops != NULL) {
         d->provider.ops->free(d->provider.self);
     }
@@ -335,8 +336,9 @@ static enum rk_status run_loop(struct daemon *d, struct rk_error *err)
     };
     const size_t n = sizeof events / sizeof events[0];
     const struct timeval resolve = {.tv_sec = RESOLVE_INTERVAL_S};
-    enum rk_status status = RK_OK;
     d->drain_timer = evtimer_new(d->base, on_drain_poll, d);
+    enum rk_status status =
+        d->drain_timer != NULL ? RK_OK : rk_error_set(err, RK_ENOMEM, "cannot set up signals");
     for (size_t i = 0; i < n && status == RK_OK; i++) {
         if (events[i] == NULL || event_add(events[i], i == n - 1 ? &resolve : NULL) != 0) {
             status = rk_error_set(err, RK_ENOMEM, "cannot set up signals");

@@ -68,21 +68,22 @@ static enum rk_status context_init(struct rk_context *ctx, struct rk_server *ser
     return ctx->reap != NULL ? RK_OK : rk_error_set(err, RK_ENOMEM, "out of memory for a worker");
 }
 
-static void context_deinit(struct rk_context *ctx)
+/* After the worker was joined. */
+static void close_sessions(struct rk_context *ctx)
 {
     struct rk_session *session;
-    if (ctx->worker == NULL) {
-        goto rest;
-    }
     while ((session = TAILQ_FIRST(&ctx->sessions)) != NULL) {
         rk_session_close(session, NULL, NULL);
     }
     rk_session_reap(ctx);
+}
+
+static void context_deinit(struct rk_context *ctx)
+{
     if (ctx->reap != NULL) {
         event_free(ctx->reap);
     }
     rk_worker_free(ctx->worker);
-rest:
     rk_aead_free(ctx->crypt.aead);
     rk_keyset_unref(ctx->crypt.keys);
     rk_buf_cleanse(&ctx->crypt.scratch);
@@ -174,6 +175,7 @@ enum rk_status rk_server_start(const struct rk_server_config *config, struct rk_
     }
     if (status != RK_OK) {
         rk_server_stop(server);
+        rk_server_free(server);
         return status;
     }
     *out = server;
@@ -264,13 +266,23 @@ void rk_server_stop(struct rk_server *server)
         return;
     }
     for (size_t i = 0; i < server->n_workers; i++) {
-        if (server->contexts[i].worker != NULL) {
-            rk_worker_stop(server->contexts[i].worker);
-            rk_worker_join(server->contexts[i].worker);
+        struct rk_context *ctx = &server->contexts[i];
+        if (ctx->worker != NULL) {
+            rk_worker_stop(ctx->worker);
+            rk_worker_join(ctx->worker);
+            close_sessions(ctx);
         }
     }
     for (size_t i = 0; i < server->n_acceptors; i++) {
         rk_listener_free(server->acceptors[i].listener);
+        server->acceptors[i].listener = NULL;
+    }
+}
+
+void rk_server_free(struct rk_server *server)
+{
+    if (server == NULL) {
+        return;
     }
     for (size_t i = 0; i < server->n_workers; i++) {
         context_deinit(&server->contexts[i]);

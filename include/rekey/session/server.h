@@ -30,8 +30,10 @@ void rk_server_reload(struct rk_server *server, const struct rk_config *config);
 void rk_server_drain(struct rk_server *server);
 /* Sessions still open. */
 size_t rk_server_sessions(const struct rk_server *server);
-/* Closes what is left, joins the workers, frees everything. */
+/* Closes what is left and joins the workers. Key loads that were under way may still call back. */
 void rk_server_stop(struct rk_server *server);
+/* After rk_server_stop and, when there is one, after the key service has stopped. */
+void rk_server_free(struct rk_server *server);
 
 /* Adds the upstream round-trips of foreground reads and writes so far (crypto and key waits
  * excluded; getMore, hello and streams not counted). Any thread. */
