@@ -67,6 +67,8 @@ static size_t pump(struct rk_session *session, struct rk_flow *flow, const uint8
             off += frame.len;
             break;
         }
+        /* What this message waited for does not concern the next one. */
+        rk_key_wait_cancel(flow);
         flow->n_absent = 0;
     }
     return off;
@@ -158,8 +160,7 @@ void rk_flow_resume(struct rk_session *session, struct rk_flow *flow)
 static bool may_read(const struct rk_session *session, const struct rk_flow *flow)
 {
     return !flow->eof && !flow->waiting && !session->last_words &&
-           session->client.state == RK_CONN_OPEN && session->upstream.state == RK_CONN_OPEN &&
-           flow->to->out.len <= session->ctx->limits.buffer_high_bytes;
+           session->client.state == RK_CONN_OPEN && session->upstream.state == RK_CONN_OPEN;
 }
 
 void rk_flow_update(struct rk_session *session)
@@ -167,8 +168,13 @@ void rk_flow_update(struct rk_session *session)
     if (session->closed) {
         return;
     }
-    rk_conn_set_reading(&session->client, may_read(session, &session->request));
-    rk_conn_set_reading(&session->upstream, may_read(session, &session->reply));
+    size_t high = session->ctx->limits.buffer_high_bytes;
+    bool client_full = rk_conn_unsent(&session->client) > high;
+    bool upstream_full = rk_conn_unsent(&session->upstream) > high;
+    /* A client that does not read is not read from either: refusals are answered from here. */
+    rk_conn_set_reading(&session->client,
+                        may_read(session, &session->request) && !client_full && !upstream_full);
+    rk_conn_set_reading(&session->upstream, may_read(session, &session->reply) && !client_full);
     /* An end is passed on as a half-close, so that what the other side still says gets through. */
     if (session->request.eof && !session->request.waiting &&
         session->upstream.state == RK_CONN_OPEN) {

@@ -43,6 +43,15 @@ static bool is_foreground(const struct rk_command_info *info)
     return info->klass != RK_CLASS_OTHER && strcmp(info->name, "getMore") != 0;
 }
 
+/* At the first sight of the reply: what decrypting it, keys and a slow client cost comes later. */
+static void measure(struct rk_session *session, struct rk_pending *head)
+{
+    if (head->sent_us != 0 && is_foreground(&head->info)) {
+        rk_histogram_record(&session->ctx->foreground, rk_clock_mono_us() - head->sent_us);
+    }
+    head->sent_us = 0;
+}
+
 /* The reply to the head of the queue is complete. */
 static bool finish(struct rk_session *session, int32_t reply_id, bool more_to_come)
 {
@@ -50,9 +59,6 @@ static bool finish(struct rk_session *session, int32_t reply_id, bool more_to_co
     if (more_to_come) {
         head->expected = reply_id;
         return true;
-    }
-    if (is_foreground(&head->info)) {
-        rk_histogram_record(&session->ctx->foreground, rk_clock_mono_us() - head->sent_us);
     }
     rk_pending_pop(&session->pending);
     if (!send_locals(session)) {
@@ -167,7 +173,7 @@ static enum rk_step decrypt(struct rk_session *session, const struct rk_pending 
 enum rk_step rk_reply_message(struct rk_session *session, const uint8_t *data, size_t avail,
                               const struct rk_frame *frame)
 {
-    const struct rk_pending *head = rk_pending_head(&session->pending);
+    struct rk_pending *head = rk_pending_head(&session->pending);
     if (head == NULL || head->local || head->expected != frame->response_to) {
         rk_session_close(session, "session_malformed", "upstream sent a reply to no request");
         return RK_STEP_CLOSE;
@@ -176,6 +182,7 @@ enum rk_step rk_reply_message(struct rk_session *session, const uint8_t *data, s
         rk_session_close(session, "session_malformed", "upstream sent a reply of unknown opcode");
         return RK_STEP_CLOSE;
     }
+    measure(session, head);
     if (avail < MSG_FLAGS_END && avail < frame->len) {
         return RK_STEP_MORE;
     }

@@ -130,7 +130,9 @@ static enum rk_step older_opcode(struct rk_session *session, const uint8_t *data
 enum rk_step rk_request_message(struct rk_session *session, const uint8_t *data, size_t avail,
                                 const struct rk_frame *frame)
 {
-    if (session->pending.count >= session->ctx->limits.pipeline_max) {
+    /* A request that waited for its key had its place already. */
+    if (session->request.key_wait == NULL &&
+        session->pending.count >= session->ctx->limits.pipeline_max) {
         return RK_STEP_WAIT;
     }
     enum rk_step step;

@@ -38,8 +38,38 @@ static bool is_open(const struct rk_session *session)
     return session->client.state == RK_CONN_OPEN && session->upstream.state == RK_CONN_OPEN;
 }
 
-/* One timer serves the phases in turn: connecting, the first message, idleness, and the wait for
- * the member's last words after the client has ended. */
+static uint64_t quiet_ms(const struct rk_session *session)
+{
+    return (rk_clock_mono_us() - session->active_us) / 1000;
+}
+
+static uint32_t ending_ms(const struct rk_session *session)
+{
+    uint32_t ms = session->ctx->limits.drain_timeout_ms;
+    return ms > 0 ? ms : 1;
+}
+
+/* One side has ended: the rest may take its time, but not stand still. */
+static void expect_end(struct rk_session *session)
+{
+    session->unsent_seen = rk_conn_unsent(&session->client);
+    set_timer(session, ending_ms(session));
+}
+
+static void on_ending(struct rk_session *session)
+{
+    if (rk_conn_unsent(&session->client) == session->unsent_seen &&
+        quiet_ms(session) >= ending_ms(session)) {
+        rk_session_close(session, "session_timeout",
+                         session->last_words ? "client does not take its last reply"
+                                             : "client left and the member did not answer");
+    } else {
+        expect_end(session);
+    }
+}
+
+/* One timer serves the phases in turn: connecting, the first message, idleness, and the last
+ * words after either side has ended. */
 static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
     (void)fd;
@@ -51,22 +81,22 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
                                                                : "connecting to the member");
         return;
     }
+    if (session->last_words || session->request.eof) {
+        on_ending(session);
+        return;
+    }
     if (!session->greeted) {
         rk_session_close(session, "session_timeout", "no complete first message");
         return;
     }
-    if (session->request.eof) {
-        rk_session_close(session, "session_timeout", "client left and the member did not answer");
-        return;
-    }
     uint64_t idle_ms = session->ctx->limits.idle_timeout_ms;
-    uint64_t quiet_ms = (rk_clock_mono_us() - session->active_us) / 1000;
-    if (idle_ms == 0 || session->pending.count > 0) {
+    uint64_t quiet = quiet_ms(session);
+    if (idle_ms == 0 || session->pending.count > 0 || session->request.waiting) {
         set_timer(session, idle_ms);
-    } else if (quiet_ms >= idle_ms) {
+    } else if (quiet >= idle_ms) {
         rk_session_close(session, "session_idle", NULL);
     } else {
-        set_timer(session, idle_ms - quiet_ms);
+        set_timer(session, idle_ms - quiet);
     }
 }
 
@@ -150,13 +180,12 @@ static void on_client_readable(void *owner)
     struct rk_session *session = owner;
     bool greeted = session->greeted;
     rk_flow_readable(session, &session->request);
-    if (session->closed) {
+    if (session->closed || session->last_words) {
         return;
     }
     if (session->request.eof) {
         /* mongod ends the connection when it sees the end; a member that hangs does not. */
-        uint32_t ms = session->ctx->limits.drain_timeout_ms;
-        set_timer(session, ms > 0 ? ms : 1);
+        expect_end(session);
     } else if (!greeted && session->greeted) {
         set_timer(session, session->ctx->limits.idle_timeout_ms);
     }
@@ -171,7 +200,7 @@ static void on_upstream_readable(void *owner)
 static void on_drained(void *owner)
 {
     struct rk_session *session = owner;
-    if (session->last_words && session->client.out.len == 0) {
+    if (session->last_words && rk_conn_unsent(&session->client) == 0) {
         rk_session_close(session, NULL, NULL);
         return;
     }
@@ -291,13 +320,17 @@ bool rk_session_idle(const struct rk_session *session)
 
 void rk_session_close_after_flush(struct rk_session *session)
 {
-    if (session->client.state != RK_CONN_OPEN || session->client.out.len == 0) {
+    if (session->client.state != RK_CONN_OPEN || rk_conn_unsent(&session->client) == 0) {
         rk_session_close(session, NULL, NULL);
+        return;
+    }
+    if (session->last_words) {
         return;
     }
     session->last_words = true;
     rk_conn_set_reading(&session->client, false);
     rk_conn_set_reading(&session->upstream, false);
+    expect_end(session);
 }
 
 void rk_session_close(struct rk_session *session, const char *event, const char *why)

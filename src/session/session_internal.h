@@ -55,7 +55,7 @@ struct rk_pending {
     int32_t expected; /* responseTo of the next reply: a request id, in exhaust streams the id of
                          the reply before */
     bool local;       /* reply holds our own answer */
-    uint64_t sent_us;
+    uint64_t sent_us; /* 0: the reply has begun */
     struct rk_command_info info;
     struct rk_policy_set *policies; /* keeps info.policy alive; NULL when it has none */
     uint8_t *reply;
@@ -113,6 +113,7 @@ struct rk_session {
     struct rk_pending_queue pending;
     struct event timer;
     uint64_t active_us;
+    size_t unsent_seen; /* for the client, when the timer was set for the end of the session */
     unsigned address_next; /* of the member's addresses, the one to try next */
     bool closed;
     bool greeted;       /* a whole first message has come */
