@@ -189,7 +189,7 @@ static enum rk_status read_registry(struct rk_key_loader *loader, struct rk_key_
         return RK_OK;
     }
     uint32_t id = 0;
-    status = rk_registry_rotate(loader->registry, &loader->provider, "rekeyd", &id, err);
+    status = rk_registry_create_first(loader->registry, &loader->provider, "rekeyd", &id, err);
     if (status == RK_OK) {
         rk_log(RK_LOG_INFO, "first_key_created", RK_I("key_id", id));
     } else if (status != RK_ESTATE) { /* RK_ESTATE: another instance was faster, which is fine */

@@ -270,13 +270,17 @@ static enum rk_status make_key(mongoc_client_t *client, const char *state_db,
     return status;
 }
 
-enum rk_status rk_registry_rotate(struct rk_registry *registry, const struct rk_provider *provider,
-                                  const char *actor, uint32_t *new_id, struct rk_error *err)
+static enum rk_status rotate(struct rk_registry *registry, const struct rk_provider *provider,
+                             const char *actor, bool first_only, uint32_t *new_id,
+                             struct rk_error *err)
 {
     uint32_t id = 0;
     struct rk_error why = {.message = ""};
     mongoc_client_t *client = mongoc_client_pool_pop(registry->pool);
     enum rk_status status = next_id(client, registry->state_db, &id, err);
+    if (status == RK_OK && first_only && id != 1) {
+        status = rk_error_set(err, RK_ESTATE, "the key registry has a key already");
+    }
     if (status != RK_OK) {
         goto done;
     }
@@ -307,4 +311,17 @@ enum rk_status rk_registry_rotate(struct rk_registry *registry, const struct rk_
 done:
     mongoc_client_pool_push(registry->pool, client);
     return status;
+}
+
+enum rk_status rk_registry_rotate(struct rk_registry *registry, const struct rk_provider *provider,
+                                  const char *actor, uint32_t *new_id, struct rk_error *err)
+{
+    return rotate(registry, provider, actor, false, new_id, err);
+}
+
+enum rk_status rk_registry_create_first(struct rk_registry *registry,
+                                        const struct rk_provider *provider, const char *actor,
+                                        uint32_t *new_id, struct rk_error *err)
+{
+    return rotate(registry, provider, actor, true, new_id, err);
 }

@@ -44,6 +44,12 @@ RK_MUST_CHECK enum rk_status rk_registry_rotate(struct rk_registry *registry,
                                                 const char *actor, uint32_t *new_id,
                                                 struct rk_error *err);
 
+/* The same for a registry without any key; RK_ESTATE when it has one, also one just made. */
+RK_MUST_CHECK enum rk_status rk_registry_create_first(struct rk_registry *registry,
+                                                      const struct rk_provider *provider,
+                                                      const char *actor, uint32_t *new_id,
+                                                      struct rk_error *err);
+
 const char *rk_key_state_name(enum rk_key_state state);
 
 #endif
