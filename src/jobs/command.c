@@ -42,12 +42,6 @@ enum rk_status rk_id_set_elem(struct rk_id *id, const struct rk_bson_elem *elem)
     return rk_id_set(id, elem->type, elem->value, elem->value_len);
 }
 
-bool rk_id_equals(const struct rk_id *id, uint8_t type, const void *data, size_t len)
-{
-    return id->type == type && id->value.len == len &&
-           (len == 0 || memcmp(id->value.data, data, len) == 0);
-}
-
 void rk_bson_put_id(struct rk_bson_writer *w, const char *key, const struct rk_id *id)
 {
     rk_bson_put(w, id->type, key, strlen(key), id->value.data, id->value.len);

@@ -25,7 +25,6 @@ void rk_id_deinit(struct rk_id *id);
 RK_MUST_CHECK enum rk_status rk_id_set(struct rk_id *id, uint8_t type, const void *data,
                                        size_t len);
 RK_MUST_CHECK enum rk_status rk_id_set_elem(struct rk_id *id, const struct rk_bson_elem *elem);
-bool rk_id_equals(const struct rk_id *id, uint8_t type, const void *data, size_t len);
 void rk_bson_put_id(struct rk_bson_writer *w, const char *key, const struct rk_id *id);
 
 /* {type and key}: a date, an ObjectId, {literal: value}, {w: "majority", wtimeout}. */

@@ -132,12 +132,37 @@ done:
     return status;
 }
 
+/* Counts the documents from p->start on; position is scratch space. */
+static enum rk_status count_rest(const struct planner *p, struct rk_scan_batch *batch,
+                                 struct rk_id *position, int64_t *docs, struct rk_error *err)
+{
+    struct rk_bson_iter iter;
+    struct rk_bson_view doc;
+    struct rk_bson_elem id;
+    enum rk_status status;
+    *docs = 0;
+    position->type = 0;
+    do {
+        struct rk_scan scan = {
+            .min = &p->start, .after = position, .limit = p->settings->range_docs + 1};
+        status = rk_scan_read(p->lease->client, p->ns, &scan, batch, err);
+        if (status == RK_OK) {
+            rk_scan_iter_init(&iter, batch);
+            while (rk_scan_next(&iter, &doc, &id) == RK_OK) {
+                (*docs)++;
+                status = rk_id_set_elem(position, &id);
+            }
+        }
+    } while (status == RK_OK && !batch->exhausted);
+    return status;
+}
+
 /* Where the range that starts at p->start ends, and how many documents it has. */
 static enum rk_status find_end(const struct planner *p, struct rk_scan_batch *batch,
                                struct rk_id *end, int64_t *docs, struct rk_error *err)
 {
     struct rk_scan scan = {.min = &p->start, .skip = p->settings->range_docs, .limit = 1};
-    struct rk_scan_iter iter;
+    struct rk_bson_iter iter;
     struct rk_bson_view doc;
     struct rk_bson_elem id;
     enum rk_status status = rk_scan_read(p->lease->client, p->ns, &scan, batch, err);
@@ -151,17 +176,8 @@ static enum rk_status find_end(const struct planner *p, struct rk_scan_batch *ba
     }
     /* The rest is one range without an upper bound: what is inserted behind it while the job
      * runs belongs to it as well, since another instance may still write under the old key. */
-    scan = (struct rk_scan){.min = &p->start, .limit = p->settings->range_docs + 1};
-    status = rk_scan_read(p->lease->client, p->ns, &scan, batch, err);
-    if (status != RK_OK) {
-        return status;
-    }
-    *docs = 0;
-    rk_scan_iter_init(&iter, batch);
-    while (rk_scan_next(&iter, &doc, &id) == RK_OK) {
-        (*docs)++;
-    }
-    return rk_id_set(end, RK_BSON_MAXKEY, NULL, 0);
+    status = count_rest(p, batch, end, docs, err);
+    return status == RK_OK ? rk_id_set(end, RK_BSON_MAXKEY, NULL, 0) : status;
 }
 
 static void put_range(struct rk_bson_writer *w, const struct planner *p, const struct rk_id *end,

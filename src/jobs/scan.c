@@ -9,7 +9,6 @@
 void rk_scan_batch_init(struct rk_scan_batch *batch)
 {
     *batch = (struct rk_scan_batch){0};
-    rk_id_init(&batch->after);
 }
 
 static void drop_reply(struct rk_scan_batch *batch)
@@ -24,7 +23,6 @@ static void drop_reply(struct rk_scan_batch *batch)
 void rk_scan_batch_deinit(struct rk_scan_batch *batch)
 {
     drop_reply(batch);
-    rk_id_deinit(&batch->after);
 }
 
 static bool bounded(const struct rk_id *id, uint8_t open_type)
@@ -60,8 +58,7 @@ static void put_projection(struct rk_bson_writer *w, const struct rk_policy *pol
     rk_bson_end(w);
 }
 
-static void put_find(struct rk_bson_writer *w, const struct rk_ns *ns, const struct rk_scan *scan,
-                     uint32_t limit)
+static void put_find(struct rk_bson_writer *w, const struct rk_ns *ns, const struct rk_scan *scan)
 {
     bool resumed = scan->after != NULL && scan->after->type != 0;
     const struct rk_id *min = resumed ? scan->after : scan->min;
@@ -73,14 +70,23 @@ static void put_find(struct rk_bson_writer *w, const struct rk_ns *ns, const str
     if (resumed || bounded(min, RK_BSON_MINKEY)) {
         put_bound(w, "min", min);
     }
+    if (resumed) {
+        /* min is inclusive. Neither skip nor one document more would do: the one to be left out
+         * may be gone by now, or fill the whole reply. */
+        rk_bson_begin_doc(w, "filter");
+        rk_bson_begin_doc(w, "_id");
+        rk_bson_put_id(w, "$ne", scan->after);
+        rk_bson_end(w);
+        rk_bson_end(w);
+    }
     if (bounded(scan->max, RK_BSON_MAXKEY)) {
         put_bound(w, "max", scan->max);
     }
     if (scan->skip > 0) {
         rk_bson_put_int64(w, "skip", scan->skip);
     }
-    rk_bson_put_int64(w, "limit", limit);
-    rk_bson_put_int64(w, "batchSize", limit);
+    rk_bson_put_int64(w, "limit", scan->limit);
+    rk_bson_put_int64(w, "batchSize", scan->limit);
     rk_bson_end(w);
 }
 
@@ -130,11 +136,41 @@ static enum rk_status run_find(mongoc_client_t *client, const struct rk_ns *ns,
     if (step == RK_BSON_STEP_MALFORMED) {
         return rk_error_set(err, RK_EIO, "mongod's reply to find is malformed");
     }
+    batch->n = n;
     batch->exhausted = cursor == 0 && n < limit;
     if (cursor != 0) {
         kill_cursor(client, ns, cursor);
     }
     return RK_OK;
+}
+
+static enum rk_status finish_find(mongoc_client_t *client, const struct rk_ns *ns,
+                                  const struct rk_bson_writer *w, uint32_t limit,
+                                  struct rk_scan_batch *batch, struct rk_error *err)
+{
+    if (rk_bson_writer_status(w) != RK_OK) {
+        return rk_error_set(err, RK_ENOMEM, "cannot build a find command");
+    }
+    return run_find(client, ns, w->out, limit, batch, err);
+}
+
+/* The one document that a scan with min and without max leaves out. */
+static enum rk_status read_max_key(mongoc_client_t *client, const struct rk_ns *ns,
+                                   const struct rk_scan *scan, struct rk_buf *command,
+                                   struct rk_scan_batch *batch, struct rk_error *err)
+{
+    struct rk_bson_writer w;
+    rk_buf_clear(command);
+    rk_bson_writer_init(&w, command);
+    rk_bson_begin(&w);
+    rk_bson_put_string(&w, "find", ns->coll);
+    put_projection(&w, scan->policy);
+    rk_bson_begin_doc(&w, "filter");
+    rk_bson_put(&w, RK_BSON_MAXKEY, "_id", 3, NULL, 0);
+    rk_bson_end(&w);
+    rk_bson_put_int32(&w, "limit", 2); /* so that one is less than the limit: nothing follows */
+    rk_bson_end(&w);
+    return finish_find(client, ns, &w, 2, batch, err);
 }
 
 enum rk_status rk_scan_read(mongoc_client_t *client, const struct rk_ns *ns,
@@ -143,23 +179,21 @@ enum rk_status rk_scan_read(mongoc_client_t *client, const struct rk_ns *ns,
 {
     struct rk_buf command;
     struct rk_bson_writer w;
-    uint32_t limit = scan->limit;
+    bool resumed = scan->after != NULL && scan->after->type != 0;
+    /* With min alone, mongod stops before the key MaxKey. */
+    bool short_of_max = (resumed || bounded(scan->min, RK_BSON_MINKEY)) &&
+                        !bounded(scan->max, RK_BSON_MAXKEY) && scan->skip == 0 &&
+                        !(resumed && scan->after->type == RK_BSON_MAXKEY);
     rk_buf_init(&command, COMMAND_MAX);
     rk_bson_writer_init(&w, &command);
-    batch->after.type = 0;
-    enum rk_status status = RK_OK;
-    if (scan->after != NULL && scan->after->type != 0) {
-        /* min is inclusive: one more, for the document that is left out. It cannot be skipped by
-         * number, as it may be gone by now. */
-        limit++;
-        status = rk_id_set(&batch->after, scan->after->type, scan->after->value.data,
-                           scan->after->value.len);
-    }
-    put_find(&w, ns, scan, limit);
-    if (status != RK_OK || rk_bson_writer_status(&w) != RK_OK) {
-        status = rk_error_set(err, RK_ENOMEM, "cannot build a find command");
-    } else {
-        status = run_find(client, ns, &command, limit, batch, err);
+    put_find(&w, ns, scan);
+    enum rk_status status = finish_find(client, ns, &w, scan->limit, batch, err);
+    if (status == RK_OK && batch->exhausted && short_of_max) {
+        if (batch->n == 0) {
+            status = read_max_key(client, ns, scan, &command, batch, err);
+        } else {
+            batch->exhausted = false; /* asked for by the read after this one */
+        }
     }
     rk_buf_deinit(&command);
     return status;
@@ -174,7 +208,6 @@ enum rk_status rk_scan_read_planned(mongoc_client_t *client, const struct rk_ns 
     uint32_t n = 0;
     rk_buf_init(&command, COMMAND_MAX);
     rk_bson_writer_init(&w, &command);
-    batch->after.type = 0;
     rk_bson_begin(&w);
     rk_bson_put_string(&w, "find", ns->coll);
     put_projection(&w, policy);
@@ -196,40 +229,27 @@ enum rk_status rk_scan_read_planned(mongoc_client_t *client, const struct rk_ns 
     rk_bson_put_int64(&w, "limit", (int64_t)n + 1);
     rk_bson_put_int64(&w, "batchSize", (int64_t)n + 1);
     rk_bson_end(&w);
-    enum rk_status status;
-    if (rk_bson_writer_status(&w) != RK_OK) {
-        status = rk_error_set(err, RK_ENOMEM, "cannot build a find command");
-    } else {
-        status = run_find(client, ns, &command, n + 1, batch, err);
-    }
+    enum rk_status status = finish_find(client, ns, &w, n + 1, batch, err);
     rk_buf_deinit(&command);
     return status;
 }
 
-void rk_scan_iter_init(struct rk_scan_iter *iter, const struct rk_scan_batch *batch)
+void rk_scan_iter_init(struct rk_bson_iter *iter, const struct rk_scan_batch *batch)
 {
-    rk_bson_iter_init(&iter->iter, &batch->docs);
-    iter->after = &batch->after;
+    rk_bson_iter_init(iter, &batch->docs);
 }
 
-enum rk_status rk_scan_next(struct rk_scan_iter *iter, struct rk_bson_view *doc,
+enum rk_status rk_scan_next(struct rk_bson_iter *iter, struct rk_bson_view *doc,
                             struct rk_bson_elem *id)
 {
     struct rk_bson_elem elem;
-    for (;;) {
-        switch (rk_bson_next(&iter->iter, &elem)) {
-        case RK_BSON_STEP_END:
-            return RK_ENOENT;
-        case RK_BSON_STEP_MALFORMED:
-            return RK_EINVAL;
-        case RK_BSON_STEP_ELEM:
-            break;
-        }
-        if (!rk_bson_elem_view(&elem, doc) || !rk_bson_find(doc, "_id", id)) {
-            return RK_EINVAL;
-        }
-        if (!rk_id_equals(iter->after, id->type, id->value, id->value_len)) {
-            return RK_OK;
-        }
+    switch (rk_bson_next(iter, &elem)) {
+    case RK_BSON_STEP_END:
+        return RK_ENOENT;
+    case RK_BSON_STEP_MALFORMED:
+        return RK_EINVAL;
+    case RK_BSON_STEP_ELEM:
+        break;
     }
+    return rk_bson_elem_view(&elem, doc) && rk_bson_find(doc, "_id", id) ? RK_OK : RK_EINVAL;
 }

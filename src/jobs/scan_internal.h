@@ -26,8 +26,8 @@ struct rk_scan {
 struct rk_scan_batch {
     bson_t *reply;            /* NULL: none yet */
     struct rk_bson_view docs; /* the array, into reply */
-    struct rk_id after;       /* left out while iterating */
-    bool exhausted;           /* nothing follows */
+    uint32_t n;
+    bool exhausted; /* nothing follows */
 };
 
 void rk_scan_batch_init(struct rk_scan_batch *batch);
@@ -46,12 +46,8 @@ RK_MUST_CHECK enum rk_status rk_scan_read_planned(mongoc_client_t *client, const
 
 /* Iterates: the next document and its _id, RK_ENOENT at the end, RK_EINVAL when the reply is
  * malformed. */
-struct rk_scan_iter {
-    struct rk_bson_iter iter;
-    const struct rk_id *after;
-};
-void rk_scan_iter_init(struct rk_scan_iter *iter, const struct rk_scan_batch *batch);
-RK_MUST_CHECK enum rk_status rk_scan_next(struct rk_scan_iter *iter, struct rk_bson_view *doc,
+void rk_scan_iter_init(struct rk_bson_iter *iter, const struct rk_scan_batch *batch);
+RK_MUST_CHECK enum rk_status rk_scan_next(struct rk_bson_iter *iter, struct rk_bson_view *doc,
                                           struct rk_bson_elem *id);
 
 #endif

@@ -87,7 +87,7 @@ static enum rk_status examine_once(struct rk_sweeper *s, const struct rk_sweep_t
                                    struct rk_id *last, struct rk_error *err)
 {
     struct rk_transform_keys keys = {s->aead, s->keys, (uint32_t)(rk_clock_wall_ms() / 1000)};
-    struct rk_scan_iter iter;
+    struct rk_bson_iter iter;
     struct rk_bson_view doc;
     struct rk_bson_elem id;
     enum rk_status status;

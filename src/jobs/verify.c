@@ -158,7 +158,7 @@ static enum rk_status scan(struct verify *v, mongoc_client_t *client, const stru
     rk_id_init(&position);
     do {
         struct rk_scan next = {.after = &position, .policy = v->policy, .limit = BATCH_DOCS};
-        struct rk_scan_iter iter;
+        struct rk_bson_iter iter;
         struct rk_bson_view doc;
         struct rk_bson_elem id = {0};
         status = rk_scan_read(client, ns, &next, &batch, err);
