@@ -166,6 +166,25 @@ enum rk_verdict rk_expr_hand_on(const struct rk_scope *scope, const char *what, 
     return RK_VERDICT_FORWARD;
 }
 
+/* {$slice: n} or {$slice: [skip, n]}, as find takes it; in expressions it names an array. */
+static bool is_count(const struct rk_bson_elem *elem)
+{
+    struct rk_bson_view list;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem item;
+    int64_t n;
+    if (!rk_bson_elem_view(elem, &list)) {
+        return rk_bson_elem_int(elem, &n);
+    }
+    rk_bson_iter_init(&iter, &list);
+    while (rk_bson_next(&iter, &item) == RK_BSON_STEP_ELEM) {
+        if (!rk_bson_elem_int(&item, &n)) {
+            return false;
+        }
+    }
+    return elem->type == RK_BSON_ARRAY;
+}
+
 /* One element of a projection whose value is not a plain yes or no. */
 static enum rk_verdict check_computed(const struct rk_scope *scope, const struct rk_bson_elem *elem,
                                       bool related, struct rk_aliases *aliases)
@@ -185,6 +204,10 @@ static enum rk_verdict check_computed(const struct rk_scope *scope, const struct
     }
     if (rk_elem_is_operators(elem, &ops)) {
         bool elem_match = rk_bson_find(&ops, "$elemMatch", &op);
+        bool above = rk_scope_relate(scope, elem->key, elem->key_len).relation == RK_PATH_ABOVE;
+        if (above && !elem_match && rk_bson_find(&ops, "$slice", &op) && is_count(&op)) {
+            return RK_VERDICT_FORWARD; /* whole elements, whatever is in them */
+        }
         if (related && (elem_match || rk_bson_find(&ops, "$slice", &op))) {
             return rk_refuse(scope, RK_CODE_PREDICATE, op.key, elem->key, elem->key_len,
                              "not possible on encrypted values; project the whole path");

@@ -4,13 +4,21 @@
  */
 #include "command_internal.h"
 
-enum predicate_kind { PRED_COPY, PRED_ONE, PRED_LIST, PRED_NOT, PRED_REFUSE };
+enum predicate_kind {
+    PRED_COPY,
+    PRED_ONE,
+    PRED_LIST,
+    PRED_NOT,
+    PRED_ELEMENT, /* a filter of its own for the elements of an array */
+    PRED_SHAPE,   /* asks what kind of value it is: encryption keeps that above the fields */
+    PRED_REFUSE,
+};
 
 struct predicate {
     const char *name;
     enum predicate_kind kind;
     const char *many; /* PRED_ONE: the list operator of the same meaning */
-    int code;         /* PRED_REFUSE */
+    int code;         /* of a refusal */
 };
 
 static const struct predicate predicates[] = {
@@ -25,9 +33,11 @@ static const struct predicate predicates[] = {
     {"$gte", PRED_REFUSE, NULL, RK_CODE_RANGE},
     {"$lt", PRED_REFUSE, NULL, RK_CODE_RANGE},
     {"$lte", PRED_REFUSE, NULL, RK_CODE_RANGE},
-    {"$elemMatch", PRED_REFUSE, NULL, RK_CODE_ELEM_MATCH},
+    {"$elemMatch", PRED_ELEMENT, NULL, RK_CODE_ELEM_MATCH},
+    {"$size", PRED_SHAPE, NULL, RK_CODE_PREDICATE},
+    {"$type", PRED_SHAPE, NULL, RK_CODE_PREDICATE},
 };
-/* $regex, $mod, $size, $type, $all, bits, geo, and whatever comes after this was written. */
+/* $regex, $mod, $all, bits, geo, and whatever comes after this was written. */
 static const struct predicate other_predicate = {"", PRED_REFUSE, NULL, RK_CODE_PREDICATE};
 
 static const struct predicate *predicate_find(const char *name)
@@ -49,6 +59,26 @@ static enum rk_verdict refuse_predicate(const struct rk_comparison *cmp, const c
         code = code == RK_CODE_ELEM_MATCH ? code : RK_CODE_ABOVE;
     }
     return rk_refuse(cmp->scope, code, op, cmp->path->key, cmp->path->key_len, advice);
+}
+
+/* Appends {$elemMatch: filter} for an array above protected fields: in the filter paths start at
+ * the elements, so the array's node is its root. */
+static enum rk_verdict rewrite_element(const struct rk_comparison *cmp,
+                                       const struct rk_bson_elem *op, struct rk_bson_writer *w)
+{
+    struct rk_bson_view filter;
+    if (cmp->match.relation != RK_PATH_ABOVE || cmp->match.node == NULL ||
+        op->type != RK_BSON_DOCUMENT || !rk_bson_elem_view(op, &filter)) {
+        return refuse_predicate(cmp, op->key, RK_CODE_ELEM_MATCH);
+    }
+    const struct rk_policy elements = {.ns = cmp->scope->ns, .root = *cmp->match.node};
+    struct rk_scope scope = *cmp->scope;
+    scope.policy = &elements;
+    scope.aliases = NULL;
+    rk_bson_begin_sub(w, op->type, op->key, op->key_len);
+    enum rk_verdict verdict = rk_query_rewrite(&scope, &filter, 0, w);
+    rk_bson_end(w);
+    return verdict;
 }
 
 /* Appends the operators {$in: [...], $exists: true, ...} of one path. */
@@ -80,6 +110,15 @@ static enum rk_verdict rewrite_operators(const struct rk_comparison *cmp,
             rk_bson_begin_sub(w, RK_BSON_DOCUMENT, op.key, op.key_len);
             one = rewrite_operators(cmp, &inner, w);
             rk_bson_end(w);
+            break;
+        case PRED_ELEMENT:
+            one = rewrite_element(cmp, &op, w);
+            break;
+        case PRED_SHAPE:
+            if (cmp->match.relation != RK_PATH_ABOVE) {
+                return refuse_predicate(cmp, op.key, pred->code);
+            }
+            rk_bson_copy(w, &op);
             break;
         case PRED_REFUSE:
             return refuse_predicate(cmp, op.key, pred->code);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #define BINARY_HEAD_LEN 5u
+#define EMPTY_LEN 5u
 
 /* A value as it can lie stored: mongod compares numbers across types, ciphertext cannot. */
 struct encoding {
@@ -142,7 +143,11 @@ enum rk_verdict rk_compare_one(const struct rk_comparison *cmp, const char *key,
                                const struct rk_bson_elem *value, struct rk_bson_writer *w)
 {
     const char *name = key != NULL ? key : cmp->path->key;
-    if (rk_elem_is_null(value)) {
+    struct rk_bson_view view;
+    /* Nothing protected can lie in an empty document or array. */
+    bool empty_above = cmp->match.relation == RK_PATH_ABOVE && rk_bson_elem_view(value, &view) &&
+                       view.len == EMPTY_LEN;
+    if (rk_elem_is_null(value) || empty_above) {
         rk_bson_copy_as(w, name, strlen(name), value);
         return RK_VERDICT_FORWARD;
     }

@@ -16,7 +16,9 @@ struct update_operator {
 static enum rk_verdict refuse_below(const struct rk_scope *scope, const struct rk_bson_elem *op,
                                     const struct rk_bson_elem *field)
 {
-    return rk_refuse(scope, RK_CODE_UPDATE_OPERATOR, op->key, field->key, field->key_len,
+    bool positional = rk_scope_relate(scope, field->key, field->key_len).positional;
+    return rk_refuse(scope, positional ? RK_CODE_POSITIONAL : RK_CODE_UPDATE_OPERATOR, op->key,
+                     field->key, field->key_len,
                      "it lies inside an encrypted value; set the whole protected field");
 }
 
@@ -52,10 +54,6 @@ static enum rk_verdict rewrite_set(const struct rk_scope *scope, const struct rk
     enum rk_verdict verdict = RK_VERDICT_FORWARD;
     struct rk_bson_view view;
     struct rk_path_match match = rk_scope_relate(scope, field->key, field->key_len);
-    if (match.relation != RK_PATH_UNRELATED && match.positional) {
-        return rk_refuse(scope, RK_CODE_POSITIONAL, op->key, field->key, field->key_len,
-                         "positional operators cannot reach encrypted fields; use array indexes");
-    }
     if (match.relation == RK_PATH_BELOW) {
         return refuse_below(scope, op, field);
     }

@@ -66,6 +66,27 @@ static void test_null_and_exists_everywhere(void **state)
     assert_forward(FIND("{'notes': 'x', 'a.ssn': 'y', 'contacts.name': {'$regex': 'z'}}"));
 }
 
+/* What is asked of an array of documents need not concern the protected fields in them. */
+static void test_above_protected_fields(void **state)
+{
+    (void)state;
+    use_one_key();
+    assert_forward(FIND("{'contacts': {'$elemMatch': {'kind': 'x', 'n': {'$gt': 1}}}}"));
+    assert_forward(FIND("{'contacts': {'$size': 2, '$type': 'array'}}"));
+    assert_forward(FIND("{'contacts': []}"));
+    assert_forward(FIND("{'contacts': {'$ne': [], '$not': {'$size': 1}}}"));
+    assert_replace(FIND("{'contacts': {'$elemMatch': {'kind': 'x', 'email': 'y'}}}"),
+                   FIND("{'contacts': {'$elemMatch': {'kind': 'x', 'email': <9: 'y'>}}}"));
+    assert_replace(FIND("{'contacts': {'$not': {'$elemMatch': {'0.email': {'$ne': 'y'}}}}}"),
+                   FIND("{'contacts': {'$not': {'$elemMatch': {'0.email': {'$ne': <9: 'y'>}}}}}"));
+    assert_forward("{'find': 'people', 'projection': {'contacts': {'$slice': [0, 5]}}, '$db': "
+                   "'shop'}");
+    assert_reject("{'find': 'people', 'projection': {'contacts': {'$slice': ['$note', 5]}}, "
+                  "'$db': 'shop'}",
+                  51092);
+    use_two_keys();
+}
+
 static void test_refusals(void **state)
 {
     (void)state;
@@ -88,7 +109,11 @@ static void test_refusals(void **state)
         {FIND("{'ssn': {'$near': [1, 2]}}"), 51092},
         {FIND("{'ssn': {'$notYetInvented': 'SECRET'}}"), 51092},
         {FIND("{'ssn': {'$elemMatch': {'$eq': 'SECRET'}}}"), 6890100},
-        {FIND("{'contacts': {'$elemMatch': {'phone': 'SECRET'}}}"), 6890100},
+        {FIND("{'contacts': {'$elemMatch': {'phone': 'SECRET'}}}"), 51158},
+        {FIND("{'contacts': {'$elemMatch': {'email': {'$gt': 'SECRET'}}}}"), 51118},
+        {FIND("{'contacts': {'$elemMatch': {'$eq': 'SECRET'}}}"), 51092},
+        {FIND("{'contacts': {'$elemMatch': 'SECRET'}}"), 6890100},
+        {FIND("{'contacts': {'$all': [{'$elemMatch': {'email': 'SECRET'}}]}}"), 31007},
         {FIND("{'contacts': {'phone': 'SECRET'}}"), 31007},
         {FIND("{'contacts': {'$eq': {'phone': 'SECRET'}}}"), 31007},
         {FIND("{'contacts': {'$in': [{'phone': 'SECRET'}]}}"), 31007},
@@ -158,6 +183,7 @@ int main(void)
         cmocka_unit_test(test_integers_of_either_type),
         cmocka_unit_test(test_logic),
         cmocka_unit_test(test_null_and_exists_everywhere),
+        cmocka_unit_test(test_above_protected_fields),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_harmless_expressions_pass),
         cmocka_unit_test(test_messages),

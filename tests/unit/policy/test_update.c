@@ -30,6 +30,11 @@ static void test_set(void **state)
                    UPDATE("{'$set': {'contacts.0': {'phone': <9: '1'>}}}"));
     assert_replace(UPDATE("{'$set': {'contacts.0.phone': '1'}}"),
                    UPDATE("{'$set': {'contacts.0.phone': <9: '1'>}}"));
+    assert_replace(UPDATE("{'$set': {'contacts.$.phone': '1', 'contacts.$[].email': '2'}}"),
+                   UPDATE("{'$set': {'contacts.$.phone': <9: '1'>, 'contacts.$[].email': <9: "
+                          "'2'>}}"));
+    assert_replace(UPDATE("{'$set': {'contacts.$[c]': {'phone': '1', 'n': 2}}}"),
+                   UPDATE("{'$set': {'contacts.$[c]': {'phone': <9: '1'>, 'n': 2}}}"));
     assert_forward(UPDATE("{'$set': {'contacts': 'x', 'ssn': null, 'contacts.name': 'y'}}"));
     assert_forward(UPDATE("{'$unset': {'ssn': '', 'contacts': 1, 'contacts.0.phone': 1}}"));
     assert_forward(UPDATE("{'$set': 5}"));
@@ -45,9 +50,9 @@ static void test_refused_operators(void **state)
         {UPDATE("{'$set': {'ssn.a': 'SECRET'}}"), 51150},
         {UPDATE("{'$set': {'ssn.0': 'SECRET'}}"), 51150},
         {UPDATE("{'$unset': {'note.a': 'SECRET'}}"), 51150},
-        {UPDATE("{'$set': {'contacts.$.phone': 'SECRET'}}"), 51149},
-        {UPDATE("{'$set': {'contacts.$[].phone': 'SECRET'}}"), 51149},
-        {UPDATE("{'$set': {'contacts.$[x]': {'phone': 'SECRET'}}}"), 51149},
+        {UPDATE("{'$set': {'note.$': 'SECRET'}}"), 51149},
+        {UPDATE("{'$set': {'contacts.$.phone.$[]': 'SECRET'}}"), 51149},
+        {UPDATE("{'$unset': {'contacts.phone.$[x].y': 'SECRET'}}"), 51149},
         {UPDATE("{'$rename': {'ssn': 'open'}}"), 51160},
         {UPDATE("{'$rename': {'contacts': 'open'}}"), 51160},
         {UPDATE("{'$rename': {'open': 'ssn'}}"), 51161},
