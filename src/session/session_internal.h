@@ -113,7 +113,7 @@ struct rk_session {
     struct rk_pending_queue pending;
     struct event timer;
     uint64_t active_us;
-    size_t unsent_seen; /* for the client, when the timer was set for the end of the session */
+    size_t unsent_seen;    /* for the client, when the timer was set for the end of the session */
     unsigned address_next; /* of the member's addresses, the one to try next */
     bool closed;
     bool greeted;       /* a whole first message has come */
