@@ -129,7 +129,7 @@ static enum rk_verdict check_view(struct rk_statement *st, const struct rk_bson_
                          "its pipeline compares an encrypted field and would keep the "
                          "ciphertext of today's keys; filter in the queries on the view");
     }
-    if (!rk_stops(verdict) && rk_scope_guarded(&p.scope) && st->scope.policy == NULL) {
+    if (!rk_stops(verdict) && rk_pipeline_carries(&p) && st->scope.policy == NULL) {
         return rk_refuse(&st->scope, RK_CODE_PREDICATE, "view", NULL, 0,
                          "it shows encrypted fields and has no policy; add one in which they have "
                          "the logical names of the collection's, or leave them out by $project");

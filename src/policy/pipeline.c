@@ -56,12 +56,15 @@ static enum rk_verdict rewrite_match(struct rk_pipeline *p, const struct rk_bson
     return verdict;
 }
 
-/* The stage makes documents of its own, with none of the paths that were there before. */
+bool rk_pipeline_carries(const struct rk_pipeline *p)
+{
+    return rk_scope_guarded(&p->scope) && !p->bare;
+}
+
+/* The stage makes documents of its own, with none of the values that were there before. */
 static void nothing_left(struct rk_pipeline *p)
 {
-    p->scope.policy = NULL;
-    p->aliases.n = 0;
-    p->aliases.all = false;
+    p->bare = !p->aliases.all; /* with all, an alias that comes later would not be noticed */
 }
 
 static enum rk_verdict check_count(struct rk_pipeline *p, const struct rk_bson_elem *stage)
@@ -230,7 +233,7 @@ static enum rk_verdict rewrite_facet(struct rk_pipeline *p, const struct rk_bson
                                      struct rk_bson_writer *w)
 {
     enum rk_verdict verdict = RK_VERDICT_FORWARD;
-    bool anything = rk_scope_guarded(&p->scope);
+    bool anything = rk_pipeline_carries(p);
     struct rk_bson_view facets;
     struct rk_bson_iter iter;
     struct rk_bson_elem facet;
@@ -244,7 +247,7 @@ static enum rk_verdict rewrite_facet(struct rk_pipeline *p, const struct rk_bson
         struct rk_pipeline sub = *p;
         sub.scope.aliases = &sub.aliases;
         verdict = rk_worse(verdict, rk_pipeline_run(&sub, &facet, w));
-        anything = anything || rk_scope_guarded(&sub.scope);
+        anything = anything || rk_pipeline_carries(&sub);
     }
     rk_bson_end(w);
     p->aliases.all = p->aliases.all || anything;
@@ -376,14 +379,17 @@ static enum rk_verdict rewrite_stage(void *arg, const struct rk_bson_view *membe
             return rk_refuse(&p->scope, RK_CODE_PREDICATE, elem.key, NULL, 0,
                              "this stage is not known to be safe with encrypted fields");
         }
+        const unsigned aliases = p->aliases.n;
+        const bool all = p->aliases.all;
         if (stage != NULL && stage->rewrite != NULL) {
             verdict = rk_worse(verdict, stage->rewrite(p, &elem, w));
-            continue;
+        } else {
+            if (stage != NULL) {
+                verdict = rk_worse(verdict, stage->check(p, &elem));
+            }
+            rk_bson_copy(w, &elem);
         }
-        if (stage != NULL) {
-            verdict = rk_worse(verdict, stage->check(p, &elem));
-        }
-        rk_bson_copy(w, &elem);
+        p->bare = p->bare && p->aliases.n == aliases && p->aliases.all == all;
     }
     return verdict;
 }
@@ -394,6 +400,7 @@ void rk_pipeline_init(struct rk_pipeline *p, const struct rk_scope *scope)
     p->aliases = (struct rk_aliases){0};
     p->scope.aliases = &p->aliases;
     p->moved = false;
+    p->bare = false;
 }
 
 enum rk_verdict rk_pipeline_run(struct rk_pipeline *p, const struct rk_bson_elem *list,

@@ -8,7 +8,11 @@ struct rk_pipeline {
     struct rk_scope scope; /* aliases points at the member below */
     struct rk_aliases aliases;
     bool moved; /* a protected path may hold something else by now: filters cannot be rewritten */
+    bool bare;  /* no protected value is left; what names one is treated as before all the same */
 };
+
+/* Can there be protected values in the documents that come out? */
+bool rk_pipeline_carries(const struct rk_pipeline *p);
 
 /* The stages that name another collection. A check looks and the stage is then copied; a rewrite
  * appends it. */

@@ -189,6 +189,7 @@ enum rk_verdict rk_stage_union_with(struct rk_pipeline *p, const struct rk_bson_
     } else {
         rk_bson_copy(w, stage);
     }
+    p->bare = p->bare && !rk_pipeline_carries(&sub);
     if (foreign.policy != p->scope.policy || sub.moved || rk_scope_guarded(&sub.scope)) {
         bool same = foreign.policy == p->scope.policy && !sub.moved && sub.aliases.n == 0;
         p->moved = p->moved || !same;
@@ -207,7 +208,7 @@ enum rk_verdict rk_stage_out(struct rk_pipeline *p, const struct rk_bson_elem *s
         !rk_bson_find(&args, "into", &to)) {
         return RK_VERDICT_FORWARD; /* mongod refuses it */
     }
-    if (rk_scope_guarded(&p->scope)) {
+    if (rk_pipeline_carries(p)) {
         return rk_refuse(&p->scope, RK_CODE_PIPELINE, stage->key, NULL, 0,
                          "it would copy encrypted values out of the sweeper's reach; read them and "
                          "write them through the proxy");

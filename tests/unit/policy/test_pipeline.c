@@ -102,12 +102,26 @@ static void test_moves_are_followed(void **state)
                   51092);
     assert_reject(AGG("{'$addFields': {'a.b': '$ssn'}}, {'$sort': {'a.0.b': 1}}"), 51092);
     assert_reject(AGG("{'$addFields': {'ssn': 'fixed'}}, {'$match': {'ssn': 'SECRET'}}"), 51092);
-    /* Stages that make documents of their own leave no protected path behind. */
-    assert_forward(AGG("{'$group': {'_id': '$a', 'ssn': {'$first': '$b'}}}, {'$match': {'ssn': "
-                       "'x'}}"));
+    assert_reject(AGG("{'$group': {'_id': '$a', 'ssn': {'$first': '$b'}}}, {'$match': {'ssn': "
+                      "'SECRET'}}"),
+                  51092);
+    /* A path that is no longer there is still one whose values the server must not see. */
+    assert_replace(AGG("{'$project': {'a': 1}}, {'$match': {'ssn': 'x'}}"),
+                   AGG("{'$project': {'a': 1}}, {'$match': {'ssn': <9: 'x'>}}"));
+    /* Stages that make documents of their own leave no protected value behind. */
     assert_forward(AGG("{'$group': {'_id': '$a', 'n': {'$sum': 1}}}, {'$out': 'totals'}"));
     assert_forward(AGG("{'$project': {'a': 1, '_id': 0}}, {'$out': 'names'}"));
-    assert_forward(AGG("{'$count': 'ssn'}, {'$sort': {'ssn': 1}}"));
+    assert_forward(AGG("{'$count': 'n'}, {'$unionWith': 'orders'}, {'$out': 'x'}"));
+    assert_forward(AGG("{'$facet': {'a': [{'$count': 'n'}]}}"));
+    assert_reject(AGG("{'$count': 'n'}, {'$unionWith': 'people'}, {'$out': 'x'}"), 31146);
+    assert_reject(AGG("{'$count': 'n'}, {'$lookup': {'from': 'people', 'pipeline': [], 'as': 'p'}},"
+                      " {'$out': 'x'}"),
+                  31146);
+    assert_reject(AGG("{'$replaceWith': '$$ROOT'}, {'$group': {'_id': '$a', 'x': {'$first': "
+                      "'$$ROOT'}}}, {'$out': 'x'}"),
+                  51092);
+    assert_reject(AGG("{'$facet': {'a': [{'$count': 'n'}], 'b': [{'$limit': 1}]}}, {'$out': 'x'}"),
+                  31146);
     assert_reject(AGG("{'$project': {'a': 0}}, {'$out': 'names'}"), 31146);
     assert_reject(AGG("{'$project': {'_id': 1}}, {'$out': 'names'}"), 31146);
     assert_reject(AGG("{'$project': {'a': 1, 'contacts.name': 1, 'contacts.phone': 1}}, {'$out': "
