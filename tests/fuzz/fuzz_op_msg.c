@@ -76,17 +76,25 @@ static void check_path(const struct rk_bson_view *view, bool in_array, const cha
     }
 }
 
-/* A dotted key of an update, without its array indexes (a first number is a name: documents are
- * no arrays). False where it does not fit. */
+static bool chooses_element(const char *component, size_t len)
+{
+    return (len > 0 && strspn(component, "0123456789") == len) ||
+           (len == 1 && component[0] == '$') ||
+           (len > 2 && strncmp(component, "$[", 2) == 0 && component[len - 1] == ']');
+}
+
+/* A dotted key of an update, without what chooses elements of arrays (first it is a name:
+ * documents are no arrays). Empty names stay: mongod refuses them. False where it does not fit. */
 static bool plain_path(const char *key, char *to, size_t size)
 {
+    const char *start = key;
     size_t used = 0;
     for (size_t len; *key != '\0'; key += len + (key[len] == '.')) {
         len = strcspn(key, ".");
-        if (used > 0 && len > 0 && strspn(key, "0123456789") == len) {
+        if (key > start && chooses_element(key, len)) {
             continue;
         }
-        int n = snprintf(to + used, size - used, "%s%.*s", used > 0 ? "." : "", (int)len, key);
+        int n = snprintf(to + used, size - used, "%s%.*s", key > start ? "." : "", (int)len, key);
         if (n < 0 || (size_t)n >= size - used) {
             return false;
         }
