@@ -146,6 +146,12 @@ class Rekeyd(Process):
     def kill9(self):
         self.kill()
 
+    def kill(self):
+        super().kill()
+        if self.popen is not None:
+            # libmongoc's counters outlive a process that could not remove them.
+            Path(f"/dev/shm/mongoc-{self.pid}").unlink(missing_ok=True)
+
     def check(self):
         """Fails when rekeyd crashed or a sanitizer had something to say."""
         reports = self.sanitizer_reports()
