@@ -135,7 +135,8 @@ static enum rk_ctl_exit act_on_all(struct rk_ctl *ctl, mongoc_client_t *client,
     size_t n = 0;
     enum rk_ctl_exit code = RK_CTL_OK;
     const char *state_db = ctl->config->upstream.state_db;
-    if (rk_jobs_list(client, state_db, true, JOBS_MAX, &jobs, &n, &err) != RK_OK) {
+    const struct rk_job_filter active = {.only_active = true};
+    if (rk_jobs_list(client, state_db, &active, JOBS_MAX, &jobs, &n, &err) != RK_OK) {
         return rk_ctl_job_fail(&err);
     }
     for (size_t i = 0; i < n && code == RK_CTL_OK; i++) {

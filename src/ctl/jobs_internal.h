@@ -15,12 +15,20 @@ enum rk_ctl_exit rk_ctl_job_fail(const struct rk_error *err);
 #define RK_CTL_NUMBER_LEN 32u
 const char *rk_ctl_number(int64_t n, char out[RK_CTL_NUMBER_LEN]);
 
+/* Not complete, failed or cancelled. */
+bool rk_ctl_job_goes_on(const struct rk_job *job);
+/* Documents a second over the whole life of the job, negative when it has not begun. */
+double rk_ctl_job_rate(const struct rk_job *job);
+
 /* One line: namespace, state, bar, documents, rate, time to go. rate < 0: unknown. */
 void rk_ctl_print_progress(FILE *out, const struct rk_job *job, double rate_docs_per_s,
                            const char *end);
 
-/* What is left of a job is to be shown until none of ids (NULL: no active job at all) goes on.
- * Progress goes to standard error, or to standard output with watch. */
+/* ---- jobs_follow.c */
+
+/* Shows progress until none of the jobs with these ids (NULL: no active job at all) goes on, then
+ * how they ended: not complete is a failure. Progress goes to standard error, with watch to
+ * standard output; there is none with --json. */
 enum rk_ctl_exit rk_ctl_follow(struct rk_ctl *ctl, const char (*ids)[RK_JOB_ID_LEN], size_t n_ids,
                                bool watch);
 

@@ -1,4 +1,4 @@
-/* rekeyctl status, jobs; and following a job to its end. */
+/* rekeyctl status, jobs. */
 #include "jobs_internal.h"
 
 #include <rekey/base/clock.h>
@@ -8,15 +8,9 @@
 #include <mongoc/mongoc.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
 #define JOBS_MAX 1000u
 #define BAR_WIDTH 24
-#define FOLLOW_INTERVAL_MS 500
-#define PLAIN_LINE_INTERVAL_US 2000000u /* where no terminal redraws a line */
-#define UNREACHABLE_MAX_US 60000000u
-#define RATE_WEIGHT 0.3
 
 const char *rk_ctl_number(int64_t n, char out[RK_CTL_NUMBER_LEN])
 {
@@ -33,7 +27,7 @@ const char *rk_ctl_number(int64_t n, char out[RK_CTL_NUMBER_LEN])
     return out;
 }
 
-static bool goes_on(const struct rk_job *job)
+bool rk_ctl_job_goes_on(const struct rk_job *job)
 {
     return strcmp(job->state, "planning") == 0 || strcmp(job->state, "running") == 0 ||
            strcmp(job->state, "paused") == 0;
@@ -51,8 +45,7 @@ static double fraction(const struct rk_job *job)
     return part > 1 ? 1 : part;
 }
 
-/* Over the whole life of the job; what is known without watching it. */
-static double average_rate(const struct rk_job *job)
+double rk_ctl_job_rate(const struct rk_job *job)
 {
     int64_t end = job->completed_at_ms != 0 ? job->completed_at_ms : rk_clock_wall_ms();
     int64_t ms = end - job->started_at_ms;
@@ -135,7 +128,7 @@ static void append_job(bson_t *array, uint32_t i, const struct rk_job *job)
     bson_t doc;
     char when[RK_CTL_TIME_LEN];
     size_t len = bson_uint32_to_string(i, &key, buf, sizeof buf);
-    double rate = average_rate(job);
+    double rate = rk_ctl_job_rate(job);
     bson_append_document_begin(array, key, (int)len, &doc);
     BSON_APPEND_UTF8(&doc, "id", job->id);
     BSON_APPEND_UTF8(&doc, "ns", job->ns);
@@ -186,160 +179,11 @@ enum rk_ctl_exit rk_ctl_print_jobs(struct rk_ctl *ctl, const struct rk_job *jobs
         return print_jobs_json(jobs, n);
     }
     for (size_t i = 0; i < n; i++) {
-        rk_ctl_print_progress(stdout, &jobs[i], average_rate(&jobs[i]), "\n");
+        rk_ctl_print_progress(stdout, &jobs[i], rk_ctl_job_rate(&jobs[i]), "\n");
         print_details(&jobs[i]);
     }
     return RK_CTL_OK;
 }
-
-/* ---- following */
-
-struct follow {
-    struct rk_ctl *ctl;
-    mongoc_client_t *client;
-    const char (*ids)[RK_JOB_ID_LEN];
-    size_t n_ids;
-    FILE *out;
-    bool redraw;
-    bool quiet;
-    size_t lines; /* drawn last time */
-    double rates[JOBS_MAX];
-    int64_t scanned[JOBS_MAX];
-    uint64_t looked_us;
-    uint64_t printed_us;
-};
-
-/* Keeps the jobs that are followed, in the order they come in. */
-static size_t pick(const struct follow *f, struct rk_job *jobs, size_t n)
-{
-    size_t kept = 0;
-    for (size_t i = 0; i < n; i++) {
-        bool wanted = f->ids == NULL && goes_on(&jobs[i]);
-        for (size_t j = 0; f->ids != NULL && j < f->n_ids; j++) {
-            wanted = wanted || strcmp(f->ids[j], jobs[i].id) == 0;
-        }
-        if (wanted) {
-            jobs[kept++] = jobs[i];
-        }
-    }
-    return kept;
-}
-
-static void measure(struct follow *f, const struct rk_job *jobs, size_t n)
-{
-    uint64_t now = rk_clock_mono_us();
-    for (size_t i = 0; i < n && f->looked_us != 0 && now > f->looked_us; i++) {
-        double rate =
-            (double)(jobs[i].counts.scanned - f->scanned[i]) * 1e6 / (double)(now - f->looked_us);
-        f->rates[i] = f->rates[i] < 0 ? rate : RATE_WEIGHT * rate + (1 - RATE_WEIGHT) * f->rates[i];
-    }
-    for (size_t i = 0; i < n; i++) {
-        f->scanned[i] = jobs[i].counts.scanned;
-    }
-    f->looked_us = now;
-}
-
-static void draw(struct follow *f, const struct rk_job *jobs, size_t n, bool last)
-{
-    uint64_t now = rk_clock_mono_us();
-    if (f->quiet || (!f->redraw && !last && now - f->printed_us < PLAIN_LINE_INTERVAL_US)) {
-        return;
-    }
-    f->printed_us = now;
-    if (f->redraw && f->lines > 0) {
-        (void)fprintf(f->out, "\033[%zuA", f->lines); /* back up over what was drawn */
-    }
-    for (size_t i = 0; i < n; i++) {
-        double rate = goes_on(&jobs[i]) ? f->rates[i] : average_rate(&jobs[i]);
-        rk_ctl_print_progress(f->out, &jobs[i], rate, f->redraw ? "\033[K\n" : "\n");
-    }
-    f->lines = n;
-    (void)fflush(f->out);
-}
-
-static bool any_goes_on(const struct rk_job *jobs, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        if (goes_on(&jobs[i])) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static enum rk_ctl_exit outcome(const struct follow *f, const struct rk_job *jobs, size_t n)
-{
-    enum rk_ctl_exit code = RK_CTL_OK;
-    for (size_t i = 0; i < n; i++) {
-        if (f->ids != NULL && strcmp(jobs[i].state, "complete") != 0) {
-            (void)fprintf(stderr, "rekeyctl: job %s over %s is %s%s%s\n", jobs[i].id, jobs[i].ns,
-                          jobs[i].state, jobs[i].range_error[0] != '\0' ? ": " : "",
-                          jobs[i].range_error);
-            code = RK_CTL_FAILED;
-        }
-    }
-    if (code == RK_CTL_OK && f->ids != NULL) {
-        return rk_ctl_print_jobs(f->ctl, jobs, n);
-    }
-    return code;
-}
-
-static enum rk_ctl_exit follow(struct follow *f)
-{
-    uint64_t reached_us = rk_clock_mono_us();
-    const struct timespec pause = {0, FOLLOW_INTERVAL_MS * 1000000L};
-    for (;;) {
-        struct rk_error err;
-        struct rk_job *jobs = NULL;
-        size_t n = 0;
-        enum rk_status status = rk_jobs_list(f->client, f->ctl->config->upstream.state_db,
-                                             f->ids == NULL, JOBS_MAX, &jobs, &n, &err);
-        uint64_t now = rk_clock_mono_us();
-        if (status == RK_OK) {
-            reached_us = now;
-            n = pick(f, jobs, n);
-            measure(f, jobs, n);
-            bool over = !any_goes_on(jobs, n);
-            draw(f, jobs, n, over);
-            enum rk_ctl_exit code = over ? outcome(f, jobs, n) : RK_CTL_OK;
-            free(jobs);
-            if (over) {
-                return code;
-            }
-        } else if ((status != RK_EIO && status != RK_ETIMEOUT) ||
-                   now - reached_us > UNREACHABLE_MAX_US) {
-            return rk_ctl_job_fail(&err);
-        }
-        (void)nanosleep(&pause, NULL);
-    }
-}
-
-enum rk_ctl_exit rk_ctl_follow(struct rk_ctl *ctl, const char (*ids)[RK_JOB_ID_LEN], size_t n_ids,
-                               bool watch)
-{
-    struct follow *f = calloc(1, sizeof *f);
-    if (f == NULL) {
-        struct rk_error err;
-        (void)rk_error_set(&err, RK_ENOMEM, "out of memory");
-        return rk_ctl_fail(&err);
-    }
-    f->ctl = ctl;
-    f->client = mongoc_client_pool_pop(ctl->client_pool);
-    f->ids = ids;
-    f->n_ids = n_ids;
-    f->out = watch ? stdout : stderr;
-    f->redraw = isatty(fileno(f->out)) == 1;
-    f->quiet = ctl->json;
-    for (size_t i = 0; i < JOBS_MAX; i++) {
-        f->rates[i] = -1;
-    }
-    enum rk_ctl_exit code = follow(f);
-    mongoc_client_pool_push(ctl->client_pool, f->client);
-    free(f);
-    return code;
-}
-
-/* ---- commands */
 
 static enum rk_ctl_exit list(struct rk_ctl *ctl, bool only_active, const char *when_none)
 {
@@ -347,8 +191,9 @@ static enum rk_ctl_exit list(struct rk_ctl *ctl, bool only_active, const char *w
     struct rk_job *jobs = NULL;
     size_t n = 0;
     mongoc_client_t *client = mongoc_client_pool_pop(ctl->client_pool);
-    enum rk_status status = rk_jobs_list(client, ctl->config->upstream.state_db, only_active,
-                                         JOBS_MAX, &jobs, &n, &err);
+    const struct rk_job_filter filter = {.only_active = only_active};
+    enum rk_status status =
+        rk_jobs_list(client, ctl->config->upstream.state_db, &filter, JOBS_MAX, &jobs, &n, &err);
     mongoc_client_pool_push(ctl->client_pool, client);
     if (status != RK_OK) {
         return rk_ctl_job_fail(&err);

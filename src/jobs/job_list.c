@@ -60,17 +60,32 @@ static enum rk_status batch_of(const bson_t *reply, struct rk_bson_iter *iter, s
     return RK_OK;
 }
 
-static enum rk_status find_jobs(mongoc_client_t *client, const char *state_db, bool only_active,
-                                struct rk_job *jobs, size_t jobs_max, size_t *n,
-                                struct rk_error *err)
+static void append_ids(bson_t *array, const struct rk_job_filter *only)
+{
+    for (size_t i = 0; i < only->n_ids; i++) {
+        bson_oid_t id;
+        bson_oid_init_from_string(&id, only->ids[i]);
+        BSON_APPEND_OID(array, "0", &id);
+    }
+}
+
+static enum rk_status find_jobs(mongoc_client_t *client, const char *state_db,
+                                const struct rk_job_filter *only, struct rk_job *jobs,
+                                size_t jobs_max, size_t *n, struct rk_error *err)
 {
     struct rk_bson_iter iter;
     struct rk_bson_elem elem;
     struct rk_bson_view doc;
     bson_t filter = BSON_INITIALIZER;
     bson_t reply;
-    if (only_active) {
+    if (only->only_active) {
         BSON_APPEND_BOOL(&filter, "active", true);
+    }
+    if (only->ids != NULL) {
+        bson_t ids = BSON_INITIALIZER;
+        append_ids(&ids, only);
+        BCON_APPEND(&filter, "_id", "{", "$in", BCON_ARRAY(&ids), "}");
+        bson_destroy(&ids);
     }
     bson_t *command =
         BCON_NEW("find", BCON_UTF8("jobs"), "filter", BCON_DOCUMENT(&filter), "sort", "{",
@@ -207,15 +222,16 @@ static void add_estimate(mongoc_client_t *client, struct rk_job *job)
     }
 }
 
-enum rk_status rk_jobs_list(mongoc_client_t *client, const char *state_db, bool only_active,
-                            size_t jobs_max, struct rk_job **jobs, size_t *n, struct rk_error *err)
+enum rk_status rk_jobs_list(mongoc_client_t *client, const char *state_db,
+                            const struct rk_job_filter *filter, size_t jobs_max,
+                            struct rk_job **jobs, size_t *n, struct rk_error *err)
 {
     struct rk_job *list = calloc(jobs_max, sizeof *list);
     *n = 0;
     if (list == NULL) {
         return rk_error_set(err, RK_ENOMEM, "out of memory");
     }
-    enum rk_status status = find_jobs(client, state_db, only_active, list, jobs_max, n, err);
+    enum rk_status status = find_jobs(client, state_db, filter, list, jobs_max, n, err);
     if (status == RK_OK && *n > 0) {
         status = add_totals(client, state_db, list, *n, err);
     }

@@ -13,6 +13,9 @@
 
 #define WTIMEOUT_MS 30000
 #define CODE_DUPLICATE_KEY 11000
+/* A key activated this recently may not have reached every instance; generous, since the time of
+ * its activation was taken from another clock than the server's. */
+#define KEY_NEW_MS 600000
 
 enum rk_status rk_jobs_prepare(mongoc_client_t *client, const char *state_db, struct rk_error *err)
 {
@@ -75,8 +78,9 @@ struct creation {
     const char *transform;
     const char *ns;
     const char *actor;
+    uint32_t settle_ms;
     int64_t key_id;
-    int64_t not_before_ms;
+    int64_t activated_at_ms;
 };
 
 /* The newest key of the registry is the current one; 0 when there is none yet. */
@@ -107,6 +111,20 @@ static enum rk_status read_current_key(mongoc_client_t *client, const char *stat
     return status;
 }
 
+/* notBefore: the settling time from now on when the key is new, else now. */
+static void put_not_before(bson_t *set, const struct creation *c)
+{
+    BCON_APPEND(set, "notBefore", "{", "$cond", "[", "{", "$gt", "[",
+                BCON_DATE_TIME(c->activated_at_ms), "{", "$subtract", "[", BCON_UTF8("$$NOW"),
+                BCON_INT64(KEY_NEW_MS), "]", "}", "]", "}", "{", "$add", "[", BCON_UTF8("$$NOW"),
+                BCON_INT64((int64_t)c->settle_ms), "]", "}", BCON_UTF8("$$NOW"), "]", "}");
+}
+
+static void put_literal(bson_t *set, const char *key, const char *text)
+{
+    BCON_APPEND(set, key, "{", "$literal", BCON_UTF8(text), "}");
+}
+
 /* An upsert instead of an insert, because only an update can take the server's clock. */
 static enum rk_status create(mongoc_client_t *client, const char *state_db, void *arg,
                              struct rk_error *err)
@@ -116,15 +134,19 @@ static enum rk_status create(mongoc_client_t *client, const char *state_db, void
     struct rk_bson_elem elem;
     int64_t code = 0;
     bson_t reply;
+    bson_t set = BSON_INITIALIZER;
+    put_literal(&set, "transform", c->transform);
+    put_literal(&set, "ns", c->ns);
+    put_literal(&set, "createdBy", c->actor);
+    BCON_APPEND(&set, "state", BCON_UTF8("planning"), "active", BCON_BOOL(true), "createdAt",
+                BCON_UTF8("$$NOW"), "keyId", BCON_INT64(c->key_id), "plannerOwner", BCON_NULL,
+                "plannerEpoch", BCON_INT64(0), "planComplete", BCON_BOOL(false), "error",
+                BCON_UTF8(""));
+    put_not_before(&set, c);
     bson_t *command = BCON_NEW(
         "update", BCON_UTF8("jobs"), "updates", "[", "{", "q", "{", "_id", BCON_OID(c->id), "}",
-        "u", "{", "$set", "{", "transform", BCON_UTF8(c->transform), "ns", BCON_UTF8(c->ns),
-        "state", BCON_UTF8("planning"), "active", BCON_BOOL(true), "createdBy", BCON_UTF8(c->actor),
-        "keyId", BCON_INT64(c->key_id), "notBefore", BCON_DATE_TIME(c->not_before_ms),
-        "plannerOwner", BCON_NULL, "plannerEpoch", BCON_INT64(0), "planComplete", BCON_BOOL(false),
-        "error", BCON_UTF8(""), "}", "$currentDate", "{", "createdAt", BCON_BOOL(true), "}", "}",
-        "upsert", BCON_BOOL(true), "}", "]", "writeConcern", "{", "w", BCON_UTF8("majority"),
-        "wtimeout", BCON_INT32(WTIMEOUT_MS), "}");
+        "u", "[", "{", "$set", BCON_DOCUMENT(&set), "}", "]", "upsert", BCON_BOOL(true), "}", "]",
+        "writeConcern", "{", "w", BCON_UTF8("majority"), "wtimeout", BCON_INT32(WTIMEOUT_MS), "}");
     enum rk_status status = rk_command_run_bson(client, state_db, command, &reply, err);
     struct rk_bson_view view = rk_reply_view(&reply);
     if (status == RK_OK && rk_view_path(&view, code_path, 3, &elem) &&
@@ -136,6 +158,7 @@ static enum rk_status create(mongoc_client_t *client, const char *state_db, void
     }
     bson_destroy(&reply);
     bson_destroy(command);
+    bson_destroy(&set);
     return status;
 }
 
@@ -152,15 +175,15 @@ enum rk_status rk_jobs_create(mongoc_client_t *client, const char *state_db, con
         return rk_error_set(err, RK_EINVAL, "\"%s\" is no namespace: it must read db.collection",
                             ns);
     }
-    struct creation creation = {&oid, transform, ns, actor, 0, 0};
+    struct creation creation = {&oid, transform, ns, actor, settle_ms, 0, 0};
     enum rk_status status = rk_jobs_prepare(client, state_db, err);
     if (status == RK_OK) {
-        status = read_current_key(client, state_db, &creation.key_id, &creation.not_before_ms, err);
+        status =
+            read_current_key(client, state_db, &creation.key_id, &creation.activated_at_ms, err);
     }
     if (status != RK_OK) {
         return status;
     }
-    creation.not_before_ms += (int64_t)settle_ms;
     bson_oid_init(&oid, NULL);
     bson_oid_to_string(&oid, id);
     return audited(client, state_db, actor, "job.start", ns, create, &creation, err);

@@ -321,13 +321,13 @@ def test_the_foreground_always_wins(start_swept, single_member_set):
     latest = {i: f"answer {i}" for i in range(500)}
 
     def work():
-        i = rng.choice(sorted(latest))
-        if rng.random() < 0.1:
+        i, new = rng.randrange(500), f"changed {rng.random()}"
+        if i in latest and rng.random() < 0.1:
             swept.app.delete_one({"_id": i})
             del latest[i]
         else:
-            latest[i] = f"changed {rng.random()}"
-            swept.app.update_one({"_id": i}, {"$set": {"answer": latest[i]}})
+            swept.app.update_one({"_id": i}, {"$set": {"answer": new}}, upsert=True)
+            latest[i] = new
 
     with busy(work):
         for _ in range(4):

@@ -63,8 +63,8 @@ RK_MUST_CHECK enum rk_status rk_jobs_prepare(struct _mongoc_client_t *client, co
 
 /*
  * Adds a job for ns ("db.coll"); id receives its id. RK_ESTATE when one is active there. Its
- * sweepers work under the key that is current now or a later one, and start settle_ms after that
- * key was activated: by then every instance that can reach the registry writes under it, and
+ * sweepers work under the key that is current now or a later one. When that key is new, they start
+ * settle_ms from now: by then every instance that can reach the registry writes under it, and
  * nothing that the sweep has passed falls back to the former key.
  */
 RK_MUST_CHECK enum rk_status rk_jobs_create(struct _mongoc_client_t *client, const char *state_db,
@@ -72,11 +72,17 @@ RK_MUST_CHECK enum rk_status rk_jobs_create(struct _mongoc_client_t *client, con
                                             const char *actor, uint32_t settle_ms,
                                             char id[RK_JOB_ID_LEN], struct rk_error *err);
 
+struct rk_job_filter {
+    bool only_active;                 /* leave out those that have ended */
+    const char (*ids)[RK_JOB_ID_LEN]; /* NULL: of any id */
+    size_t n_ids;
+};
+
 /* The newest jobs_max jobs with their totals, newest first; *jobs is malloc'ed for the caller.
- * only_active: leave out those that have ended. */
+ * The totals cost mongod a look at every range of these jobs. */
 RK_MUST_CHECK enum rk_status rk_jobs_list(struct _mongoc_client_t *client, const char *state_db,
-                                          bool only_active, size_t jobs_max, struct rk_job **jobs,
-                                          size_t *n, struct rk_error *err);
+                                          const struct rk_job_filter *filter, size_t jobs_max,
+                                          struct rk_job **jobs, size_t *n, struct rk_error *err);
 
 enum rk_job_action { RK_JOB_PAUSE, RK_JOB_RESUME, RK_JOB_CANCEL };
 
