@@ -202,7 +202,9 @@ static enum rk_ctl_exit verify(struct rk_ctl *ctl, const struct request *request
     struct rk_keyset *keys = NULL;
     const _Atomic bool never = false;
     enum rk_ctl_exit code;
-    if (rk_keyring_open(ctl->config->keys.keyring_file, &provider, &err) != RK_OK) {
+    /* What a service has to say in a daemon's log is no news to somebody at a terminal. */
+    if (rk_log_open(NULL, RK_LOG_WARN, &err) != RK_OK ||
+        rk_keyring_open(ctl->config->keys.keyring_file, &provider, &err) != RK_OK) {
         return rk_ctl_fail(&err);
     }
     const struct rk_key_service_config config = {
