@@ -24,7 +24,9 @@ static char *slurp(const char *file)
     assert_non_null(text);
     FILE *f = fopen(file, "r");
     assert_non_null(f);
-    (void)fread(text, 1, TEXT_MAX - 1, f);
+    size_t len = fread(text, 1, TEXT_MAX - 1, f);
+    assert_int_equal(ferror(f), 0);
+    text[len] = '\0';
     (void)fclose(f);
     return text;
 }
