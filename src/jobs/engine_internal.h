@@ -103,6 +103,4 @@ RK_MUST_CHECK enum rk_status rk_sweep_batch(struct rk_sweeper *s, const struct r
                                             struct rk_sweep_counts *counts, struct rk_id *last,
                                             bool *exhausted, struct rk_error *err);
 
-void rk_sweep_counts_add(struct rk_sweep_counts *into, const struct rk_sweep_counts *more);
-
 #endif

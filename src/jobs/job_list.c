@@ -2,6 +2,7 @@
  * Jobs with their totals: one find over jobs, one aggregation over jobStatus for those found.
  */
 #include "command_internal.h"
+#include "counts_internal.h"
 
 #include <rekey/jobs/store.h>
 
@@ -158,15 +159,7 @@ static void read_totals(const struct rk_bson_view *doc, struct rk_job *job)
     job->ranges_done = rk_view_int(doc, "done");
     job->ranges_running = rk_view_int(doc, "running");
     job->ranges_failed = rk_view_int(doc, "failed");
-    job->counts = (struct rk_sweep_counts){
-        .scanned = rk_view_int(doc, "scanned"),
-        .swept = rk_view_int(doc, "swept"),
-        .already_current = rk_view_int(doc, "alreadyCurrent"),
-        .gone = rk_view_int(doc, "gone"),
-        .changed_again = rk_view_int(doc, "changedAgain"),
-        .dead_lettered = rk_view_int(doc, "deadLettered"),
-        .plaintext = rk_view_int(doc, "plaintext"),
-    };
+    job->counts = rk_sweep_counts_read(doc);
     read_text(doc, "error", job->range_error, sizeof job->range_error);
 }
 

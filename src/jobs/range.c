@@ -1,3 +1,4 @@
+#include "counts_internal.h"
 #include "range_internal.h"
 
 #include <string.h>
@@ -35,15 +36,7 @@ static enum rk_status read_range(const struct rk_bson_view *doc, struct rk_range
     range->seq = rk_view_int(doc, "seq");
     range->epoch = rk_view_int(doc, "epoch");
     range->attempts = rk_view_int(doc, "attempts");
-    range->counts = (struct rk_sweep_counts){
-        .scanned = rk_view_int(doc, "scanned"),
-        .swept = rk_view_int(doc, "swept"),
-        .already_current = rk_view_int(doc, "alreadyCurrent"),
-        .gone = rk_view_int(doc, "gone"),
-        .changed_again = rk_view_int(doc, "changedAgain"),
-        .dead_lettered = rk_view_int(doc, "deadLettered"),
-        .plaintext = rk_view_int(doc, "plaintext"),
-    };
+    range->counts = rk_sweep_counts_read(doc);
     if (read_id(doc, "startId", &range->start) != RK_OK ||
         read_id(doc, "endId", &range->end) != RK_OK ||
         read_id(doc, "position", &range->position) != RK_OK) {
@@ -166,18 +159,6 @@ enum rk_status rk_range_claim(const struct rk_lease *lease, const bson_oid_t *jo
     return status == RK_ENOENT ? claim(lease, job, true, range, err) : status;
 }
 
-static void put_counts(struct rk_bson_writer *w, const struct rk_sweep_counts *counts)
-{
-    rk_bson_put_int64(w, "consumerProcessed", counts->scanned);
-    rk_bson_put_int64(w, "scanned", counts->scanned);
-    rk_bson_put_int64(w, "swept", counts->swept);
-    rk_bson_put_int64(w, "alreadyCurrent", counts->already_current);
-    rk_bson_put_int64(w, "gone", counts->gone);
-    rk_bson_put_int64(w, "changedAgain", counts->changed_again);
-    rk_bson_put_int64(w, "deadLettered", counts->dead_lettered);
-    rk_bson_put_int64(w, "plaintext", counts->plaintext);
-}
-
 static void put_next(struct rk_bson_writer *w, const struct rk_lease *lease,
                      enum rk_range_next next)
 {
@@ -208,7 +189,7 @@ static void put_checkpoint(struct rk_bson_writer *w, const struct rk_lease *leas
     rk_bson_begin_doc(w, "0");
     rk_bson_begin_doc(w, "$set");
     put_next(w, lease, next);
-    put_counts(w, &range->counts);
+    rk_sweep_counts_put(w, &range->counts);
     rk_bson_put_int64(w, "attempts", range->attempts);
     if (range->position.type != 0) {
         rk_bson_begin_doc(w, "position");

@@ -2,6 +2,7 @@
  * One batch: read, examine, pass the gate, compare-and-swap, look again at what did not match,
  * file what cannot be done.
  */
+#include "counts_internal.h"
 #include "dead_letters_internal.h"
 #include "engine_internal.h"
 #include "write_internal.h"
@@ -11,17 +12,6 @@
 
 #define ROUNDS_MAX 4u     /* compare-and-swaps of a document that keeps changing */
 #define SCAN_DISCOUNT 10u /* a document that is only read counts as this part of a written one */
-
-void rk_sweep_counts_add(struct rk_sweep_counts *into, const struct rk_sweep_counts *more)
-{
-    into->scanned += more->scanned;
-    into->swept += more->swept;
-    into->already_current += more->already_current;
-    into->gone += more->gone;
-    into->changed_again += more->changed_again;
-    into->dead_lettered += more->dead_lettered;
-    into->plaintext += more->plaintext;
-}
 
 static void refresh_keys(struct rk_sweeper *s)
 {

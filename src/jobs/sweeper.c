@@ -1,6 +1,7 @@
 /*
  * A sweeper thread: claims a range, works through it batch by batch, claims the next.
  */
+#include "counts_internal.h"
 #include "dead_letters_internal.h"
 #include "engine_internal.h"
 
