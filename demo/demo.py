@@ -34,6 +34,7 @@ class Failure(Exception):
 def main():
     options = parse_arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # even where a shell ignores it
     directory = Path(tempfile.mkdtemp(prefix="rekey-demo-"))
     demo = Demo(options, directory)
     reason = None
