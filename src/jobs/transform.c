@@ -10,11 +10,6 @@ struct walk {
     void *arg;
 };
 
-static enum rk_status walk_document(const struct walk *walk, const struct rk_path_node *node,
-                                    const struct rk_bson_view *doc, unsigned depth);
-static enum rk_status walk_array(const struct walk *walk, const struct rk_path_node *node,
-                                 const struct rk_bson_view *array, unsigned depth);
-
 /* Appends a component; the caller truncates the path to what it was. */
 static enum rk_status push(struct rk_buf *path, const char *key, size_t len)
 {
@@ -22,57 +17,22 @@ static enum rk_status push(struct rk_buf *path, const char *key, size_t len)
     return status == RK_OK ? rk_buf_append(path, key, len) : status;
 }
 
-/* What lies below a node that is no leaf: only documents, and documents in arrays, can matter. */
-static enum rk_status walk_below(const struct walk *walk, const struct rk_path_node *node,
-                                 const struct rk_bson_elem *elem, unsigned depth)
-{
-    struct rk_bson_view view;
-    if (!rk_bson_elem_view(elem, &view)) {
-        return RK_OK;
-    }
-    if (depth == DEPTH_MAX) {
-        return RK_ELIMIT;
-    }
-    return elem->type == RK_BSON_ARRAY ? walk_array(walk, node, &view, depth + 1)
-                                       : walk_document(walk, node, &view, depth + 1);
-}
-
-static enum rk_status walk_array(const struct walk *walk, const struct rk_path_node *node,
-                                 const struct rk_bson_view *array, unsigned depth)
+/* Steps as encryption does, so that all that it has encrypted is met. */
+static enum rk_status walk_elements(const struct walk *walk, const struct rk_path_node *node,
+                                    bool in_array, const struct rk_bson_view *view, unsigned depth)
 {
     struct rk_bson_iter iter;
     struct rk_bson_elem elem;
+    struct rk_bson_view below;
     enum rk_bson_step step;
-    enum rk_status status = RK_OK;
+    enum rk_status status = depth > DEPTH_MAX ? RK_ELIMIT : RK_OK;
     size_t path_len = walk->path->len;
-    rk_bson_iter_init(&iter, array);
+    rk_bson_iter_init(&iter, view);
     while (status == RK_OK && (step = rk_bson_next(&iter, &elem)) != RK_BSON_STEP_END) {
         if (step == RK_BSON_STEP_MALFORMED) {
             return RK_EINVAL;
         }
-        status = push(walk->path, elem.key, elem.key_len);
-        if (status == RK_OK) {
-            status = walk_below(walk, node, &elem, depth);
-        }
-        walk->path->len = path_len;
-    }
-    return status;
-}
-
-static enum rk_status walk_document(const struct walk *walk, const struct rk_path_node *node,
-                                    const struct rk_bson_view *doc, unsigned depth)
-{
-    struct rk_bson_iter iter;
-    struct rk_bson_elem elem;
-    enum rk_bson_step step;
-    enum rk_status status = RK_OK;
-    size_t path_len = walk->path->len;
-    rk_bson_iter_init(&iter, doc);
-    while (status == RK_OK && (step = rk_bson_next(&iter, &elem)) != RK_BSON_STEP_END) {
-        if (step == RK_BSON_STEP_MALFORMED) {
-            return RK_EINVAL;
-        }
-        const struct rk_path_node *child = rk_path_child(node, elem.key, elem.key_len);
+        const struct rk_path_node *child = rk_path_step(node, in_array, elem.key, elem.key_len);
         if (child == NULL) {
             continue;
         }
@@ -81,8 +41,8 @@ static enum rk_status walk_document(const struct walk *walk, const struct rk_pat
             struct rk_value value = {elem.type, elem.value, elem.value_len};
             status = walk->fn(walk->arg, child->field, &value, (const char *)walk->path->data,
                               walk->path->len);
-        } else if (status == RK_OK) {
-            status = walk_below(walk, child, &elem, depth);
+        } else if (status == RK_OK && rk_bson_elem_view(&elem, &below)) {
+            status = walk_elements(walk, child, elem.type == RK_BSON_ARRAY, &below, depth + 1);
         }
         walk->path->len = path_len;
     }
@@ -94,7 +54,7 @@ enum rk_status rk_protected_values(const struct rk_path_node *node, const struct
 {
     struct walk walk = {path, fn, arg};
     rk_buf_clear(path);
-    return walk_document(&walk, node, doc, 1);
+    return walk_elements(&walk, node, false, doc, 1);
 }
 
 const struct rk_transform_ops *rk_transform_find(const char *name)
