@@ -101,11 +101,13 @@ static enum rk_status any_open(const struct rk_lease *lease, const bson_oid_t *j
     return status;
 }
 
+/* With no range open. Asks for whatever is not done instead of failed ranges, since a failed one
+ * may become pending between the two questions, while one that is done stays so. */
 static enum rk_status any_failed(const struct rk_lease *lease, const bson_oid_t *job, bool *failed,
                                  struct rk_error *err)
 {
-    bson_t *query = BCON_NEW("jobId", BCON_OID(job), "state", BCON_UTF8("failed"));
-    enum rk_status status = any_range(lease, query, false, failed, err);
+    bson_t *query = BCON_NEW("jobId", BCON_OID(job), "state", "{", "$ne", BCON_UTF8("done"), "}");
+    enum rk_status status = any_range(lease, query, true, failed, err);
     bson_destroy(query);
     return status;
 }
