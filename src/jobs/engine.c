@@ -91,31 +91,22 @@ static bool has_policy(struct rk_engine *engine, const struct rk_ns *ns)
     return found;
 }
 
-static void wake_sweepers(void *arg)
+static void wake_sweepers(struct rk_engine *engine)
 {
-    struct rk_engine *engine = arg;
     pthread_mutex_lock(&engine->lock);
     engine->ticks++;
     pthread_cond_broadcast(&engine->changed);
     pthread_mutex_unlock(&engine->lock);
 }
 
-/* Cuts the job's next ranges, or closes it when nothing is left. */
-static enum rk_status advance_job(struct rk_engine *engine, const struct rk_lease *lease,
-                                  const struct rk_engine_settings *settings,
-                                  const struct rk_job_view *job, struct rk_error *err)
-{
-    struct rk_planner_settings plan = {settings->range_docs, settings->ranges_ahead, wake_sweepers,
-                                       engine};
-    uint32_t cut = 0;
-    if (!has_policy(engine, &job->ns)) {
-        return RK_OK; /* another instance's configuration knows it */
-    }
-    if (!job->plan_complete) {
-        return rk_planner_step(lease, &job->id, &job->ns, &plan, &cut, err);
-    }
-    return rk_job_close_if_done(lease, job, err);
-}
+struct coordinator {
+    struct rk_engine *engine;
+    mongoc_client_t *client;
+    struct rk_job_view *jobs;
+    bool prepared; /* indexes are there */
+    bool failing;  /* said so in the log already */
+    uint64_t renewed_us;
+};
 
 static void renew(struct rk_engine *engine, const struct rk_lease *lease)
 {
@@ -134,6 +125,46 @@ static void renew(struct rk_engine *engine, const struct rk_lease *lease)
     }
 }
 
+static uint64_t renewal_us(const struct rk_engine_settings *settings)
+{
+    return (uint64_t)settings->lease_ms * 1000u / RENEWALS_PER_LEASE;
+}
+
+static void renew_if_due(struct coordinator *c)
+{
+    struct rk_engine_settings settings = rk_engine_settings_now(c->engine);
+    uint64_t now = rk_clock_mono_us();
+    if (now - c->renewed_us >= renewal_us(&settings)) {
+        struct rk_lease lease = rk_engine_lease(c->engine, c->client, &settings);
+        renew(c->engine, &lease);
+        c->renewed_us = now;
+    }
+}
+
+/* Cutting may take long where collections are large or many; leases must not run out meanwhile. */
+static void range_cut(void *arg)
+{
+    struct coordinator *c = arg;
+    wake_sweepers(c->engine);
+    renew_if_due(c);
+}
+
+/* Cuts the job's next ranges, or closes it when nothing is left. */
+static enum rk_status advance_job(struct coordinator *c, const struct rk_lease *lease,
+                                  const struct rk_engine_settings *settings,
+                                  const struct rk_job_view *job, struct rk_error *err)
+{
+    struct rk_planner_settings plan = {settings->range_docs, settings->ranges_ahead, range_cut, c};
+    uint32_t cut = 0;
+    if (!has_policy(c->engine, &job->ns)) {
+        return RK_OK; /* another instance's configuration knows it */
+    }
+    if (!job->plan_complete) {
+        return rk_planner_step(lease, &job->id, &job->ns, &plan, &cut, err);
+    }
+    return rk_job_close_if_done(lease, job, err);
+}
+
 /* Starts the sweeper threads that the settings ask for and that were never started. */
 static void start_sweepers(struct rk_engine *engine, uint32_t threads)
 {
@@ -150,15 +181,6 @@ static void start_sweepers(struct rk_engine *engine, uint32_t threads)
         }
     }
 }
-
-struct coordinator {
-    struct rk_engine *engine;
-    mongoc_client_t *client;
-    struct rk_job_view *jobs;
-    bool prepared; /* indexes are there */
-    bool failing;  /* said so in the log already */
-    uint64_t renewed_us;
-};
 
 static enum rk_status tick(struct coordinator *c, const struct rk_engine_settings *settings,
                            struct rk_error *err)
@@ -184,7 +206,8 @@ static enum rk_status tick(struct coordinator *c, const struct rk_engine_setting
     publish(engine, c->jobs, n_jobs, retries);
     for (size_t i = 0; i < n_jobs; i++) {
         struct rk_error job_err;
-        if (advance_job(engine, &lease, settings, &c->jobs[i], &job_err) != RK_OK) {
+        renew_if_due(c);
+        if (advance_job(c, &lease, settings, &c->jobs[i], &job_err) != RK_OK) {
             /* Said for each job, and the others go on. */
             rk_log(RK_LOG_WARN, "job_planning_failed", RK_S("ns", c->jobs[i].ns.full),
                    RK_S("error", job_err.message));
@@ -212,18 +235,13 @@ static void coordinate(struct coordinator *c)
         struct rk_engine_settings settings = engine->settings;
         engine->nudged = false;
         pthread_mutex_unlock(&engine->lock);
-        uint64_t renewal_us = (uint64_t)settings.lease_ms * 1000u / RENEWALS_PER_LEASE;
         uint64_t poll_us = (uint64_t)settings.poll_interval_ms * 1000u;
+        uint64_t wait_us = poll_us < renewal_us(&settings) ? poll_us : renewal_us(&settings);
         start_sweepers(engine, settings.threads);
-        uint64_t now = rk_clock_mono_us();
-        if (now - c->renewed_us >= renewal_us) {
-            struct rk_lease lease = rk_engine_lease(engine, c->client, &settings);
-            renew(engine, &lease);
-            c->renewed_us = now;
-        }
+        renew_if_due(c);
         enum rk_status status = tick(c, &settings, &err);
         report(c, status, &err);
-        uint64_t deadline = rk_clock_mono_us() + (poll_us < renewal_us ? poll_us : renewal_us);
+        uint64_t deadline = rk_clock_mono_us() + wait_us;
         wake_sweepers(engine);
         pthread_mutex_lock(&engine->lock);
         while (!engine->stopping && !engine->nudged && rk_clock_mono_us() < deadline) {
