@@ -28,11 +28,28 @@ static void begin(struct filing *f)
     rk_bson_begin_array(&f->w, "updates");
 }
 
+/* A duplicate key is another thread's upsert of the same entry, as good as this one. */
+static enum rk_status read_errors(const struct rk_bson_view *reply, struct rk_error *err)
+{
+    struct rk_bson_elem elem;
+    struct rk_bson_view entry;
+    struct rk_bson_iter iter;
+    if (!rk_bson_find(reply, "writeErrors", &elem) || !rk_bson_elem_view(&elem, &entry)) {
+        return RK_OK;
+    }
+    rk_bson_iter_init(&iter, &entry);
+    while (rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM) {
+        int code = rk_bson_elem_view(&elem, &entry) ? (int)rk_view_int(&entry, "code") : 0;
+        if (code != CODE_DUPLICATE_KEY) {
+            return rk_error_set_code(err, rk_code_transient(code) ? RK_EIO : RK_EREFUSED, code,
+                                     "mongod refused a dead letter (code %d)", code);
+        }
+    }
+    return RK_OK;
+}
+
 static enum rk_status flush(struct filing *f, struct rk_error *err)
 {
-    static const char *const code_path[] = {"writeErrors", "0", "code"};
-    struct rk_bson_elem elem;
-    int64_t code = 0;
     bson_t reply;
     rk_bson_end(&f->w);
     rk_bson_end(&f->w);
@@ -42,11 +59,8 @@ static enum rk_status flush(struct filing *f, struct rk_error *err)
     enum rk_status status =
         rk_command_run(f->lease->client, f->lease->state_db, &f->command, &reply, err);
     struct rk_bson_view view = rk_reply_view(&reply);
-    if (status == RK_OK && rk_view_path(&view, code_path, 3, &elem) &&
-        rk_bson_elem_int(&elem, &code) && code != CODE_DUPLICATE_KEY) {
-        /* A duplicate key is another thread's upsert of the same entry, as good as this one. */
-        status = rk_error_set_code(err, RK_EIO, (int)code, "mongod refused a dead letter (code %d)",
-                                   (int)code);
+    if (status == RK_OK) {
+        status = read_errors(&view, err);
     }
     bson_destroy(&reply);
     return status;
@@ -100,7 +114,7 @@ static void put_entry(struct filing *f, const struct rk_value *id, const char *p
         rk_bson_put_oid(w, "jobId", f->job);
     }
     rk_bson_put_string(w, "reason", reason);
-    if (raw->len <= RAW_MAX) {
+    if ((uint64_t)raw->len + id->len <= RAW_MAX) {
         rk_bson_begin_doc(w, "raw");
         rk_bson_put(w, raw->type, "$literal", strlen("$literal"), raw->data, raw->len);
         rk_bson_end(w);

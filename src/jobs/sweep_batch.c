@@ -238,11 +238,13 @@ enum rk_status rk_sweep_batch(struct rk_sweeper *s, const struct rk_lease *lease
     if (writes > 0 || rk_plan_rejects(plan) > 0) {
         status = write_rounds(s, lease, task, &written, err);
     }
-    /* What was written stays written when the rest failed; what was read will be read again. */
-    rk_sweep_counts_add(counts, &written);
-    if (status == RK_OK) {
-        rk_sweep_counts_add(counts, &done);
-        rk_gate_report(s->engine->gate, cost);
+    if (status != RK_OK) {
+        /* What was written stays written; all the rest will be met, and counted, again. */
+        counts->swept += written.swept;
+        return status;
     }
+    rk_sweep_counts_add(counts, &written);
+    rk_sweep_counts_add(counts, &done);
+    rk_gate_report(s->engine->gate, cost);
     return status;
 }
