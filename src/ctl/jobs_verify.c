@@ -89,6 +89,8 @@ static enum rk_ctl_exit print_json(const struct report *report)
         BSON_APPEND_UTF8(&entry, "ns", result->ns);
         BSON_APPEND_INT64(&entry, "documents", result->documents);
         BSON_APPEND_BOOL(&entry, "ok", rk_verify_holds(result));
+        BSON_APPEND_INT64(&entry, "elsewhere", result->elsewhere);
+        BSON_APPEND_INT64(&entry, "elsewhereOldKey", result->elsewhere_old_key);
         BSON_APPEND_ARRAY_BEGIN(&entry, "fields", &fields);
         for (size_t j = 0; j < result->n_fields; j++) {
             append_field(&fields, (uint32_t)j, &result->fields[j]);
@@ -121,6 +123,21 @@ static enum rk_status add_row(struct rk_ctl_table *table, const char *ns,
     return rk_ctl_table_row(table, cells);
 }
 
+static void print_elsewhere(const struct report *report)
+{
+    char all[RK_CTL_NUMBER_LEN];
+    char old[RK_CTL_NUMBER_LEN];
+    for (size_t i = 0; i < report->n; i++) {
+        const struct rk_verify_result *result = &report->results[i];
+        if (result->elsewhere > 0) {
+            (void)printf("%s: %s encrypted values at paths that no policy protects, %s of them "
+                         "not under the current key\n",
+                         result->ns, rk_ctl_number(result->elsewhere, all),
+                         rk_ctl_number(result->elsewhere_old_key, old));
+        }
+    }
+}
+
 static enum rk_ctl_exit print_table(const struct report *report)
 {
     static const char *const headers[] = {"NAMESPACE",  "FIELD",        "CURRENT", "OLD KEY",
@@ -140,6 +157,7 @@ static enum rk_ctl_exit print_table(const struct report *report)
     }
     if (status == RK_OK) {
         rk_ctl_table_print(table);
+        print_elsewhere(report);
         (void)printf("%s documents scanned; %s\n", rk_ctl_number(documents, number),
                      holds(report) ? "every value is under the current key"
                                    : "NOT every value is under the current key");

@@ -82,6 +82,33 @@ static enum rk_status add_policy(mongoc_client_t *client, const struct rk_policy
     return status;
 }
 
+/* only was asked for and is no collection to work on: says why, if it exists. */
+static enum rk_status why_none(mongoc_client_t *client, const char *only, struct rk_error *err)
+{
+    static const char *const type_path[] = {"cursor", "firstBatch", "0", "type"};
+    struct rk_bson_elem elem;
+    struct rk_ns ns;
+    bson_t reply;
+    const char *type;
+    uint32_t len;
+    if (!rk_ns_parse(&ns, only)) {
+        return RK_OK;
+    }
+    bson_t *command = BCON_NEW("listCollections", BCON_INT32(1), "filter", "{", "name",
+                               BCON_UTF8(ns.coll), "}", "nameOnly", BCON_BOOL(true));
+    enum rk_status status = rk_command_run_bson(client, ns.db, command, &reply, err);
+    struct rk_bson_view view = rk_reply_view(&reply);
+    if (status == RK_OK && rk_view_path(&view, type_path, 4, &elem) &&
+        rk_bson_elem_utf8(&elem, &type, &len)) {
+        status =
+            rk_error_set(err, RK_ESTATE, "%s is a %.*s, not a collection of documents of its own",
+                         only, (int)len, type);
+    }
+    bson_destroy(&reply);
+    bson_destroy(command);
+    return status;
+}
+
 static bool covers(const struct rk_policy_set *policies, const char *only)
 {
     struct rk_ns ns;
@@ -105,6 +132,9 @@ enum rk_status rk_jobs_namespaces(mongoc_client_t *client, const struct rk_polic
     }
     for (size_t i = 0; status == RK_OK && i < rk_policy_set_count(policies); i++) {
         status = add_policy(client, policies, rk_policy_set_at(policies, i), only, &names, err);
+    }
+    if (status == RK_OK && names.n == 0 && only != NULL) {
+        status = why_none(client, only, err);
     }
     if (status != RK_OK) {
         rk_jobs_namespaces_free(names.list, names.n);

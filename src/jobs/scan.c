@@ -58,13 +58,23 @@ static void put_projection(struct rk_bson_writer *w, const struct rk_policy *pol
     rk_bson_end(w);
 }
 
+static void put_majority_read(struct rk_bson_writer *w)
+{
+    rk_bson_begin_doc(w, "readConcern");
+    rk_bson_put_string(w, "level", "majority");
+    rk_bson_end(w);
+}
+
 static void put_find(struct rk_bson_writer *w, const struct rk_ns *ns, const struct rk_scan *scan)
 {
     bool resumed = scan->after != NULL && scan->after->type != 0;
     const struct rk_id *min = resumed ? scan->after : scan->min;
     rk_bson_begin(w);
     rk_bson_put_string(w, "find", ns->coll);
-    put_projection(w, scan->policy);
+    put_majority_read(w);
+    if (!scan->whole) {
+        put_projection(w, scan->policy);
+    }
     put_id_order(w, "hint");
     put_id_order(w, "sort");
     if (resumed || bounded(min, RK_BSON_MINKEY)) {
@@ -164,7 +174,10 @@ static enum rk_status read_max_key(mongoc_client_t *client, const struct rk_ns *
     rk_bson_writer_init(&w, command);
     rk_bson_begin(&w);
     rk_bson_put_string(&w, "find", ns->coll);
-    put_projection(&w, scan->policy);
+    put_majority_read(&w);
+    if (!scan->whole) {
+        put_projection(&w, scan->policy);
+    }
     rk_bson_begin_doc(&w, "filter");
     rk_bson_put(&w, RK_BSON_MAXKEY, "_id", 3, NULL, 0);
     rk_bson_end(&w);
@@ -210,6 +223,7 @@ enum rk_status rk_scan_read_planned(mongoc_client_t *client, const struct rk_ns 
     rk_bson_writer_init(&w, &command);
     rk_bson_begin(&w);
     rk_bson_put_string(&w, "find", ns->coll);
+    put_majority_read(&w);
     put_projection(&w, policy);
     rk_bson_begin_doc(&w, "filter");
     rk_bson_begin_doc(&w, "_id");

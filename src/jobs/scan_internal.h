@@ -2,6 +2,10 @@
  * Reading a collection in the order of its _id index, a batch at a time, without cursors that
  * would have to stay alive while the sweep is throttled or paused.
  *
+ * Reads are majority reads: what only a primary had that is lost must not let the position pass a
+ * document by. They see all that came before the caller's last majority write, which is the claim
+ * of the range, or the update that did not match.
+ *
  * Bounds are index bounds (min inclusive, max exclusive, with a hint), since only these compare
  * across BSON types: {_id: {$gte: 5}} would silently skip strings, NaN and sub-documents.
  */
@@ -18,6 +22,7 @@ struct rk_scan {
     const struct rk_id
         *after; /* NULL or none: start at min; else after this one, which is left out */
     const struct rk_policy *policy; /* project to what holds protected values; NULL: _id alone */
+    bool whole;                     /* do not project */
     uint32_t skip;
     uint32_t limit;
 };

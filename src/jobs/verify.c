@@ -12,6 +12,9 @@
 #define BINARY_HEAD_LEN 5u
 #define SCRATCH_MAX (17u << 20)
 #define PATH_MAX_BYTES 65536u
+#define DEPTH_MAX 200u /* mongod stores at most 180 levels */
+#define BARRIER_MAX_MS 30000
+#define CODE_NOT_A_REPLICA_SET 123
 
 struct verify {
     const struct rk_verify_options *options;
@@ -129,6 +132,43 @@ static enum rk_status verify_other(struct verify *v, const struct rk_field *fiel
     return RK_OK;
 }
 
+static bool is_envelope(uint8_t type, const uint8_t *data, uint32_t len)
+{
+    return type == RK_BSON_BINARY &&
+           rk_envelope_claims(data[4], data + BINARY_HEAD_LEN, len - BINARY_HEAD_LEN);
+}
+
+/* Adds (sign 1) an envelope to those elsewhere, or takes it back (sign -1). */
+static void count_elsewhere(struct verify *v, const uint8_t *data, uint32_t len, int sign)
+{
+    uint32_t current = rk_data_key_id(rk_keyset_current(v->options->keys));
+    struct rk_envelope envelope;
+    bool parsed = rk_envelope_parse(data + BINARY_HEAD_LEN, len - BINARY_HEAD_LEN, &envelope);
+    v->result->elsewhere += sign;
+    v->result->elsewhere_old_key += !parsed || envelope.key_id != current ? sign : 0;
+}
+
+/* Counts all envelopes of a document; verify_value takes those at protected paths back. */
+static enum rk_status count_all(struct verify *v, const struct rk_bson_view *doc, unsigned depth)
+{
+    struct rk_bson_iter iter;
+    struct rk_bson_elem elem;
+    struct rk_bson_view sub;
+    enum rk_bson_step step;
+    enum rk_status status = depth > DEPTH_MAX ? RK_ELIMIT : RK_OK;
+    rk_bson_iter_init(&iter, doc);
+    while (status == RK_OK && (step = rk_bson_next(&iter, &elem)) != RK_BSON_STEP_END) {
+        if (step == RK_BSON_STEP_MALFORMED) {
+            status = RK_EINVAL;
+        } else if (rk_bson_elem_view(&elem, &sub)) {
+            status = count_all(v, &sub, depth + 1);
+        } else if (is_envelope(elem.type, elem.value, elem.value_len)) {
+            count_elsewhere(v, elem.value, elem.value_len, 1);
+        }
+    }
+    return status;
+}
+
 static enum rk_status verify_value(void *arg, const struct rk_field *field,
                                    const struct rk_value *value, const char *path, size_t path_len)
 {
@@ -140,9 +180,8 @@ static enum rk_status verify_value(void *arg, const struct rk_field *field,
         out->null++;
         return RK_OK;
     }
-    if (value->type == RK_BSON_BINARY &&
-        rk_envelope_claims(value->data[4], value->data + BINARY_HEAD_LEN,
-                           value->len - BINARY_HEAD_LEN)) {
+    if (is_envelope(value->type, value->data, value->len)) {
+        count_elsewhere(v, value->data, value->len, -1);
         return verify_envelope(v, field, value, out);
     }
     return verify_other(v, field, value, out);
@@ -157,7 +196,7 @@ static enum rk_status scan(struct verify *v, mongoc_client_t *client, const stru
     rk_scan_batch_init(&batch);
     rk_id_init(&position);
     do {
-        struct rk_scan next = {.after = &position, .policy = v->policy, .limit = BATCH_DOCS};
+        struct rk_scan next = {.after = &position, .whole = true, .limit = BATCH_DOCS};
         struct rk_bson_iter iter;
         struct rk_bson_view doc;
         struct rk_bson_elem id = {0};
@@ -167,7 +206,10 @@ static enum rk_status scan(struct verify *v, mongoc_client_t *client, const stru
         }
         rk_scan_iter_init(&iter, &batch);
         while ((status = rk_scan_next(&iter, &doc, &id)) == RK_OK) {
-            status = rk_protected_values(&v->policy->root, &doc, &v->path, verify_value, v);
+            status = count_all(v, &doc, 1);
+            if (status == RK_OK) {
+                status = rk_protected_values(&v->policy->root, &doc, &v->path, verify_value, v);
+            }
             if (status != RK_OK) {
                 break;
             }
@@ -189,14 +231,28 @@ static enum rk_status scan(struct verify *v, mongoc_client_t *client, const stru
     return status;
 }
 
+/* Also the barrier before the majority reads of the scan: a linearizable one waits until all that
+ * was written before it cannot be lost, so the scan sees it. */
 static enum rk_status estimate(struct verify *v, mongoc_client_t *client, const struct rk_ns *ns,
                                struct rk_error *err)
 {
+    struct rk_error cause = {0};
     bson_t reply;
-    bson_t *command = BCON_NEW("count", BCON_UTF8(ns->coll));
-    enum rk_status status = rk_command_run_bson(client, ns->db, command, &reply, err);
+    bson_t *command =
+        BCON_NEW("count", BCON_UTF8(ns->coll), "readConcern", "{", "level",
+                 BCON_UTF8("linearizable"), "}", "maxTimeMS", BCON_INT32(BARRIER_MAX_MS));
+    enum rk_status status = rk_command_run_bson(client, ns->db, command, &reply, &cause);
+    if (status == RK_EREFUSED && cause.code == CODE_NOT_A_REPLICA_SET) {
+        bson_t *plain = BCON_NEW("count", BCON_UTF8(ns->coll)); /* a standalone forgets nothing */
+        bson_destroy(&reply);
+        status = rk_command_run_bson(client, ns->db, plain, &reply, &cause);
+        bson_destroy(plain);
+    }
     struct rk_bson_view view = rk_reply_view(&reply);
     v->estimated = rk_view_int(&view, "n");
+    if (status != RK_OK && err != NULL) {
+        *err = cause;
+    }
     bson_destroy(&reply);
     bson_destroy(command);
     return status;
@@ -257,6 +313,9 @@ void rk_verify_result_deinit(struct rk_verify_result *result)
 
 bool rk_verify_holds(const struct rk_verify_result *result)
 {
+    if (result->elsewhere_old_key != 0) {
+        return false;
+    }
     for (size_t i = 0; i < result->n_fields; i++) {
         const struct rk_verify_field *f = &result->fields[i];
         if (f->old_key + f->mismatched + f->legacy + f->plaintext + f->undecryptable != 0) {

@@ -96,7 +96,8 @@ const char *rk_job_action_name(enum rk_job_action action);
 /*
  * The collections that policies protect and that exist: "db.*" is expanded, views, time-series and
  * system collections are left out. only (may be NULL) is a namespace as configured or one
- * collection; RK_ENOENT when it is not protected. Free with rk_jobs_namespaces_free.
+ * collection; RK_ENOENT when it is not protected, RK_ESTATE when it is a view or a time series.
+ * Free with rk_jobs_namespaces_free.
  */
 RK_MUST_CHECK enum rk_status rk_jobs_namespaces(struct _mongoc_client_t *client,
                                                 const struct rk_policy_set *policies,

@@ -1,6 +1,8 @@
 /*
  * Reconciliation: a full scan of a namespace that counts every protected value by what it lies
- * under. Independent of the sweeper's own counters.
+ * under, and every envelope that stands elsewhere: moved there past the proxy, or left behind by a
+ * policy that no longer names its path. Independent of the sweeper's own counters, and of anything
+ * that a failover could still take back.
  */
 #ifndef REKEY_JOBS_VERIFY_H
 #define REKEY_JOBS_VERIFY_H
@@ -34,6 +36,8 @@ struct rk_verify_field {
 struct rk_verify_result {
     char ns[320];
     int64_t documents;
+    int64_t elsewhere;              /* envelopes at paths that the policy does not protect */
+    int64_t elsewhere_old_key;      /* those of them that are not under the current key */
     struct rk_verify_field *fields; /* of the policy, in its order */
     size_t n_fields;
 };
@@ -55,7 +59,8 @@ RK_MUST_CHECK enum rk_status rk_verify_namespace(struct _mongoc_client_t *client
                                                  struct rk_error *err);
 void rk_verify_result_deinit(struct rk_verify_result *result);
 
-/* Is everything under the current key, in the policy's form, and nothing unreadable? */
+/* Is everything under the current key, wherever it stands, in the policy's form where there is one,
+ * and nothing unreadable? */
 bool rk_verify_holds(const struct rk_verify_result *result);
 
 #endif
