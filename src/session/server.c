@@ -4,11 +4,13 @@
 
 #include <rekey/base/clock.h>
 #include <rekey/net/listener.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 struct acceptor {
+    struct rk_server *server;
     struct rk_context *ctx;
     size_t member;
     struct rk_listener *listener;
@@ -24,10 +26,60 @@ struct rk_server {
     _Atomic size_t sessions;
 };
 
+/* A connection on its way from the worker that accepted it to the one that will serve it. */
+struct handover {
+    struct rk_context *ctx;
+    size_t member;
+    int fd;
+    char peer[64];
+};
+
+static void on_handover(void *arg)
+{
+    struct handover *handover = arg;
+    rk_session_accept(handover->ctx, handover->member, handover->fd, handover->peer);
+    free(handover);
+}
+
+static struct rk_context *least_loaded(struct rk_server *server, struct rk_context *own)
+{
+    struct rk_context *best = own;
+    size_t least = atomic_load(&own->load);
+    for (size_t i = 0; i < server->n_workers; i++) {
+        size_t load = atomic_load(&server->contexts[i].load);
+        if (load < least) {
+            best = &server->contexts[i];
+            least = load;
+        }
+    }
+    return best;
+}
+
+/* The kernel spreads connections by a hash, so that few of them often share one worker: they are
+ * evened out here, once in the life of a connection. */
 static void on_accept(void *arg, int fd, const char *peer)
 {
     const struct acceptor *acceptor = arg;
-    rk_session_accept(acceptor->ctx, acceptor->member, fd, peer);
+    if (acceptor->ctx->draining || !rk_session_admit(acceptor->ctx, peer)) {
+        (void)close(fd);
+        return;
+    }
+    struct rk_context *ctx = least_loaded(acceptor->server, acceptor->ctx);
+    (void)atomic_fetch_add(&ctx->load, 1);
+    if (ctx == acceptor->ctx) {
+        rk_session_accept(ctx, acceptor->member, fd, peer);
+        return;
+    }
+    struct handover *handover = malloc(sizeof *handover);
+    if (handover != NULL) {
+        *handover = (struct handover){.ctx = ctx, .member = acceptor->member, .fd = fd};
+        (void)snprintf(handover->peer, sizeof handover->peer, "%s", peer);
+    }
+    if (handover == NULL || rk_worker_post(ctx->worker, on_handover, handover) != RK_OK) {
+        free(handover);
+        rk_session_leave(ctx);
+        (void)close(fd);
+    }
 }
 
 static void on_reap(evutil_socket_t fd, short what, void *arg)
@@ -72,6 +124,7 @@ static enum rk_status context_init(struct rk_context *ctx, struct rk_server *ser
 static void close_sessions(struct rk_context *ctx)
 {
     struct rk_session *session;
+    ctx->draining = true; /* what other workers still hand over is turned away */
     while ((session = TAILQ_FIRST(&ctx->sessions)) != NULL) {
         rk_session_close(session, NULL, NULL);
     }
@@ -126,6 +179,7 @@ static enum rk_status listen_all(struct rk_server *server, const struct rk_serve
     for (size_t w = 0; w < server->n_workers; w++) {
         for (size_t m = 0; m < members; m++) {
             struct acceptor *acceptor = &server->acceptors[server->n_acceptors];
+            acceptor->server = server;
             acceptor->ctx = &server->contexts[w];
             acceptor->member = m;
             enum rk_status status =

@@ -245,10 +245,10 @@ static void flow_init(struct rk_flow *flow, struct rk_conn *from, struct rk_conn
     rk_buf_init(&flow->in, (size_t)ctx->limits.message_bytes_max + OUT_SLACK_BYTES);
 }
 
-static bool too_many(struct rk_context *ctx, const char *peer)
+bool rk_session_admit(struct rk_context *ctx, const char *peer)
 {
     if (atomic_fetch_add(ctx->sessions_total, 1) < ctx->limits.connections_max) {
-        return false;
+        return true;
     }
     (void)atomic_fetch_sub(ctx->sessions_total, 1);
     uint64_t now = rk_clock_mono_us();
@@ -258,7 +258,13 @@ static bool too_many(struct rk_context *ctx, const char *peer)
                RK_S("reason", "limits.connections_max is reached"),
                RK_I("connections_max", ctx->limits.connections_max));
     }
-    return true;
+    return false;
+}
+
+void rk_session_leave(struct rk_context *ctx)
+{
+    (void)atomic_fetch_sub(&ctx->load, 1);
+    (void)atomic_fetch_sub(ctx->sessions_total, 1);
 }
 
 static bool adopt_client(struct rk_session *session, int fd)
@@ -277,13 +283,9 @@ static bool adopt_client(struct rk_session *session, int fd)
 
 void rk_session_accept(struct rk_context *ctx, size_t member, int fd, const char *peer)
 {
-    if (ctx->draining || too_many(ctx, peer)) {
-        (void)close(fd);
-        return;
-    }
-    struct rk_session *session = calloc(1, sizeof *session);
+    struct rk_session *session = ctx->draining ? NULL : calloc(1, sizeof *session);
     if (session == NULL) {
-        (void)atomic_fetch_sub(ctx->sessions_total, 1);
+        rk_session_leave(ctx);
         (void)close(fd);
         return;
     }
@@ -365,6 +367,6 @@ void rk_session_reap(struct rk_context *ctx)
         rk_buf_deinit(&session->request.in);
         rk_buf_deinit(&session->reply.in);
         free(session);
-        (void)atomic_fetch_sub(ctx->sessions_total, 1);
+        rk_session_leave(ctx);
     }
 }

@@ -47,6 +47,7 @@ struct rk_context {
     uint64_t unknown_members_logged_us;
     uint64_t connections_refused_logged_us;
     _Atomic size_t *sessions_total; /* of all workers */
+    _Atomic size_t load;            /* this worker's sessions, those on their way included */
     struct rk_histogram foreground;
 };
 
@@ -124,7 +125,13 @@ struct rk_session {
 };
 
 /* session.c: life of a session */
+/* Takes a place within limits.connections_max; false (and logged) when there is none. ctx: the
+ * caller's own. */
+bool rk_session_admit(struct rk_context *ctx, const char *peer);
+/* Starts a session for a connection that has its place and is counted in ctx->load. Owns fd. */
 void rk_session_accept(struct rk_context *ctx, size_t member, int fd, const char *peer);
+/* Gives place and load back. */
+void rk_session_leave(struct rk_context *ctx);
 /* Marks it closed and hands it to the reaper; safe in any handler, idempotent. why NULL: normal. */
 void rk_session_close(struct rk_session *session, const char *event, const char *why);
 bool rk_session_idle(const struct rk_session *session);
