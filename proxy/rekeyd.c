@@ -27,6 +27,7 @@
 #define DRAIN_POLL_US 20000
 /* Descriptors beyond two per connection: listeners, event loops, libmongoc, logs. */
 #define SPARE_FILES 512u
+#define N_WATCHED 4u
 
 struct daemon {
     const char *config_path;
@@ -39,6 +40,7 @@ struct daemon {
     struct rk_gate *gate;
     struct rk_engine *engine;
     struct event_base *base;
+    struct event *watched[N_WATCHED]; /* signals, and the interval of name look-ups */
     struct event *drain_timer;
     uint64_t drain_deadline_us;
 };
@@ -326,36 +328,34 @@ static void on_resolve(evutil_socket_t fd, short what, void *arg)
     (void)rk_members_resolve(d->members);
 }
 
-static enum rk_status run_loop(struct daemon *d, struct rk_error *err)
+/* Before anything is started: from the first accepted connection on, SIGTERM drains. */
+static enum rk_status watch_signals(struct daemon *d, struct rk_error *err)
 {
-    struct event *events[] = {
-        evsignal_new(d->base, SIGTERM, on_terminate, d),
-        evsignal_new(d->base, SIGINT, on_terminate, d),
-        evsignal_new(d->base, SIGHUP, on_reload, d),
-        event_new(d->base, -1, EV_PERSIST, on_resolve, d),
-    };
-    const size_t n = sizeof events / sizeof events[0];
     const struct timeval resolve = {.tv_sec = RESOLVE_INTERVAL_S};
     d->drain_timer = evtimer_new(d->base, on_drain_poll, d);
-    enum rk_status status =
-        d->drain_timer != NULL ? RK_OK : rk_error_set(err, RK_ENOMEM, "cannot set up signals");
-    for (size_t i = 0; i < n && status == RK_OK; i++) {
-        if (events[i] == NULL || event_add(events[i], i == n - 1 ? &resolve : NULL) != 0) {
-            status = rk_error_set(err, RK_ENOMEM, "cannot set up signals");
-        }
+    d->watched[0] = evsignal_new(d->base, SIGTERM, on_terminate, d);
+    d->watched[1] = evsignal_new(d->base, SIGINT, on_terminate, d);
+    d->watched[2] = evsignal_new(d->base, SIGHUP, on_reload, d);
+    d->watched[3] = event_new(d->base, -1, EV_PERSIST, on_resolve, d);
+    bool ok = d->drain_timer != NULL;
+    for (size_t i = 0; i < N_WATCHED && ok; i++) {
+        ok = d->watched[i] != NULL &&
+             event_add(d->watched[i], i == N_WATCHED - 1 ? &resolve : NULL) == 0;
     }
-    if (status == RK_OK) {
-        (void)event_base_dispatch(d->base);
-    }
-    for (size_t i = 0; i < n; i++) {
-        if (events[i] != NULL) {
-            event_free(events[i]);
+    return ok ? RK_OK : rk_error_set(err, RK_ENOMEM, "cannot set up signals");
+}
+
+/* Last of all: until then a second SIGTERM must not cut the end short. */
+static void unwatch_signals(struct daemon *d)
+{
+    for (size_t i = 0; i < N_WATCHED; i++) {
+        if (d->watched[i] != NULL) {
+            event_free(d->watched[i]);
         }
     }
     if (d->drain_timer != NULL) {
         event_free(d->drain_timer);
     }
-    return status;
 }
 
 static void log_started(const struct daemon *d, bool locked)
@@ -395,16 +395,20 @@ int main(int argc, char **argv)
     rk_mongo_init();
     d.base = event_base_new();
     enum rk_status status =
-        d.base != NULL ? start_parts(&d, &err) : rk_error_set(&err, RK_ENOMEM, "no event loop");
+        d.base != NULL ? watch_signals(&d, &err) : rk_error_set(&err, RK_ENOMEM, "no event loop");
+    if (status == RK_OK) {
+        status = start_parts(&d, &err);
+    }
     if (status == RK_OK) {
         log_started(&d, locked);
-        status = run_loop(&d, &err);
+        (void)event_base_dispatch(d.base);
     }
     if (status != RK_OK) {
         rk_log(RK_LOG_ERROR, "start_failed", RK_S("reason", err.message));
         (void)fprintf(stderr, "rekeyd: %s\n", err.message);
     }
     stop_parts(&d);
+    unwatch_signals(&d);
     if (d.base != NULL) {
         event_base_free(d.base);
     }

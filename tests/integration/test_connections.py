@@ -8,7 +8,8 @@ import time
 
 import bson
 import pytest
-from harness import Mongod, Rekeyd
+from harness import Mongod, Rekeyd, policy
+from harness.ports import accepts
 
 OP_MSG = 2013
 
@@ -317,3 +318,15 @@ def test_client_that_leaves_a_hanging_member_is_not_kept(start_rekeyd, tmp_path)
             sock.sendall(op_msg(2, PING))
         assert "client left" in rekeyd.wait_event("session_timeout")["reason"]
         mongod.resume()
+
+
+@pytest.mark.tsan
+def test_sigterm_right_after_the_first_accept_drains(single_member_set, tmp_path, db_name):
+    """The signals' handlers were set up after the listeners: a signal in between killed rekeyd."""
+    policies = [policy(f"{db_name}.c", {"a": "random"})]
+    for i in range(5):
+        with Rekeyd(single_member_set, policies, directory=tmp_path / str(i)).spawn() as rekeyd:
+            deadline = time.monotonic() + 20
+            while not accepts(rekeyd.ports[0]):
+                assert rekeyd.alive and time.monotonic() < deadline
+            rekeyd.terminate()
