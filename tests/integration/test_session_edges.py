@@ -1,7 +1,6 @@
 """The corners of a session: waits for keys, watermarks on both sides at once, TLS with megabytes in
 flight, what a member or a client does at the worst moment."""
 
-import os
 import socket
 import ssl
 import struct
@@ -18,7 +17,6 @@ from scripted_upstream import ScriptedUpstream
 from wire import RawClient
 
 PING = {"ping": 1, "$db": "admin"}
-ISOLATION_SECONDS = float(os.environ.get("ISOLATION_SECONDS", "15"))
 
 
 class Valve(Upstream):
@@ -430,104 +428,3 @@ def test_slow_reader_and_pipeline_over_tls(tls_mongod, certificates, start_rekey
     with tls_client(rekeyd, certificates) as client:
         send_requests(client, *[find, PING] * 200)
         assert read_slowly(client, 400, pause_s=0.001) == list(range(1, 401))
-
-
-# Nobody sees another's bytes.
-
-
-class Intruder(Exception):
-    pass
-
-
-class Visitor(threading.Thread):
-    """A raw client that only ever asks for documents with its own marker."""
-
-    def __init__(self, rekeyd, db_name, number, until):
-        super().__init__(daemon=True)
-        self.rekeyd, self.db_name, self.number, self.until = rekeyd, db_name, number, until
-        self.marker = f"<marker-{number:03}>".encode()
-        self.failure, self.replies, self.rounds = None, 0, 0
-
-    def run(self):
-        try:
-            while time.monotonic() < self.until:
-                with RawClient(self.rekeyd.addresses[0]) as client:
-                    self.visit(client)
-                self.rounds += 1
-        except Exception as failure:
-            self.failure = failure
-
-    def visit(self, client):
-        kind = (self.number + self.rounds) % 4
-        collection = "people" if (self.number + self.rounds // 4) % 2 else "plain"
-        find = {"find": collection, "filter": {"owner": self.number}, "$db": self.db_name}
-        if kind == 0:
-            self.exhaust(client, find, whole=True)
-        elif kind == 1:
-            self.exhaust(client, find, whole=False)
-        elif kind == 2:
-            for _ in range(3):
-                client.send(wire.op_msg(find) + wire.op_msg(PING))
-                self.look(client.receive())
-                self.look(client.receive())
-        else:  # goes in the middle of a reply
-            client.send(wire.op_msg(find) * 3)
-            self.look_at(client.socket.recv(30_000))
-
-    def exhaust(self, client, find, whole):
-        client.send(wire.op_msg({**find, "batchSize": 1}))
-        first = self.look(client.receive())
-        more = {
-            "getMore": first["cursor"]["id"],
-            "collection": find["find"],
-            "batchSize": 1,
-            "$db": self.db_name,
-        }
-        client.send(wire.op_msg(more, flags=1 << 16))
-        streamed = 0
-        while True:
-            reply = client.receive()
-            assert reply is not None, "closed in an exhaust stream"
-            self.look(reply)
-            streamed += 1
-            if not struct.unpack_from("<I", reply.payload)[0] & wire.MORE_TO_COME:
-                break
-            if not whole and streamed == 2:
-                return
-        assert streamed > 1, "that was no stream"
-
-    def look(self, reply) -> dict:
-        assert reply is not None, "closed instead of answering"
-        self.look_at(reply.raw)
-        self.replies += 1
-        document = reply.document
-        assert document["ok"] == 1, document
-        return document
-
-    def look_at(self, data: bytes):
-        for part in data.split(b"<marker-")[1:]:
-            if len(part) >= 4 and part[:4] != self.marker[8:]:
-                raise Intruder(f"client {self.number} saw {part[:4]!r}")
-
-
-@pytest.mark.timeout(ISOLATION_SECONDS + 60)
-def test_nobody_sees_anothers_bytes(single_member_set, start_rekeyd, db_name):
-    rekeyd = start_rekeyd(single_member_set, [people_policy(db_name)])
-    clients = 32
-    with rekeyd.client() as app:
-        for name in ("people", "plain"):
-            app[db_name][name].create_index("owner")
-            for owner in range(clients):
-                text = f"<marker-{owner:03}>" * (200 + 150 * (owner % 16))
-                documents = [{"owner": owner, "ssn": text, "extra": text} for _ in range(6)]
-                app[db_name][name].insert_many(documents)
-    until = time.monotonic() + ISOLATION_SECONDS
-    visitors = [Visitor(rekeyd, db_name, i, until) for i in range(clients)]
-    for visitor in visitors:
-        visitor.start()
-    for visitor in visitors:
-        visitor.join()
-    failures = [repr(visitor.failure) for visitor in visitors if visitor.failure]
-    assert not failures, failures[:5]
-    assert min(visitor.rounds for visitor in visitors) >= 4
-    print("replies:", sum(visitor.replies for visitor in visitors))
