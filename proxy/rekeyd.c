@@ -111,6 +111,7 @@ static enum rk_status make_members(struct daemon *d, struct rk_error *err)
     }
     for (unsigned i = 0; i < upstream->members_count; i++) {
         specs[i] = (struct rk_member_spec){.address = upstream->members[i].address,
+                                           .connect = upstream->members[i].connect,
                                            .listen = upstream->members[i].listen,
                                            .advertise = upstream->members[i].advertise};
     }

@@ -79,24 +79,40 @@ static bool host_is_wildcard(const char *host)
            (inet_pton(AF_INET6, host, &six) == 1 && IN6_IS_ADDR_UNSPECIFIED(&six));
 }
 
+/* What stands at an address: out->host is empty for a Unix socket. */
 static enum rk_status check_address(const struct rk_config_source *source, unsigned index,
                                     const char *name, const char *text, struct rk_hostport *out,
                                     struct rk_error *err)
 {
-    if (rk_hostport_parse(text, out) && host_is_plausible(text, out->host)) {
+    char key[KEY_MAX];
+    bool path = rk_address_is_path(text);
+    *out = (struct rk_hostport){.host = ""};
+    if (!path && rk_hostport_parse(text, out) && host_is_plausible(text, out->host)) {
         return RK_OK;
     }
-    char key[KEY_MAX];
     (void)snprintf(key, sizeof key, "upstream.members[%u].%s", index, name);
+    if (path && strlen(text) >= RK_SOCKET_PATH_MAX) {
+        return rk_config_refuse(source, err, key,
+                                "must not be longer than %u bytes: sockets have no longer paths",
+                                RK_SOCKET_PATH_MAX - 1);
+    }
+    if (path && strcmp(name, "address") != 0) {
+        return RK_OK;
+    }
     return rk_config_refuse(source, err, key,
-                            "must be host:port (IPv6 in brackets), not \"%.100s\"", text);
+                            "must be host:port (IPv6 in brackets)%s, not \"%.100s\"",
+                            path ? "; the path of a Unix socket is for connect" : "", text);
 }
 
-static bool same_listener(const struct rk_hostport *a, const struct rk_hostport *b)
+static bool same_listener(const char *one, const char *two)
 {
-    return strcmp(a->port, b->port) == 0 &&
-           (strcasecmp(a->host, b->host) == 0 || host_is_wildcard(a->host) ||
-            host_is_wildcard(b->host));
+    struct rk_hostport a;
+    struct rk_hostport b;
+    if (!rk_hostport_parse(one, &a) || !rk_hostport_parse(two, &b)) {
+        return strcmp(one, two) == 0;
+    }
+    return strcmp(a.port, b.port) == 0 && (strcasecmp(a.host, b.host) == 0 ||
+                                           host_is_wildcard(a.host) || host_is_wildcard(b.host));
 }
 
 static enum rk_status refuse_member(const struct rk_config_source *source, struct rk_error *err,
@@ -113,15 +129,15 @@ static enum rk_status check_conflicts(const struct rk_config_upstream *upstream,
                                       const struct rk_config_source *source, struct rk_error *err)
 {
     const struct rk_config_member *member = &upstream->members[i];
-    struct rk_hostport listen;
-    struct rk_hostport other;
     for (unsigned j = 0; j < upstream->members_count; j++) {
         const struct rk_config_member *m = &upstream->members[j];
-        if (strcasecmp(member->listen, m->address) == 0) {
+        if (strcasecmp(member->listen, m->address) == 0 ||
+            strcasecmp(member->listen, m->connect) == 0) {
             return refuse_member(source, err, i, "listen",
                                  "is the address of the mongod of member %u", j);
         }
-        if (strcasecmp(member->advertise, m->address) == 0) {
+        if (strcasecmp(member->advertise, m->address) == 0 ||
+            strcasecmp(member->advertise, m->connect) == 0) {
             return refuse_member(source, err, i, "advertise",
                                  "is the address of the mongod of member %u: clients would go "
                                  "around the proxy",
@@ -133,8 +149,7 @@ static enum rk_status check_conflicts(const struct rk_config_upstream *upstream,
         if (strcasecmp(member->address, m->address) == 0) {
             return refuse_member(source, err, i, "address", "is already that of member %u", j);
         }
-        if (rk_hostport_parse(member->listen, &listen) && rk_hostport_parse(m->listen, &other) &&
-            same_listener(&listen, &other)) {
+        if (same_listener(member->listen, m->listen)) {
             return refuse_member(source, err, i, "listen", "is already taken by member %u", j);
         }
         if (strcasecmp(member->advertise, m->advertise) == 0) {
@@ -154,6 +169,9 @@ static enum rk_status check_members(const struct rk_config_upstream *upstream,
         char key[KEY_MAX];
         (void)snprintf(key, sizeof key, "upstream.members[%u].advertise", i);
         status = check_address(source, i, "address", member->address, &address, err);
+        if (status == RK_OK) {
+            status = check_address(source, i, "connect", member->connect, &address, err);
+        }
         if (status == RK_OK) {
             status = check_address(source, i, "listen", member->listen, &address, err);
         }

@@ -85,6 +85,9 @@ static void set_defaults(struct rk_config *config, const struct rk_config_source
     if (!rk_config_source_has(source, "log.level")) {
         config->log.level = RK_LOG_INFO;
     }
+    if (!rk_config_source_has(source, "listener.socket_access")) {
+        config->listener.socket_mode = 0600;
+    }
 }
 
 static bool default_text(char **text, const char *value)
@@ -126,7 +129,8 @@ static bool set_texts(struct rk_config *config, const char *path)
     }
     for (unsigned i = 0; i < config->upstream.members_count && ok; i++) {
         struct rk_config_member *member = &config->upstream.members[i];
-        ok = default_text(&member->advertise, member->listen);
+        ok = default_text(&member->connect, member->address) &&
+             default_text(&member->advertise, member->listen);
     }
     return ok;
 }
@@ -246,6 +250,7 @@ void rk_config_free(struct rk_config *config)
     }
     for (unsigned i = 0; i < config->upstream.members_count; i++) {
         free(config->upstream.members[i].address);
+        free(config->upstream.members[i].connect);
         free(config->upstream.members[i].listen);
         free(config->upstream.members[i].advertise);
     }

@@ -21,12 +21,18 @@ static bool same_members(const struct rk_config_upstream *a, const struct rk_con
     }
     for (unsigned i = 0; i < a->members_count; i++) {
         if (!same_text(a->members[i].address, b->members[i].address) ||
+            !same_text(a->members[i].connect, b->members[i].connect) ||
             !same_text(a->members[i].listen, b->members[i].listen) ||
             !same_text(a->members[i].advertise, b->members[i].advertise)) {
             return false;
         }
     }
     return true;
+}
+
+static bool same_listener(const struct rk_config_listener *a, const struct rk_config_listener *b)
+{
+    return a->socket_mode == b->socket_mode;
 }
 
 static bool same_keys(const struct rk_config_keys *a, const struct rk_config_keys *b)
@@ -49,6 +55,7 @@ bool rk_config_reloadable(const struct rk_config *now, const struct rk_config *n
         {"upstream.members", same_members(&now->upstream, &next->upstream)},
         {"upstream.tls", same_tls(&now->upstream.tls, &next->upstream.tls)},
         {"listener_tls", same_tls(&now->listener_tls, &next->listener_tls)},
+        {"listener", same_listener(&now->listener, &next->listener)},
         {"limits.workers", now->limits.workers == next->limits.workers},
         {"limits.listen_backlog", now->limits.listen_backlog == next->limits.listen_backlog},
         {"keys", same_keys(&now->keys, &next->keys)},

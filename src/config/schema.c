@@ -73,8 +73,12 @@ static const cyaml_strval_t encodings[] = {{"binary", RK_LEGACY_BINARY},
                                            {"base64", RK_LEGACY_BASE64}};
 static const cyaml_strval_t types[] = {{"string", RK_BSON_STRING}, {"binary", RK_BSON_BINARY}};
 
+static const cyaml_strval_t socket_modes[] = {
+    {"owner", 0600}, {"group", 0660}, {"everyone", 0666}};
+
 static const cyaml_schema_field_t member_fields[] = {
     TEXT("address", 0, struct rk_config_member, address),
+    TEXT("connect", OPTIONAL, struct rk_config_member, connect),
     TEXT("listen", 0, struct rk_config_member, listen),
     TEXT("advertise", OPTIONAL, struct rk_config_member, advertise),
     CYAML_FIELD_END,
@@ -89,6 +93,11 @@ static const cyaml_schema_field_t tls_fields[] = {
     TEXT("cert_file", OPTIONAL, struct rk_config_tls, cert_file),
     TEXT("key_file", OPTIONAL, struct rk_config_tls, key_file),
     SWITCH("verify", struct rk_config_tls, verify),
+    CYAML_FIELD_END,
+};
+
+static const cyaml_schema_field_t listener_fields[] = {
+    CHOICE("socket_access", OPTIONAL, struct rk_config_listener, socket_mode, socket_modes),
     CYAML_FIELD_END,
 };
 
@@ -170,6 +179,8 @@ static const cyaml_schema_field_t file_fields[] = {
     CYAML_FIELD_MAPPING("upstream", 0, struct rk_config_file, config.upstream, upstream_fields),
     CYAML_FIELD_MAPPING("listener_tls", OPTIONAL, struct rk_config_file, config.listener_tls,
                         tls_fields),
+    CYAML_FIELD_MAPPING("listener", OPTIONAL, struct rk_config_file, config.listener,
+                        listener_fields),
     CYAML_FIELD_MAPPING("limits", OPTIONAL, struct rk_config_file, config.limits, limit_fields),
     CYAML_FIELD_MAPPING("keys", OPTIONAL, struct rk_config_file, config.keys, key_fields),
     CYAML_FIELD_MAPPING("sweep", OPTIONAL, struct rk_config_file, config.sweep, sweep_fields),

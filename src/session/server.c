@@ -19,7 +19,7 @@ struct acceptor {
 struct rk_server {
     size_t n_workers;
     struct rk_context *contexts;
-    struct acceptor *acceptors; /* n_workers x members */
+    struct acceptor *acceptors; /* one for each member */
     size_t n_acceptors;
     struct rk_tls *listener_tls;
     struct rk_tls *upstream_tls;
@@ -55,8 +55,7 @@ static struct rk_context *least_loaded(struct rk_server *server, struct rk_conte
     return best;
 }
 
-/* The kernel spreads connections by a hash, so that few of them often share one worker: they are
- * evened out here, once in the life of a connection. */
+/* A connection is given to the worker with the fewest sessions, once in its life. */
 static void on_accept(void *arg, int fd, const char *peer)
 {
     const struct acceptor *acceptor = arg;
@@ -172,25 +171,29 @@ static enum rk_status make_tls(struct rk_server *server, const struct rk_config 
     return status;
 }
 
+/* One listener for each member, spread over the workers: on_accept evens connections out. */
 static enum rk_status listen_all(struct rk_server *server, const struct rk_server_config *config,
                                  struct rk_error *err)
 {
     size_t members = rk_members_count(config->members);
-    for (size_t w = 0; w < server->n_workers; w++) {
-        for (size_t m = 0; m < members; m++) {
-            struct acceptor *acceptor = &server->acceptors[server->n_acceptors];
-            acceptor->server = server;
-            acceptor->ctx = &server->contexts[w];
-            acceptor->member = m;
-            enum rk_status status =
-                rk_listener_new(acceptor->ctx->worker, rk_members_listen(config->members, m),
-                                (int)config->config->limits.listen_backlog, on_accept, acceptor,
-                                &acceptor->listener, err);
-            if (status != RK_OK) {
-                return status;
-            }
-            server->n_acceptors++;
+    for (size_t m = 0; m < members; m++) {
+        struct acceptor *acceptor = &server->acceptors[m];
+        acceptor->server = server;
+        acceptor->ctx = &server->contexts[m % server->n_workers];
+        acceptor->member = m;
+        const struct rk_listener_config listener = {
+            .address = rk_members_listen(config->members, m),
+            .backlog = (int)config->config->limits.listen_backlog,
+            .socket_mode = config->config->listener.socket_mode,
+            .fn = on_accept,
+            .arg = acceptor,
+        };
+        enum rk_status status =
+            rk_listener_new(acceptor->ctx->worker, &listener, &acceptor->listener, err);
+        if (status != RK_OK) {
+            return status;
         }
+        server->n_acceptors++;
     }
     return RK_OK;
 }
@@ -213,7 +216,7 @@ enum rk_status rk_server_start(const struct rk_server_config *config, struct rk_
         return rk_error_set(err, RK_ENOMEM, "out of memory for the server");
     }
     server->contexts = calloc(n, sizeof *server->contexts);
-    server->acceptors = calloc(n * rk_members_count(config->members), sizeof *server->acceptors);
+    server->acceptors = calloc(rk_members_count(config->members), sizeof *server->acceptors);
     enum rk_status status = server->contexts != NULL && server->acceptors != NULL
                                 ? make_tls(server, config->config, err)
                                 : rk_error_set(err, RK_ENOMEM, "out of memory for the server");

@@ -7,10 +7,9 @@
 #include "session_internal.h"
 
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <rekey/base/clock.h>
 #include <rekey/log/log.h>
+#include <rekey/net/socket.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -106,9 +105,7 @@ static int connect_socket(const struct rk_sockaddr *address, bool *connected)
     if (fd < 0) {
         return -1;
     }
-    const int on = 1;
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    rk_socket_tune(fd);
     *connected = connect(fd, (const struct sockaddr *)&address->addr, address->len) == 0;
     if (!*connected && errno != EINPROGRESS) {
         int saved = errno;

@@ -5,12 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/un.h>
 
 struct member {
     char *address;
+    char *connect;
     char *listen;
     char *advertise;
-    struct rk_hostport upstream;
+    struct rk_hostport name; /* of address */
     struct rk_sockaddr resolved[RK_MEMBER_ADDRESSES_MAX];
     size_t n_resolved;
 };
@@ -32,15 +34,17 @@ enum rk_status rk_members_new(const struct rk_member_spec *specs, size_t n, stru
     members->n = n;
     for (size_t i = 0; i < n; i++) {
         struct member *m = &members->member[i];
+        const char *connect = specs[i].connect != NULL ? specs[i].connect : specs[i].address;
         const char *advertise = specs[i].advertise != NULL ? specs[i].advertise : specs[i].listen;
         m->address = strdup(specs[i].address);
+        m->connect = strdup(connect);
         m->listen = strdup(specs[i].listen);
         m->advertise = strdup(advertise);
-        if (m->address == NULL || m->listen == NULL || m->advertise == NULL) {
+        if (m->address == NULL || m->connect == NULL || m->listen == NULL || m->advertise == NULL) {
             rk_members_free(members);
             return rk_error_set(err, RK_ENOMEM, "out of memory for %zu members", n);
         }
-        if (!rk_hostport_parse(m->address, &m->upstream)) {
+        if (!rk_hostport_parse(m->address, &m->name)) {
             enum rk_status status =
                 rk_error_set(err, RK_EINVAL, "member address \"%s\" is not host:port", m->address);
             rk_members_free(members);
@@ -58,6 +62,7 @@ void rk_members_free(struct rk_members *members)
     }
     for (size_t i = 0; i < members->n; i++) {
         free(members->member[i].address);
+        free(members->member[i].connect);
         free(members->member[i].listen);
         free(members->member[i].advertise);
     }
@@ -77,7 +82,7 @@ const char *rk_members_address(const struct rk_members *members, size_t i)
 
 const char *rk_members_host(const struct rk_members *members, size_t i)
 {
-    return members->member[i].upstream.host;
+    return members->member[i].name.host;
 }
 
 const char *rk_members_listen(const struct rk_members *members, size_t i)
@@ -101,12 +106,32 @@ const char *rk_members_map(const struct rk_members *members, const char *address
     return NULL;
 }
 
-static size_t lookup(const struct rk_hostport *hp, struct rk_sockaddr out[RK_MEMBER_ADDRESSES_MAX])
+static size_t socket_path(const char *path, struct rk_sockaddr *out)
 {
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    size_t len = strlen(path);
+    if (len >= sizeof addr.sun_path) {
+        return 0;
+    }
+    memcpy(addr.sun_path, path, len);
+    memcpy(&out->addr, &addr, sizeof addr);
+    out->len = sizeof addr;
+    return 1;
+}
+
+static size_t lookup(const char *address, struct rk_sockaddr out[RK_MEMBER_ADDRESSES_MAX])
+{
+    struct rk_hostport hp;
+    if (rk_address_is_path(address)) {
+        return socket_path(address, &out[0]);
+    }
+    if (!rk_hostport_parse(address, &hp)) {
+        return 0;
+    }
     const struct addrinfo hints = {
         .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
     struct addrinfo *list = NULL;
-    if (getaddrinfo(hp->host, hp->port, &hints, &list) != 0) {
+    if (getaddrinfo(hp.host, hp.port, &hints, &list) != 0) {
         return 0;
     }
     size_t n = 0;
@@ -126,7 +151,7 @@ size_t rk_members_resolve(struct rk_members *members)
     for (size_t i = 0; i < members->n; i++) {
         struct member *m = &members->member[i];
         struct rk_sockaddr found[RK_MEMBER_ADDRESSES_MAX];
-        size_t n = lookup(&m->upstream, found);
+        size_t n = lookup(m->connect, found);
         if (n == 0) {
             failed++;
             continue;

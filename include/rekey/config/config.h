@@ -15,8 +15,9 @@
 
 struct rk_config_member {
     char *address;   /* host:port of the mongod, as the replica set configuration spells it */
-    char *listen;    /* address:port to listen on for this member */
-    char *advertise; /* host:port that clients are told (default: listen) */
+    char *connect;   /* host:port or Unix socket to reach it by (default: address) */
+    char *listen;    /* address:port or Unix socket to listen on for this member */
+    char *advertise; /* what clients are told (default: listen) */
 };
 
 struct rk_config_tls {
@@ -33,6 +34,10 @@ struct rk_config_upstream {
     unsigned members_count;
     struct rk_config_tls tls; /* of the data plane; the uri has its own options */
     char *state_db;           /* "rekey" */
+};
+
+struct rk_config_listener {
+    uint32_t socket_mode; /* permissions of Unix sockets: 0600, 0660 or 0666 */
 };
 
 struct rk_config_limits {
@@ -94,6 +99,7 @@ struct rk_config {
     char *path; /* the file it came from */
     struct rk_config_upstream upstream;
     struct rk_config_tls listener_tls;
+    struct rk_config_listener listener;
     struct rk_config_limits limits;
     struct rk_config_keys keys;
     struct rk_config_sweep sweep;

@@ -13,6 +13,7 @@
 
 struct rk_member_spec {
     const char *address;   /* as the replica set configuration spells it */
+    const char *connect;   /* how to reach it: host:port, or a Unix socket; NULL: address */
     const char *listen;    /* where the proxy listens for it */
     const char *advertise; /* what clients are told; NULL: listen */
 };

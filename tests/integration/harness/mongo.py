@@ -52,6 +52,9 @@ class Upstream:
 
 
 class Mongod(Process, Upstream):
+    bind = HOST
+    unix_socket = False
+
     def __init__(self, directory=None, port=None, args=(), cache_gb=0.25, certificates=None):
         super().__init__("mongod", directory, port or free_port())
         self.args = list(args)
@@ -69,9 +72,10 @@ class Mongod(Process, Upstream):
 
     def argv(self) -> list:
         self.dbpath.mkdir(exist_ok=True)
-        argv = [mongod_binary(), "--bind_ip", HOST, "--port", str(self.port)]
+        argv = [mongod_binary(), "--bind_ip", self.bind, "--port", str(self.port)]
         argv += ["--dbpath", str(self.dbpath), "--wiredTigerCacheSizeGB", str(self.cache_gb)]
-        argv += ["--nounixsocket"]
+        if not self.unix_socket:
+            argv += ["--nounixsocket"]
         argv += ["--setParameter", "diagnosticDataCollectionEnabled=false"]
         # A signalled member would otherwise answer for another 15 s before it leaves.
         argv += ["--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"]

@@ -1,6 +1,9 @@
 /* A file with a mistake is refused with line, key and reason. */
 #include "fixture.h"
 
+#define TEN "0123456789"
+#define HUNDRED TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN
+
 static void expect_refusal(const char *text, const char *message)
 {
     struct rk_config *config = NULL;
@@ -206,6 +209,21 @@ static void test_addresses(void **state)
         {MEMBERS "  - address: h:1\n    listen: 300.1.1.1:27017\n",
          "rekey.yaml:5: " M "[0].listen: must be host:port (IPv6 in brackets), not "
          "\"300.1.1.1:27017\""},
+        {MEMBERS "  - {address: /tmp/a.sock, listen: 'a:1'}\n",
+         "rekey.yaml:4: " M "[0].address: must be host:port (IPv6 in brackets); the path of a Unix "
+         "socket is for connect, not \"/tmp/a.sock\""},
+        {MEMBERS "  - {address: 'h:1', connect: a.sock, listen: 'a:1'}\n",
+         "rekey.yaml:4: " M "[0].connect: must be host:port (IPv6 in brackets), not \"a.sock\""},
+        {MEMBERS "  - {address: 'h:1', listen: /" HUNDRED "12345678}\n",
+         "rekey.yaml:4: " M "[0].listen: must not be longer than 107 bytes: sockets have no longer "
+         "paths"},
+        {MEMBERS "  - {address: 'h:1', listen: /a}\n  - {address: 'h:2', listen: /a}\n",
+         "rekey.yaml:5: " M "[1].listen: is already taken by member 0"},
+        {MEMBERS "  - {address: 'h:1', connect: /a, listen: /a}\n",
+         "rekey.yaml:4: " M "[0].listen: is the address of the mongod of member 0"},
+        {UPSTREAM "listener: {socket_access: 0700}\n",
+         "rekey.yaml:2: listener.socket_access: must be one of owner, group, everyone, not "
+         "\"0700\""},
         {MEMBERS "  - address: h:1\n    listen: 0.0.0.0:27017\n",
          "rekey.yaml:4: " M "[0].advertise: is required when listen is 0.0.0.0: clients cannot "
          "dial that"},

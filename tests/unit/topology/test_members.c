@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/un.h>
 
 #include <cmocka.h>
 
@@ -48,6 +49,27 @@ static void resolves_what_it_can(void **state)
     rk_members_free(members);
 }
 
+static void connects_elsewhere_than_to_the_name(void **state)
+{
+    (void)state;
+    const struct rk_member_spec two[] = {
+        {.address = "db1:27017", .connect = "/tmp/mongodb-27017.sock", .listen = "127.0.0.1:1"},
+        {.address = "db2:27017", .connect = "127.0.0.1:9", .listen = "127.0.0.1:2"},
+    };
+    struct rk_members *members = NULL;
+    struct rk_sockaddr out[RK_MEMBER_ADDRESSES_MAX];
+    assert_int_equal(rk_members_new(two, 2, &members, NULL), RK_OK);
+    assert_int_equal(rk_members_resolve(members), 0);
+    assert_int_equal(rk_members_sockaddrs(members, 0, out), 1);
+    const struct sockaddr_un *path = (const struct sockaddr_un *)&out[0].addr;
+    assert_int_equal(path->sun_family, AF_UNIX);
+    assert_string_equal(path->sun_path, "/tmp/mongodb-27017.sock");
+    assert_string_equal(rk_members_host(members, 0), "db1");
+    assert_int_equal(rk_members_sockaddrs(members, 1, out), 1);
+    assert_int_equal(out[0].addr.ss_family, AF_INET);
+    rk_members_free(members);
+}
+
 static void refuses_what_is_no_address(void **state)
 {
     (void)state;
@@ -67,6 +89,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(maps_addresses_without_case),
         cmocka_unit_test(resolves_what_it_can),
+        cmocka_unit_test(connects_elsewhere_than_to_the_name),
         cmocka_unit_test(refuses_what_is_no_address),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
