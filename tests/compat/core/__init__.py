@@ -1,0 +1,1 @@
+"""The core of the driver compatibility matrix: see tests/compat/README.md."""

@@ -1,0 +1,142 @@
+"""Runs scenarios and keeps the counts: what was the same, explained, different."""
+
+import json
+import sys
+import threading
+from collections import Counter, defaultdict
+
+from . import compare
+from .report import markdown
+from .runner import RunnerError
+
+
+class Run:
+    def __init__(self, scenarios, targets, explained, show=False):
+        self.scenarios, self.targets, self.explained = scenarios, targets, explained
+        self.show = show
+        self.drivers = {}  # name -> version
+        self.counts = defaultdict(Counter)  # (driver, variant) -> same, explained, different
+        self.unsupported = set()  # (driver, op)
+        self.problems = 0
+        self.lock = threading.Lock()
+
+    def driver(self, fleet, variant: str, runner):
+        """All scenarios of one driver in one variant; ends the runner."""
+        try:
+            who = runner.describe()
+            self.drivers[who["driver"]] = who["version"]
+            for i, scenario in enumerate(self.scenarios):
+                options = dict(scenario.uri)
+                if variant == "compression":
+                    options["compressors"] = who["compressors"][i % len(who["compressors"])]
+                self.scenario(fleet, variant, runner, who["driver"], scenario, options)
+        except RunnerError as failure:
+            self.broken(str(failure))
+        finally:
+            runner.close()
+
+    def scenario(self, fleet, variant, runner, driver, scenario, options):
+        where = f"{driver}, {variant}, {scenario.id}"
+        wanted = None
+        for target in self.targets:
+            try:
+                results = self.results(fleet, runner, scenario, target, options)
+            except RunnerError as failure:
+                self.count(driver, variant, "different", f"{where}, {target}: {failure}")
+                if target == "direct":
+                    return
+                continue
+            if self.show:
+                self.say(f"{where}, {target}: {json.dumps(results)}")
+            if target == "direct":
+                wanted = results
+                self.look_at_direct(where, driver, scenario, results)
+                continue
+            found = fleet.plaintext() if target == "policy" else []
+            if found:
+                message = f"{where}, {target}: plaintext on the server: {', '.join(found)}"
+                self.count(driver, variant, "different", message)
+            else:
+                self.compare(f"{where}, {target}", driver, variant, scenario, target, wanted, results)
+
+    def results(self, fleet, runner, scenario, target, options) -> list:
+        fleet.set_up(scenario, target)
+        try:
+            answer = runner.ask(scenario.request(fleet.uri(target, options)))
+        finally:
+            if "configureFailPoint" in scenario.text:
+                fleet.clear_fail_points()
+        normaliser = compare.Normaliser(scenario, fleet.hosts(target))
+        return normaliser.results(answer["results"])
+
+    def look_at_direct(self, where, driver, scenario, results):
+        for problem in compare.unexpected(scenario, results):
+            self.broken(f"{where}, direct: {problem}")
+        for step, result in zip(scenario.steps, results):
+            if "unsupported" in result:
+                self.unsupported.add((driver, step["op"]))
+
+    def compare(self, where, driver, variant, scenario, target, wanted, results):
+        outcome, messages = "same", []
+        for i, (direct, through) in enumerate(zip(wanted, results)):
+            if compare.same(direct, through):
+                continue
+            entry = self.entry(scenario.id, target, i, through)
+            if entry:
+                outcome = "explained" if outcome == "same" else outcome
+                continue
+            outcome = "different"
+            messages.append(
+                f"{where}, step {i} ({scenario.steps[i]['op']})\n"
+                f"    direct:  {json.dumps(direct)}\n    through: {json.dumps(through)}"
+            )
+        if len(wanted) != len(results):
+            outcome = "different"
+            messages.append(f"{where}: {len(results)} results instead of {len(wanted)}")
+        self.count(driver, variant, outcome, "\n".join(messages))
+
+    def entry(self, scenario, target, step, result):
+        for entry in self.explained:
+            if entry.covers(scenario, target, step, result):
+                entry.used += 1
+                return entry
+        return None
+
+    def count(self, driver, variant, outcome, message=""):
+        with self.lock:
+            self.counts[driver, variant][outcome] += 1
+        if message:
+            self.say(f"DIFFERENT {message}")
+
+    def broken(self, message):
+        """Not a difference, but nothing that a run may pass with."""
+        with self.lock:
+            self.problems += 1
+        self.say(f"BROKEN {message}")
+
+    def say(self, message):
+        print(message, file=sys.stderr, flush=True)
+
+    def check_explained(self):
+        for entry in self.explained:
+            if not entry.used:
+                self.broken(f"explained.yaml: {entry.scenario} step {entry.step} is not needed")
+
+    def total(self, outcome) -> int:
+        return sum(counts[outcome] for counts in self.counts.values())
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.problems or self.total("different") or not self.total("same"))
+
+    def summary(self) -> dict:
+        return {
+            "drivers": len(self.drivers),
+            "scenarios": len(self.scenarios),
+            "same": self.total("same"),
+            "explained": sum(1 for entry in self.explained if entry.used),
+            "different": self.total("different") + self.problems,
+        }
+
+    def report(self) -> str:
+        return markdown(self)

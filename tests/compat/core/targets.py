@@ -1,0 +1,122 @@
+"""Servers and what stands in front of them: one replica set and its rekeyds."""
+
+import json
+import sys
+from pathlib import Path
+
+from bson import json_util
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "integration"))
+from harness import Certificates, Rekeyd, ReplicaSet, is_envelope, policy, values_at  # noqa: E402
+from pymongo import WriteConcern  # noqa: E402
+
+DB = "compat"
+MEMBERS = 2
+EMAIL = {"algorithm": "deterministic", "name": "customer-email"}
+FIELDS = {
+    "people": {
+        "ssn": "random",
+        "address.street": "random",
+        "notes": "random",
+        "email": EMAIL,
+        "contacts.phone": "deterministic",
+    },
+    "orders": {"customer_email": EMAIL},
+}
+POLICIES = [policy(f"{DB}.{name}", fields) for name, fields in FIELDS.items()]
+
+TARGETS = ["direct", "proxy", "policy"]
+# Of each variant: which servers it needs, and what it adds.
+VARIANTS = {
+    "plain": "plain",
+    "compression": "plain",
+    "tls": "tls",
+    "auth": "auth",
+}
+
+
+class Fleet:
+    """A replica set with TLS, with authentication or with neither, and a rekeyd for each target."""
+
+    def __init__(self, kind: str, directory: Path):
+        self.kind = kind
+        certificates = Certificates(directory / "certificates") if kind == "tls" else None
+        self.servers = ReplicaSet(
+            MEMBERS, directory / "servers", auth=kind == "auth", certificates=certificates,
+            args=["--setParameter", "enableTestCommands=1"],
+        )
+        self.rekeyds, self.clients = {}, {}
+        try:
+            self.servers.start()
+            for target, policies in (("proxy", []), ("policy", POLICIES)):
+                self._start(target, policies, directory, certificates)
+            self.clients = {t: self._upstream(t).client() for t in TARGETS}
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, target, policies, directory, certificates):
+        self.rekeyds[target] = Rekeyd(
+            self.servers, policies, directory=directory / target, name=target,
+            listener_certificates=certificates,
+        ).start()
+
+    def _upstream(self, target):
+        return self.rekeyds.get(target, self.servers)
+
+    @property
+    def direct(self):
+        return self.clients["direct"]
+
+    def uri(self, target: str, options: dict) -> str:
+        addresses = self._upstream(target).addresses
+        options = {"appName": DB, "serverSelectionTimeoutMS": "10000", **options}
+        return self.servers.uri_for(addresses, self.servers.certificates, **options)
+
+    def hosts(self, target: str) -> dict:
+        """Addresses as clients of this target see them, to a member's name."""
+        return {a: f"<member {i}>" for i, a in enumerate(self._upstream(target).addresses)}
+
+    def set_up(self, scenario, target: str):
+        concern = WriteConcern(w=MEMBERS)
+        self.direct.get_database(DB, write_concern=concern).command("dropDatabase")
+        db = self.clients[target].get_database(DB, write_concern=concern)
+        for name, options in scenario.options.items():
+            db.command({"create": name, **documents(options), "writeConcern": {"w": MEMBERS}})
+        for name, given in scenario.given.items():
+            if given:
+                db[name].insert_many(documents(given))
+
+    def clear_fail_points(self):
+        for member in self.servers.members:
+            with self.servers._direct(member) as client:
+                client.admin.command("configureFailPoint", "failCommand", mode="off")
+
+    def plaintext(self) -> list:
+        """Protected values that lie on the server in the clear: there must be none."""
+        found = []
+        for name, fields in FIELDS.items():
+            for document in self.direct[DB][name].find():
+                for path in fields:
+                    values = values_at(document, path)
+                    clear = [v for v in values if v is not None and not is_envelope(v)]
+                    found += [f"{name}.{path}"] * bool(clear)
+        return sorted(set(found))
+
+    def close(self):
+        for client in self.clients.values():
+            client.close()
+        failures = []
+        for rekeyd in self.rekeyds.values():
+            try:
+                rekeyd.finish()
+            except Exception as failure:  # all of them are ended before the first one is told
+                failures.append(failure)
+        self.servers.close()
+        if failures:
+            raise failures[0]
+
+
+def documents(extended: object):
+    """Canonical Extended JSON, parsed, as what PyMongo takes."""
+    return json_util.loads(json.dumps(extended), json_options=json_util.CANONICAL_JSON_OPTIONS)
