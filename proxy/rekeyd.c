@@ -309,6 +309,7 @@ static void on_reload(evutil_socket_t signal, short what, void *arg)
         rk_config_free(next);
         return;
     }
+    rk_log_set_limit(next->log.event_lines_per_s);
     rk_server_reload(d->server, next);
     if (d->gate != NULL) {
         const struct rk_gate_config gate = gate_config(&next->sweep);
@@ -392,6 +393,7 @@ int main(int argc, char **argv)
         rk_config_free(d.config);
         return 1;
     }
+    rk_log_set_limit(d.config->log.event_lines_per_s);
     raise_file_limit(d.config);
     rk_mongo_init();
     d.base = event_base_new();

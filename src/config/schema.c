@@ -50,6 +50,8 @@
     X(samples_min, 50, 1, 1000000)                                                                 \
     X(rate_min, 100, 0, 100000000)
 
+#define LOG_NUMBERS(X) X(event_lines_per_s, 20, 0, 1000000)
+
 #define OPTIONAL CYAML_FLAG_OPTIONAL
 #define TEXT(key, flags, type, member)                                                             \
     CYAML_FIELD_STRING_PTR(key, flags, type, member, 0, CYAML_UNLIMITED)
@@ -73,8 +75,7 @@ static const cyaml_strval_t encodings[] = {{"binary", RK_LEGACY_BINARY},
                                            {"base64", RK_LEGACY_BASE64}};
 static const cyaml_strval_t types[] = {{"string", RK_BSON_STRING}, {"binary", RK_BSON_BINARY}};
 
-static const cyaml_strval_t socket_modes[] = {
-    {"owner", 0600}, {"group", 0660}, {"everyone", 0666}};
+static const cyaml_strval_t socket_modes[] = {{"owner", 0600}, {"group", 0660}, {"everyone", 0666}};
 
 static const cyaml_schema_field_t member_fields[] = {
     TEXT("address", 0, struct rk_config_member, address),
@@ -118,6 +119,8 @@ static const cyaml_schema_field_t upstream_fields[] = {
 #define GUARD_FIELD(name, d, min, max)                                                             \
     CYAML_FIELD_UINT(#name, OPTIONAL, struct rk_config_guard, name),
 
+#define LOG_FIELD(name, d, min, max) CYAML_FIELD_UINT(#name, OPTIONAL, struct rk_config_log, name),
+
 static const cyaml_schema_field_t limit_fields[] = {LIMIT_NUMBERS(LIMIT_FIELD) CYAML_FIELD_END};
 
 static const cyaml_schema_field_t key_fields[] = {
@@ -138,7 +141,7 @@ static const cyaml_schema_field_t sweep_fields[] = {
 static const cyaml_schema_field_t log_fields[] = {
     TEXT("file", OPTIONAL, struct rk_config_log, file),
     CHOICE("level", OPTIONAL, struct rk_config_log, level, levels),
-    CYAML_FIELD_END,
+    LOG_NUMBERS(LOG_FIELD) CYAML_FIELD_END,
 };
 
 static const cyaml_schema_field_t legacy_fields[] = {
@@ -200,9 +203,10 @@ const cyaml_schema_value_t rk_config_schema = {
 #define KEY_NUMBER(...) NUMBER(keys, __VA_ARGS__)
 #define SWEEP_NUMBER(...) NUMBER(sweep, __VA_ARGS__)
 #define GUARD_NUMBER(...) NUMBER(sweep.guard, __VA_ARGS__)
+#define LOG_NUMBER(...) NUMBER(log, __VA_ARGS__)
 
 const struct rk_config_number rk_config_numbers[] = {LIMIT_NUMBERS(LIMIT_NUMBER) KEY_NUMBERS(
-    KEY_NUMBER) SWEEP_NUMBERS(SWEEP_NUMBER) GUARD_NUMBERS(GUARD_NUMBER)};
+    KEY_NUMBER) SWEEP_NUMBERS(SWEEP_NUMBER) GUARD_NUMBERS(GUARD_NUMBER) LOG_NUMBERS(LOG_NUMBER)};
 const size_t rk_config_numbers_count = CYAML_ARRAY_LEN(rk_config_numbers);
 
 const struct rk_config_switch rk_config_switches[] = {

@@ -5,6 +5,8 @@
  * Any thread may log. Reopening replaces what the descriptor refers to and keeps its number
  * (dup3), so writers need no lock.
  */
+#include "limit_internal.h"
+
 #include <rekey/base/clock.h>
 #include <rekey/log/log.h>
 
@@ -198,12 +200,9 @@ bool rk_log_enabled(enum rk_log_level level)
     return (int)level >= atomic_load_explicit(&sink.level, memory_order_relaxed);
 }
 
-void rk_log_write(enum rk_log_level level, const char *event, const struct rk_log_field *fields,
-                  size_t n_fields)
+static void write_line(enum rk_log_level level, const char *event,
+                       const struct rk_log_field *fields, size_t n_fields)
 {
-    if (!rk_log_enabled(level)) {
-        return;
-    }
     struct line line;
     line.len = 0;
     line.full = false;
@@ -222,6 +221,29 @@ void rk_log_write(enum rk_log_level level, const char *event, const struct rk_lo
     write_all(atomic_load_explicit(&sink.fd, memory_order_relaxed), line.text,
               whole + strlen(tail));
     errno = saved_errno;
+}
+
+/* Tells of lines that were kept back. */
+static void write_kept_back(bool all)
+{
+    const char *event;
+    uint64_t lines;
+    while (rk_log_limit_kept_back(all, &event, &lines)) {
+        const struct rk_log_field fields[] = {RK_S("of", event), RK_I("lines", lines)};
+        write_line(RK_LOG_WARN, "log_lines_kept_back", fields, 2);
+    }
+}
+
+void rk_log_write(enum rk_log_level level, const char *event, const struct rk_log_field *fields,
+                  size_t n_fields)
+{
+    if (!rk_log_enabled(level)) {
+        return;
+    }
+    write_kept_back(false);
+    if (level < RK_LOG_WARN || rk_log_limit_pass(event)) {
+        write_line(level, event, fields, n_fields);
+    }
 }
 
 static int open_file(const char *path, struct rk_error *err)
@@ -277,6 +299,7 @@ enum rk_status rk_log_reopen(enum rk_log_level level, struct rk_error *err)
 
 void rk_log_close(void)
 {
+    write_kept_back(true);
     int fd = atomic_exchange(&sink.fd, STDERR_FILENO);
     if (fd != STDERR_FILENO) {
         (void)close(fd);

@@ -248,13 +248,9 @@ bool rk_session_admit(struct rk_context *ctx, const char *peer)
         return true;
     }
     (void)atomic_fetch_sub(ctx->sessions_total, 1);
-    uint64_t now = rk_clock_mono_us();
-    if (now - ctx->connections_refused_logged_us > 1000000) {
-        ctx->connections_refused_logged_us = now;
-        rk_log(RK_LOG_WARN, "connection_refused", RK_S("client", peer),
-               RK_S("reason", "limits.connections_max is reached"),
-               RK_I("connections_max", ctx->limits.connections_max));
-    }
+    rk_log(RK_LOG_WARN, "connection_refused", RK_S("client", peer),
+           RK_S("reason", "limits.connections_max is reached"),
+           RK_I("connections_max", ctx->limits.connections_max));
     return false;
 }
 

@@ -45,7 +45,6 @@ struct rk_context {
     struct event *reap;
     bool draining;
     uint64_t unknown_members_logged_us;
-    uint64_t connections_refused_logged_us;
     _Atomic size_t *sessions_total; /* of all workers */
     _Atomic size_t load;            /* this worker's sessions, those on their way included */
     struct rk_histogram foreground;

@@ -210,3 +210,16 @@ def test_ipv6_upstream_that_is_down(mongod_on_socket):
         with MongoClient(uri) as client, pytest.raises(ServerSelectionTimeoutError):
             client.admin.command("ping")
         assert "refused" in rekeyd.wait_event("upstream_unreachable")["reason"].lower()
+
+
+def test_bad_clients_cannot_flood_the_log(standalone, start_rekeyd):
+    rekeyd = start_rekeyd(standalone, settings={"log": {"event_lines_per_s": 3}})
+    for _ in range(100):
+        with RawClient(rekeyd.addresses[0]) as client:
+            client.send(b"\xff" * 32)
+            assert client.receive_all() == b""
+    rekeyd.terminate()  # what is left to tell is told at the end
+    shown = len(rekeyd.events("session_malformed"))
+    kept_back = sum(entry["lines"] for entry in rekeyd.events("log_lines_kept_back"))
+    assert shown + kept_back == 100
+    assert 3 <= shown < 100

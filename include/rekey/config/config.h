@@ -93,6 +93,7 @@ struct rk_config_sweep {
 struct rk_config_log {
     char *file; /* NULL or "-": standard error */
     enum rk_log_level level;
+    uint32_t event_lines_per_s; /* of one event at level warn or error; 0: no limit */
 };
 
 struct rk_config {

@@ -44,6 +44,11 @@ RK_MUST_CHECK enum rk_status rk_log_reopen(enum rk_log_level level, struct rk_er
 /* Call after the other threads have ended. */
 void rk_log_close(void);
 
+/* At most so many lines of one event a second, of those at level warn or error (clients can cause
+ * them); 0, which is how it starts: no limit. How many were kept back is told in a line
+ * "log_lines_kept_back" when the second is over and something is logged. Any thread. */
+void rk_log_set_limit(uint32_t lines_per_s);
+
 bool rk_log_enabled(enum rk_log_level level);
 void rk_log_write(enum rk_log_level level, const char *event, const struct rk_log_field *fields,
                   size_t n_fields);

@@ -228,6 +228,40 @@ static void test_threads_never_mix_lines(void **state)
     free(text);
 }
 
+#define FLOOD 50
+#define FLOOD_MAX 3
+
+static long sum_of(const char *text, const char *key)
+{
+    long sum = 0;
+    for (const char *p = strstr(text, key); p != NULL; p = strstr(p, key)) {
+        p += strlen(key);
+        sum += strtol(p, NULL, 10);
+    }
+    return sum;
+}
+
+static void test_a_flood_of_one_event_is_cut_and_counted(void **state)
+{
+    (void)state;
+    rk_log_set_limit(FLOOD_MAX);
+    for (int i = 0; i < FLOOD; i++) {
+        rk_log(RK_LOG_WARN, "flood", RK_I("one", 1));
+        rk_log(RK_LOG_INFO, "normal", RK_I("usual", 1));
+    }
+    rk_log(RK_LOG_ERROR, "other", RK_I("shown", 1));
+    rk_log_close();
+    rk_log_set_limit(0);
+    char *text = slurp(path);
+    long shown = sum_of(text, "\"event\":\"flood\",\"one\":");
+    /* A slow machine may see more than one second begin. */
+    assert_in_range(shown, FLOOD_MAX, FLOOD - 1);
+    assert_int_equal(shown + sum_of(text, "\"of\":\"flood\",\"lines\":"), FLOOD);
+    assert_int_equal(sum_of(text, "\"usual\":"), FLOOD);
+    assert_int_equal(sum_of(text, "\"shown\":"), 1);
+    free(text);
+}
+
 #define WITH_LOG(test) cmocka_unit_test_setup_teardown(test, open_log, close_log)
 
 int main(void)
@@ -243,6 +277,7 @@ int main(void)
         WITH_LOG(test_failed_reopen_changes_nothing),
         WITH_LOG(test_unopenable_file_is_an_error_and_keeps_the_old_one),
         WITH_LOG(test_threads_never_mix_lines),
+        WITH_LOG(test_a_flood_of_one_event_is_cut_and_counted),
     };
     if (mkdtemp(dir) == NULL) {
         return 1;
