@@ -132,7 +132,7 @@ static enum rk_verdict rewrite_element(struct rk_statement *st, const struct rk_
         return rule->value(st, elem, w);
     }
     if (rule != NULL) {
-        return rk_rewrite_members(&st->scope, elem, rule->member, st, w);
+        return rk_batch_rewrite_array(st, rule, elem, w);
     }
     rk_bson_copy(w, elem);
     return RK_VERDICT_FORWARD;
@@ -232,52 +232,19 @@ static enum rk_verdict rewrite_explain(struct rk_statement *st, const struct tar
     return verdict;
 }
 
-static enum rk_verdict rewrite_sequence(struct rk_statement *st,
-                                        const struct rk_command_field *fields,
-                                        const struct rk_msg_sequence *seq, struct rk_bson_writer *w)
-{
-    enum rk_verdict verdict = RK_VERDICT_FORWARD;
-    const struct rk_command_field *rule = rule_find(fields, seq->id);
-    struct rk_bson_view document;
-    size_t seq_off = 0;
-    if (st->scope.policy != NULL && (rule == NULL || rule->member == NULL)) {
-        return rk_refuse(&st->scope, RK_CODE_NOT_SUPPORTED, "document sequence", seq->id,
-                         seq->id_len, "this command takes no such documents");
-    }
-    if (w->status == RK_OK) {
-        w->status = rk_msg_section_sequence(w->out, seq->id, &seq_off);
-    }
-    for (uint32_t off = 0; off < seq->docs_len && !rk_stops(verdict); off += document.len) {
-        if (!rk_bson_view_init(&document, seq->docs + off, seq->docs_len - off)) {
-            return rk_refuse(&st->scope, RK_CODE_INVALID_BSON, seq->id, NULL, 0, "malformed BSON");
-        }
-        if (rule == NULL || rule->member == NULL) {
-            if (w->status == RK_OK) {
-                w->status = rk_buf_append(w->out, document.data, document.len);
-            }
-            continue;
-        }
-        rk_bson_begin(w);
-        verdict = rk_worse(verdict, rule->member(st, &document, w));
-        rk_bson_end(w);
-    }
-    if (w->status == RK_OK) {
-        rk_msg_sequence_end(w->out, seq_off);
-    }
-    return verdict;
-}
-
 static enum rk_verdict rewrite_body(struct rk_statement *st, const struct target *t,
                                     const struct rk_command_field *fields, struct rk_bson_writer *w)
 {
     if (w->status == RK_OK) {
         w->status = rk_msg_section_body(w->out);
     }
+    size_t start = w->out->len;
     rk_bson_begin(w);
     enum rk_verdict verdict = rk_bson_key_is(&t->first, "explain")
                                   ? rewrite_explain(st, t, w)
                                   : rk_statement_rewrite(st, fields, w);
     rk_bson_end(w);
+    st->body_len = w->out->len - start;
     return verdict;
 }
 
@@ -315,10 +282,47 @@ static enum rk_verdict rewrite_sections(struct rk_statement *st, const struct ta
             body_done = true;
         }
         if (i < msg->n_sequences && !rk_stops(verdict)) {
-            verdict = rk_worse(verdict, rewrite_sequence(st, fields, &msg->sequences[i], w));
+            const struct rk_msg_sequence *seq = &msg->sequences[i];
+            verdict = rk_worse(verdict,
+                               rk_batch_rewrite_sequence(st, rule_find(fields, seq->id), seq, w));
         }
     }
+    if (st->batch_moves && !rk_stops(verdict)) {
+        verdict = rk_worse(verdict, rk_batch_rewrite_moved(st, w));
+    }
     return verdict;
+}
+
+static enum rk_verdict rewrite_message(struct rk_statement *st, const struct target *t,
+                                       const struct rk_command_field *fields, struct rk_buf *out)
+{
+    const struct rk_msg *msg = st->msg;
+    struct rk_bson_writer w;
+    size_t msg_off = 0;
+    rk_buf_clear(out);
+    rk_bson_writer_init(&w, out);
+    w.status =
+        rk_msg_begin(out, msg->frame.request_id, msg->frame.response_to, msg->flags, &msg_off);
+    enum rk_verdict verdict = rewrite_sections(st, t, fields, &w);
+    if (rk_stops(verdict)) {
+        return verdict;
+    }
+    if (rk_bson_writer_status(&w) == RK_ELIMIT) {
+        return rk_refuse(&st->scope, RK_CODE_TOO_LARGE, st->info->name, NULL, 0,
+                         "the message outgrew the size limit through encryption; send smaller "
+                         "batches");
+    }
+    if (rk_bson_writer_status(&w) != RK_OK) {
+        return rk_refuse(&st->scope, RK_CODE_MEMORY, st->info->name, NULL, 0, "out of memory");
+    }
+    rk_msg_end(out, msg_off);
+    return verdict;
+}
+
+static void forget_errors(struct rk_command_info *info)
+{
+    rk_write_errors_free(info->write_errors);
+    info->write_errors = NULL;
 }
 
 enum rk_verdict rk_command_rewrite(const struct rk_policy_set *set, struct rk_crypt *crypt,
@@ -331,9 +335,7 @@ enum rk_verdict rk_command_rewrite(const struct rk_policy_set *set, struct rk_cr
                               .info = info,
                               .view = {msg->body, msg->body_len}};
     const struct rk_command_field *fields = NULL;
-    struct rk_bson_writer w;
     struct target t;
-    size_t msg_off = 0;
     (void)data;
     (void)len;
     rk_buf_clear(out);
@@ -352,21 +354,15 @@ enum rk_verdict rk_command_rewrite(const struct rk_policy_set *set, struct rk_cr
     if (rk_stops(verdict)) {
         return verdict;
     }
-    rk_bson_writer_init(&w, out);
-    w.status =
-        rk_msg_begin(out, msg->frame.request_id, msg->frame.response_to, msg->flags, &msg_off);
-    verdict = rewrite_sections(&st, &t, fields, &w);
+    verdict = rewrite_message(&st, &t, fields, out);
+    if (!rk_stops(verdict) && rk_batch_must_move(&st, st.body_len)) {
+        /* In a sequence of its own the batch may be as long as the message. */
+        forget_errors(info);
+        st.batch_moves = true;
+        verdict = rewrite_message(&st, &t, fields, out);
+    }
     if (rk_stops(verdict)) {
-        return verdict;
+        forget_errors(info);
     }
-    if (rk_bson_writer_status(&w) == RK_ELIMIT) {
-        return rk_refuse(&st.scope, RK_CODE_TOO_LARGE, info->name, NULL, 0,
-                         "the message outgrew the size limit through encryption; send smaller "
-                         "batches");
-    }
-    if (rk_bson_writer_status(&w) != RK_OK) {
-        return rk_refuse(&st.scope, RK_CODE_MEMORY, info->name, NULL, 0, "out of memory");
-    }
-    rk_msg_end(out, msg_off);
     return verdict;
 }

@@ -244,11 +244,31 @@ struct rk_statement {
     struct rk_command_info *info;
     bool upsert;
     struct rk_bson_view filter; /* of an upsert; data NULL otherwise */
+    /* Of the command itself: its batch where that is an array of the body, and whether that is to
+     * become a document sequence. */
+    struct rk_bson_elem batch;
+    const struct rk_command_field *batch_rule; /* NULL: there is none */
+    bool batch_moves;
+    size_t body_len; /* of the body as it was rewritten */
 };
 
 /* Appends the statement's elements, each by its field's rule. */
 enum rk_verdict rk_statement_rewrite(struct rk_statement *st, const struct rk_command_field *fields,
                                      struct rk_bson_writer *w);
+
+/* ---- command_batch.c */
+
+/* Appends an array of the body, each member by the rule; nothing when the batch moves. */
+enum rk_verdict rk_batch_rewrite_array(struct rk_statement *st, const struct rk_command_field *rule,
+                                       const struct rk_bson_elem *elem, struct rk_bson_writer *w);
+/* Appends the same array as a document sequence. */
+enum rk_verdict rk_batch_rewrite_moved(struct rk_statement *st, struct rk_bson_writer *w);
+/* Has the body outgrown mongod's limit by encryption, and is its batch the way out? */
+bool rk_batch_must_move(const struct rk_statement *st, size_t body_len);
+enum rk_verdict rk_batch_rewrite_sequence(struct rk_statement *st,
+                                          const struct rk_command_field *rule,
+                                          const struct rk_msg_sequence *seq,
+                                          struct rk_bson_writer *w);
 
 /* ---- command_fields.c: reads and writes */
 

@@ -9,6 +9,7 @@
 /* MongoDB error codes that drivers know, some of them from client-side field level encryption. */
 enum {
     RK_CODE_INTERNAL = 1,
+    RK_CODE_BAD_VALUE = 2,
     RK_CODE_INVALID_BSON = 22,
     RK_CODE_DOLLAR_KEY = 52,
     RK_CODE_DOTTED_KEY = 57,
@@ -82,6 +83,12 @@ void rk_document_copy_run(struct rk_bson_writer *w, const uint8_t *from, const u
 
 /* True when id is known not to exist, so that holding a message for it would never end. */
 bool rk_crypt_key_absent(const struct rk_crypt *crypt, uint32_t id);
+
+/* ---- reply_error.c */
+
+/* Replaces what is no UTF-8: a message names foreign keys and may be cut within a character, but
+ * drivers insist. */
+void rk_reply_make_utf8(char *text, size_t len);
 
 /* ---- decrypt.c */
 

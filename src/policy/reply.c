@@ -162,6 +162,9 @@ static enum rk_verdict body_elem(struct rk_reply *r, const struct rk_bson_elem *
     if (rk_bson_key_is(elem, "values") && r->distinct != NULL) {
         return rk_reply_distinct(r, elem, up);
     }
+    if (rk_bson_key_is(elem, "writeErrors")) {
+        return inside(r, elem, up, rk_reply_write_error);
+    }
     return rk_decrypt_elem(&r->d, NULL, elem, up);
 }
 
@@ -221,6 +224,7 @@ static enum rk_verdict write_message(struct rk_reply *r, struct rk_crypt *crypt,
     struct rk_bson_writer w;
     struct rk_bson_view body;
     enum rk_undecryptable undecryptable = rk_policy_set_undecryptable(r->set);
+    bool shaped = legacy || r->distinct != NULL || r->info->write_errors != NULL;
     rk_bson_writer_init(&w, out);
     rk_decrypt_init(&r->d, crypt, undecryptable, r->ns, msg->body, msg->body_len, &w, err);
     if (!rk_bson_view_init(&body, msg->body, msg->body_len)) {
@@ -230,7 +234,7 @@ static enum rk_verdict write_message(struct rk_reply *r, struct rk_crypt *crypt,
     if (w.status == RK_OK) {
         w.status = rk_msg_section_body(out);
     }
-    enum rk_verdict verdict = write_doc(r, &body, legacy || r->distinct != NULL, NULL);
+    enum rk_verdict verdict = write_doc(r, &body, shaped, NULL);
     bool changed = r->d.changed;
     for (unsigned i = 0; i < msg->n_sequences && verdict == RK_VERDICT_FORWARD && w.status == RK_OK;
          i++) {
@@ -257,7 +261,7 @@ enum rk_verdict rk_reply_rewrite(const struct rk_policy_set *set, struct rk_cryp
         return RK_VERDICT_FORWARD;
     }
     bool legacy = legacy_possible(set, info);
-    if (!legacy && rk_envelope_scan(data, len) == NULL) {
+    if (!legacy && info->write_errors == NULL && rk_envelope_scan(data, len) == NULL) {
         return RK_VERDICT_FORWARD;
     }
     struct rk_reply r = {.set = set, .info = info};

@@ -80,8 +80,7 @@ static size_t utf8_sequence(const unsigned char *p, size_t avail)
     return overlong || surrogate || too_high ? 0 : len;
 }
 
-/* A message names foreign keys and may be cut within a character, but drivers insist on UTF-8. */
-static void make_utf8(char *text, size_t len)
+void rk_reply_make_utf8(char *text, size_t len)
 {
     for (size_t i = 0; i < len;) {
         size_t n = utf8_sequence((const unsigned char *)text + i, len - i);
@@ -103,7 +102,7 @@ enum rk_status rk_reply_error(struct rk_buf *out, int32_t request_id, int32_t re
     size_t start = 0;
     struct rk_bson_writer w;
     (void)snprintf(message, sizeof message, "%s", err->message);
-    make_utf8(message, strlen(message));
+    rk_reply_make_utf8(message, strlen(message));
     code_name(code, name, sizeof name);
 
     rk_bson_writer_init(&w, out);

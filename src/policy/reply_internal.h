@@ -22,4 +22,9 @@ struct rk_reply {
 enum rk_verdict rk_reply_distinct(struct rk_reply *r, const struct rk_bson_elem *values,
                                   const struct rk_trail *up);
 
+/* Appends one entry of writeErrors: the server's own, or that of a statement which Rekey refused.
+ */
+enum rk_verdict rk_reply_write_error(struct rk_reply *r, const struct rk_bson_elem *entry,
+                                     const struct rk_trail *up);
+
 #endif

@@ -12,8 +12,10 @@
 static void release(struct rk_pending *pending)
 {
     rk_policy_set_unref(pending->policies);
+    rk_write_errors_free(pending->info.write_errors);
     free(pending->reply);
     pending->policies = NULL;
+    pending->info.write_errors = NULL;
     pending->reply = NULL;
     pending->reply_len = 0;
 }

@@ -12,7 +12,8 @@
 /* Everything up to and including the OP_MSG flags. */
 #define MSG_FLAGS_END 20u
 
-/* Remembers a request whose reply will come. False when out of memory. */
+/* Remembers a request whose reply will come, and takes what its reply needs from info. False when
+ * out of memory. */
 static bool expect_reply(struct rk_session *session, const struct rk_frame *frame,
                          const struct rk_command_info *info)
 {
@@ -52,6 +53,17 @@ static enum rk_step refuse(struct rk_session *session, const struct rk_frame *fr
     return has_reply ? rk_reply_local(session, frame->request_id, err) : RK_STEP_DONE;
 }
 
+/* Statements of an unacknowledged batch that go nowhere: nobody else would ever learn of them. */
+static void log_dropped(struct rk_session *session, const struct rk_command_info *info)
+{
+    size_t n = rk_write_errors_count(info->write_errors);
+    if (n > 0) {
+        rk_log(RK_LOG_WARN, "unacknowledged_statements_dropped", RK_S("client", session->peer),
+               RK_S("command", info->name), RK_S("db", info->db), RK_S("collection", info->coll),
+               RK_I("statements", (int64_t)n));
+    }
+}
+
 /* A complete OP_MSG that peeking could not decide on. */
 static enum rk_step whole_msg(struct rk_session *session, const uint8_t *data,
                               const struct rk_frame *frame)
@@ -81,7 +93,13 @@ static enum rk_step whole_msg(struct rk_session *session, const uint8_t *data,
     case RK_VERDICT_REPLACE:
         break;
     }
-    if (has_reply && !expect_reply(session, frame, &info)) {
+    if (!has_reply) {
+        log_dropped(session, &info);
+    }
+    if (!has_reply || !expect_reply(session, frame, &info)) {
+        rk_write_errors_free(info.write_errors);
+    }
+    if (session->closed) {
         return RK_STEP_CLOSE;
     }
     return verdict == RK_VERDICT_FORWARD ? RK_STEP_PASS : send_replacement(session);

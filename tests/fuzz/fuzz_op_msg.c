@@ -243,6 +243,8 @@ static enum rk_verdict rewrite(struct rk_msg *sent)
     check(verdict != RK_VERDICT_HOLD, "held, though there is a current key");
     check(verdict != RK_VERDICT_REJECT || (err.code != 0 && err.message[0] != '\0'),
           "rejected without a reason");
+    check(info.write_errors == NULL || verdict == RK_VERDICT_REPLACE, "errors of statements lost");
+    rk_write_errors_free(info.write_errors);
     *sent = msg;
     if (verdict == RK_VERDICT_REPLACE) {
         check(rk_msg_parse(out.data, out.len, sent, &why) == RK_PARSE_OK, "not an OP_MSG any more");

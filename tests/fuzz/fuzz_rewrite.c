@@ -149,6 +149,7 @@ static void fuzz_marker(struct rk_bson_view view)
 static void fuzz_reply(struct rk_bson_view view, uint8_t choices)
 {
     struct rk_command_info info = {.db = "db", .reply = RK_REPLY_SCAN};
+    const struct rk_error refused = {.code = 31041, .message = "db.c: no"};
     struct rk_msg msg;
     struct rk_error err;
     const char *why;
@@ -160,6 +161,12 @@ static void fuzz_reply(struct rk_bson_view view, uint8_t choices)
     if ((choices & 4) != 0) {
         info.policy = policy;
         info.distinct_field = &policy->fields[2];
+    }
+    if ((choices & 32) != 0) {
+        check(rk_write_errors_new(&info.write_errors) == RK_OK &&
+                  rk_write_errors_add(info.write_errors, 0, &refused) == RK_OK &&
+                  rk_write_errors_add(info.write_errors, 3, &refused) == RK_OK,
+              "out of memory");
     }
     rk_buf_clear(&message);
     check(rk_msg_begin(&message, 1, 2, 0, &start) == RK_OK &&
@@ -186,6 +193,7 @@ static void fuzz_reply(struct rk_bson_view view, uint8_t choices)
     } else {
         check(plain.len == 0, "output without REPLACE");
     }
+    rk_write_errors_free(info.write_errors);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)

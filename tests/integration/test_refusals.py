@@ -7,7 +7,7 @@ import pytest
 from bson import SON, Code, ObjectId, Regex
 from harness import SECRET
 from harness.protected import RAW
-from pymongo.errors import OperationFailure
+from pymongo.errors import OperationFailure, WriteError
 
 COLL = "people"
 
@@ -80,8 +80,6 @@ UPDATES = {
                            ["sort", "answer"]),
     "upsert in or": (update({"$set": {"name": "x"}}, {"$or": [{"ssn": SECRET}]}, upsert=True),
                      51092, ["$or", "ssn"]),
-    "dotted key": (SON(insert=COLL, documents=[{"contact.phone": SECRET}]), 57,
-                   ["contact.phone"]),
     "second of a batch": (SON(update=COLL, updates=[
         {"q": {"_id": 1}, "u": {"$set": {"name": "changed"}}},
         {"q": {"_id": 1}, "u": {"$push": {"answer": SECRET}}}]), 51150, ["$push", "answer"]),
@@ -203,6 +201,16 @@ def filled(people):
                            "contact": [{"kind": "home", "phone": SECRET, "mail": SECRET}]})
     people.stored_plain.insert_one({"_id": 1, "s": "x"})
     return people
+
+
+def test_dotted_key(filled):
+    """An error of that document alone, like all that concerns the data and not the command."""
+    before = state(filled)
+    with pytest.raises(WriteError) as refused:
+        filled.app.insert_one({"contact.phone": SECRET})
+    assert refused.value.code == 57 and "contact.phone" in str(refused.value)
+    assert SECRET not in refused.value.details["errmsg"]
+    assert state(filled) == before
 
 
 def check_refused(people, db, command, code, named, namespace=None):

@@ -11,6 +11,7 @@
 #include <rekey/bson/walk.h>
 #include <rekey/policy/crypt.h>
 #include <rekey/policy/policy.h>
+#include <rekey/policy/write_errors.h>
 #include <rekey/wire/msg.h>
 
 /* Requests that are rewritten may be nested this deep, as mongod's may. */
@@ -33,6 +34,8 @@ struct rk_command_info {
     enum rk_reply_mode reply;
     const struct rk_policy *policy; /* of db.coll, NULL when unprotected; borrowed from the set */
     const struct rk_field *distinct_field; /* distinct on a protected path, else NULL */
+    struct rk_write_errors *write_errors;  /* for the reply; NULL: none. The caller's to free after
+                                              rk_command_rewrite forwarded or replaced */
 };
 
 /*
@@ -45,7 +48,8 @@ bool rk_command_peek(const struct rk_policy_set *set, const uint8_t *body, uint3
 
 /*
  * Rewrites a whole OP_MSG request. data/len: the message as it came; msg: its parse. With
- * RK_VERDICT_REPLACE, out (cleared first) holds a complete message with the same request id.
+ * RK_VERDICT_REPLACE, out (cleared first) holds a complete message with the same request id, and
+ * info->write_errors what its reply must say about statements of a batch that cannot be stored.
  * With RK_VERDICT_REJECT, err has the MongoDB code and a message that names namespace, path,
  * operator and what to do instead.
  */

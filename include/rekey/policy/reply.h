@@ -11,6 +11,7 @@
  * stand; legacy values at the policy's paths in cursor.firstBatch/nextBatch, value, values (of a
  * distinct on a protected path) and change events (fullDocument, fullDocumentBeforeChange,
  * updateDescription.updatedFields with dotted keys; the namespace is the event's own ns).
+ * The entries of writeErrors that belong to info->write_errors get code and message from there.
  * REJECT: err says which namespace and path could not be decrypted.
  */
 enum rk_verdict rk_reply_rewrite(const struct rk_policy_set *set, struct rk_crypt *crypt,

@@ -64,6 +64,7 @@ static inline int request_setup(void **state)
 static inline int request_teardown(void **state)
 {
     (void)state;
+    rk_write_errors_free(info.write_errors);
     rk_policy_set_unref(set);
     rk_policy_set_unref(empty_set);
     rk_buf_deinit(&message);
@@ -120,6 +121,8 @@ static inline enum rk_verdict rewrite_message(const struct rk_policy_set *with)
         fail_msg("the test's own message is malformed: %s", why);
     }
     err = (struct rk_error){0};
+    rk_write_errors_free(info.write_errors);
+    info.write_errors = NULL;
     return rk_command_rewrite(with, &fx.crypt, message.data, message.len, &msg, &rewritten, &info,
                               &err);
 }
@@ -274,6 +277,19 @@ static inline enum rk_verdict run(const char *json)
         }                                                                                          \
         assert_null(strstr(err.message, "SECRET"));                                                \
         assert_true(strchr(err.message, '.') != NULL);                                             \
+    } while (0)
+
+/* The only statement of a batch has an error of its own. */
+#define assert_failed(json, expected_code)                                                         \
+    do {                                                                                           \
+        struct rk_write_error error_;                                                              \
+        enum rk_verdict verdict_ = run(json);                                                      \
+        if (verdict_ != RK_VERDICT_REPLACE ||                                                      \
+            !rk_write_errors_find(info.write_errors, 0, &error_)) {                                \
+            fail_msg("verdict %d (%s), no error for %s", verdict_, err.message, json);             \
+        }                                                                                          \
+        assert_int_equal(error_.code, expected_code);                                              \
+        assert_null(memmem(error_.message, error_.message_len, "SECRET", strlen("SECRET")));       \
     } while (0)
 
 #endif
