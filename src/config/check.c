@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <rekey/base/hostport.h>
+#include <rekey/base/network.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -217,6 +218,30 @@ static enum rk_status check_tls(const struct rk_config_tls *tls, const char *sec
     return RK_OK;
 }
 
+static enum rk_status check_listener(const struct rk_config_listener *listener,
+                                     const struct rk_config_source *source, struct rk_error *err)
+{
+    if (listener->proxy_required != (listener->proxy_networks_count > 0)) {
+        return rk_config_refuse(source, err, "listener.proxy_networks",
+                                listener->proxy_required
+                                    ? "is required with listener.proxy_protocol: whoever may "
+                                      "connect can claim any address"
+                                    : "is of no use while listener.proxy_protocol is off");
+    }
+    for (unsigned i = 0; i < listener->proxy_networks_count; i++) {
+        struct rk_network network;
+        char key[KEY_MAX];
+        (void)snprintf(key, sizeof key, "listener.proxy_networks[%u]", i);
+        if (!rk_network_parse(listener->proxy_networks[i], &network)) {
+            return rk_config_refuse(source, err, key,
+                                    "must be an address or a network such as 10.0.0.0/8, without "
+                                    "bits behind the prefix, not \"%.50s\"",
+                                    listener->proxy_networks[i]);
+        }
+    }
+    return RK_OK;
+}
+
 /* The uri's own options are for libmongoc; the data plane must not stay unencrypted unnoticed. */
 static bool uri_asks_for_tls(const char *uri)
 {
@@ -260,6 +285,9 @@ enum rk_status rk_config_check(const struct rk_config *config,
     }
     if (status == RK_OK) {
         status = check_upstream(&config->upstream, source, err);
+    }
+    if (status == RK_OK) {
+        status = check_listener(&config->listener, source, err);
     }
     return status == RK_OK ? check_tls(&config->listener_tls, "listener_tls", source, err) : status;
 }

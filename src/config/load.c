@@ -259,6 +259,10 @@ void rk_config_free(struct rk_config *config)
     free(config->upstream.state_db);
     free_tls(&config->upstream.tls);
     free_tls(&config->listener_tls);
+    for (unsigned i = 0; i < config->listener.proxy_networks_count; i++) {
+        free(config->listener.proxy_networks[i]);
+    }
+    free(config->listener.proxy_networks);
     free(config->keys.provider);
     free(config->keys.keyring_file);
     free(config->log.file);

@@ -32,7 +32,13 @@ static bool same_members(const struct rk_config_upstream *a, const struct rk_con
 
 static bool same_listener(const struct rk_config_listener *a, const struct rk_config_listener *b)
 {
-    return a->socket_mode == b->socket_mode;
+    bool same = a->socket_mode == b->socket_mode && a->proxy_required == b->proxy_required &&
+                a->proxy_header_bytes_max == b->proxy_header_bytes_max &&
+                a->proxy_networks_count == b->proxy_networks_count;
+    for (unsigned i = 0; same && i < a->proxy_networks_count; i++) {
+        same = same_text(a->proxy_networks[i], b->proxy_networks[i]);
+    }
+    return same;
 }
 
 static bool same_keys(const struct rk_config_keys *a, const struct rk_config_keys *b)

@@ -52,6 +52,8 @@
 
 #define LOG_NUMBERS(X) X(event_lines_per_s, 20, 0, 1000000)
 
+#define LISTENER_NUMBERS(X) X(proxy_header_bytes_max, 4096, 232, 65551)
+
 #define OPTIONAL CYAML_FLAG_OPTIONAL
 #define TEXT(key, flags, type, member)                                                             \
     CYAML_FIELD_STRING_PTR(key, flags, type, member, 0, CYAML_UNLIMITED)
@@ -76,6 +78,10 @@ static const cyaml_strval_t encodings[] = {{"binary", RK_LEGACY_BINARY},
 static const cyaml_strval_t types[] = {{"string", RK_BSON_STRING}, {"binary", RK_BSON_BINARY}};
 
 static const cyaml_strval_t socket_modes[] = {{"owner", 0600}, {"group", 0660}, {"everyone", 0666}};
+static const cyaml_strval_t proxy_protocols[] = {{"off", 0}, {"required", 1}};
+static const cyaml_schema_value_t text_schema = {
+    CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char, 0, CYAML_UNLIMITED),
+};
 
 static const cyaml_schema_field_t member_fields[] = {
     TEXT("address", 0, struct rk_config_member, address),
@@ -97,9 +103,15 @@ static const cyaml_schema_field_t tls_fields[] = {
     CYAML_FIELD_END,
 };
 
+#define LISTENER_FIELD(name, d, min, max)                                                          \
+    CYAML_FIELD_UINT(#name, OPTIONAL, struct rk_config_listener, name),
+
 static const cyaml_schema_field_t listener_fields[] = {
     CHOICE("socket_access", OPTIONAL, struct rk_config_listener, socket_mode, socket_modes),
-    CYAML_FIELD_END,
+    CHOICE("proxy_protocol", OPTIONAL, struct rk_config_listener, proxy_required, proxy_protocols),
+    CYAML_FIELD_SEQUENCE("proxy_networks", CYAML_FLAG_POINTER | OPTIONAL, struct rk_config_listener,
+                         proxy_networks, &text_schema, 0, CYAML_UNLIMITED),
+    LISTENER_NUMBERS(LISTENER_FIELD) CYAML_FIELD_END,
 };
 
 static const cyaml_schema_field_t upstream_fields[] = {
@@ -204,15 +216,18 @@ const cyaml_schema_value_t rk_config_schema = {
 #define SWEEP_NUMBER(...) NUMBER(sweep, __VA_ARGS__)
 #define GUARD_NUMBER(...) NUMBER(sweep.guard, __VA_ARGS__)
 #define LOG_NUMBER(...) NUMBER(log, __VA_ARGS__)
+#define LISTENER_NUMBER(...) NUMBER(listener, __VA_ARGS__)
 
-const struct rk_config_number rk_config_numbers[] = {LIMIT_NUMBERS(LIMIT_NUMBER) KEY_NUMBERS(
-    KEY_NUMBER) SWEEP_NUMBERS(SWEEP_NUMBER) GUARD_NUMBERS(GUARD_NUMBER) LOG_NUMBERS(LOG_NUMBER)};
+const struct rk_config_number rk_config_numbers[] = {
+    LIMIT_NUMBERS(LIMIT_NUMBER) KEY_NUMBERS(KEY_NUMBER) SWEEP_NUMBERS(SWEEP_NUMBER)
+        GUARD_NUMBERS(GUARD_NUMBER) LOG_NUMBERS(LOG_NUMBER) LISTENER_NUMBERS(LISTENER_NUMBER)};
 const size_t rk_config_numbers_count = CYAML_ARRAY_LEN(rk_config_numbers);
 
 const struct rk_config_switch rk_config_switches[] = {
     {"upstream.tls.enabled", offsetof(struct rk_config, upstream.tls.enabled), false},
     {"upstream.tls.verify", offsetof(struct rk_config, upstream.tls.verify), true},
     {"listener_tls.enabled", offsetof(struct rk_config, listener_tls.enabled), false},
+    {"listener.proxy_protocol", offsetof(struct rk_config, listener.proxy_required), false},
     {"listener_tls.verify", offsetof(struct rk_config, listener_tls.verify), false},
     {"keys.create_first_key", offsetof(struct rk_config, keys.create_first_key), true},
     {"sweep.pause", offsetof(struct rk_config, sweep.pause), false},

@@ -1,10 +1,12 @@
 #include <rekey/net/listener.h>
 
 #include <errno.h>
+#include <rekey/base/network.h>
 #include <rekey/log/log.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Connections taken in one turn of the loop, so that a flood of them does not starve sessions. */
 #define ACCEPTS_PER_TURN 16
@@ -13,12 +15,23 @@ static const struct timeval accept_pause = {.tv_sec = 0, .tv_usec = 100000};
 
 struct rk_listener {
     struct rk_listen_socket socket;
+    struct rk_network *networks; /* who may connect; none: everybody */
+    unsigned n_networks;
     struct event *event;
     struct event *resume;
     rk_accept_fn *fn;
     void *arg;
     char address[300];
 };
+
+static bool may_connect(const struct rk_listener *listener, const struct sockaddr_storage *addr)
+{
+    bool may = listener->n_networks == 0 || addr->ss_family == AF_UNIX;
+    for (unsigned i = 0; i < listener->n_networks && !may; i++) {
+        may = rk_network_contains(&listener->networks[i], addr);
+    }
+    return may;
+}
 
 static void on_resume(evutil_socket_t fd, short what, void *arg)
 {
@@ -49,8 +62,33 @@ static void on_acceptable(evutil_socket_t fd, short what, void *arg)
         char peer[RK_PEER_MAX];
         rk_socket_tune(client);
         rk_peer_format(client, &addr, len, peer);
-        listener->fn(listener->arg, client, peer);
+        if (may_connect(listener, &addr)) {
+            listener->fn(listener->arg, client, peer);
+            continue;
+        }
+        rk_log(RK_LOG_WARN, "connection_refused", RK_S("client", peer),
+               RK_S("reason", "not from a network of listener.proxy_networks"));
+        (void)close(client);
     }
+}
+
+static enum rk_status set_networks(struct rk_listener *listener,
+                                   const struct rk_listener_config *config, struct rk_error *err)
+{
+    if (config->n_networks == 0) {
+        return RK_OK;
+    }
+    listener->networks = calloc(config->n_networks, sizeof *listener->networks);
+    if (listener->networks == NULL) {
+        return rk_error_set(err, RK_ENOMEM, "listener: out of memory");
+    }
+    for (unsigned i = 0; i < config->n_networks; i++) {
+        if (!rk_network_parse(config->networks[i], &listener->networks[i])) {
+            return rk_error_set(err, RK_EINVAL, "\"%s\" is not a network", config->networks[i]);
+        }
+        listener->n_networks++;
+    }
+    return RK_OK;
 }
 
 enum rk_status rk_listener_new(struct rk_worker *worker, const struct rk_listener_config *config,
@@ -63,8 +101,12 @@ enum rk_status rk_listener_new(struct rk_worker *worker, const struct rk_listene
     listener->fn = config->fn;
     listener->arg = config->arg;
     (void)snprintf(listener->address, sizeof listener->address, "%s", config->address);
-    enum rk_status status = rk_listen_socket_open(config->address, config->backlog,
-                                                  config->socket_mode, &listener->socket, err);
+    listener->socket.fd = -1;
+    enum rk_status status = set_networks(listener, config, err);
+    if (status == RK_OK) {
+        status = rk_listen_socket_open(config->address, config->backlog, config->socket_mode,
+                                       &listener->socket, err);
+    }
     if (status != RK_OK) {
         rk_listener_free(listener);
         return status;
@@ -94,5 +136,6 @@ void rk_listener_free(struct rk_listener *listener)
         event_free(listener->resume);
     }
     rk_listen_socket_close(&listener->socket);
+    free(listener->networks);
     free(listener);
 }

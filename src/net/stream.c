@@ -1,4 +1,4 @@
-#include <rekey/net/stream.h>
+#include "stream_internal.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -22,7 +22,7 @@ static enum rk_io after_errno(struct rk_stream *stream, bool writing, const char
     return RK_IO_FAIL;
 }
 
-static enum rk_io plain_read(struct rk_stream *stream, void *buf, size_t cap, size_t *n)
+enum rk_io rk_stream_read_socket(struct rk_stream *stream, void *buf, size_t cap, size_t *n)
 {
     ssize_t got = recv(stream->fd, buf, cap, 0);
     if (got > 0) {
@@ -60,7 +60,7 @@ static void plain_deinit(struct rk_stream *stream)
 
 static const struct rk_stream_ops plain_ops = {
     .handshake = plain_handshake,
-    .read = plain_read,
+    .read = rk_stream_read_socket,
     .write = plain_write,
     .shutdown_write = plain_shutdown_write,
     .has_buffered = plain_has_buffered,

@@ -31,7 +31,7 @@ struct handover {
     struct rk_context *ctx;
     size_t member;
     int fd;
-    char peer[64];
+    char peer[RK_PEER_MAX];
 };
 
 static void on_handover(void *arg)
@@ -97,6 +97,9 @@ static enum rk_status context_init(struct rk_context *ctx, struct rk_server *ser
     ctx->listener_tls = server->listener_tls;
     ctx->upstream_tls = server->upstream_tls;
     ctx->keys = config->keys;
+    ctx->proxy_header_max = config->config->listener.proxy_required
+                                ? config->config->listener.proxy_header_bytes_max
+                                : 0;
     ctx->limits = config->config->limits;
     ctx->policies = rk_policy_set_ref(config->config->policies);
     ctx->sessions_total = &server->sessions;
@@ -185,6 +188,8 @@ static enum rk_status listen_all(struct rk_server *server, const struct rk_serve
             .address = rk_members_listen(config->members, m),
             .backlog = (int)config->config->limits.listen_backlog,
             .socket_mode = config->config->listener.socket_mode,
+            .networks = config->config->listener.proxy_networks,
+            .n_networks = config->config->listener.proxy_networks_count,
             .fn = on_accept,
             .arg = acceptor,
         };

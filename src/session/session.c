@@ -1,5 +1,7 @@
 /*
- * The life of a session: accepted, connected to its member, open, closed, reaped.
+ * The life of a session: accepted; the client's prologue (PROXY header, TLS); connected to its
+ * member; open; closed; reaped. Whoever does not get through the prologue costs the member no
+ * connection.
  *
  * Nobody frees a session inside a handler: rk_session_close marks it, closes its sockets and puts
  * it on the context's dead list; the reaper frees it when the loop's turn is over.
@@ -9,7 +11,7 @@
 #include <errno.h>
 #include <rekey/base/clock.h>
 #include <rekey/log/log.h>
-#include <rekey/net/socket.h>
+#include <rekey/net/prologue.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,8 +69,8 @@ static void on_ending(struct rk_session *session)
     }
 }
 
-/* One timer serves the phases in turn: connecting, the first message, idleness, and the last
- * words after either side has ended. */
+/* One timer serves the phases in turn: the client's prologue, connecting, the first message,
+ * idleness, and the last words after either side has ended. */
 static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
     (void)fd;
@@ -76,8 +78,9 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
     struct rk_session *session = arg;
     if (!is_open(session)) {
         rk_session_close(session, "session_timeout",
-                         session->client.state != RK_CONN_OPEN ? "client TLS handshake"
-                                                               : "connecting to the member");
+                         session->client.state != RK_CONN_OPEN
+                             ? "client PROXY header or TLS handshake"
+                             : "connecting to the member");
         return;
     }
     if (session->last_words || session->request.eof) {
@@ -161,12 +164,16 @@ static void connect_upstream(struct rk_session *session, const char *last_why)
     rk_session_close(session, "upstream_unreachable", why);
 }
 
-static void on_opened(void *owner)
+static void on_client_opened(void *owner)
 {
     struct rk_session *session = owner;
-    if (!is_open(session)) {
-        return;
-    }
+    set_timer(session, session->ctx->limits.connect_timeout_ms);
+    connect_upstream(session, NULL);
+}
+
+static void on_upstream_opened(void *owner)
+{
+    struct rk_session *session = owner;
     session->active_us = rk_clock_mono_us();
     set_timer(session, session->ctx->limits.handshake_timeout_ms);
     rk_flow_update(session);
@@ -222,14 +229,14 @@ static void on_upstream_failed(void *owner, const char *why)
 }
 
 static const struct rk_conn_handlers client_handlers = {
-    .opened = on_opened,
+    .opened = on_client_opened,
     .readable = on_client_readable,
     .drained = on_drained,
     .failed = on_client_failed,
 };
 
 static const struct rk_conn_handlers upstream_handlers = {
-    .opened = on_opened,
+    .opened = on_upstream_opened,
     .readable = on_upstream_readable,
     .drained = on_drained,
     .failed = on_upstream_failed,
@@ -270,6 +277,11 @@ static bool adopt_client(struct rk_session *session, int fd)
         (void)close(fd);
         return false;
     }
+    if (ctx->proxy_header_max > 0 &&
+        rk_stream_expect_proxy(&stream, ctx->proxy_header_max, session->peer) != RK_OK) {
+        rk_stream_deinit(&stream);
+        return false;
+    }
     return rk_conn_init(&session->client, ctx->base, &stream, true, out_max(ctx),
                         ctx->limits.buffer_low_bytes, &client_handlers, session) == RK_OK;
 }
@@ -298,9 +310,8 @@ void rk_session_accept(struct rk_context *ctx, size_t member, int fd, const char
         rk_session_close(session, "session_out_of_memory", "no memory for a connection");
         return;
     }
+    set_timer(session, ctx->limits.handshake_timeout_ms);
     rk_conn_start(&session->client);
-    set_timer(session, ctx->limits.connect_timeout_ms);
-    connect_upstream(session, NULL);
 }
 
 bool rk_session_idle(const struct rk_session *session)

@@ -9,6 +9,7 @@
 #include <rekey/config/config.h>
 #include <rekey/keys/service.h>
 #include <rekey/net/conn.h>
+#include <rekey/net/socket.h>
 #include <rekey/net/tls.h>
 #include <rekey/net/worker.h>
 #include <rekey/policy/command.h>
@@ -34,6 +35,7 @@ struct rk_context {
     struct rk_tls *listener_tls; /* NULL: plain */
     struct rk_tls *upstream_tls;
     struct rk_key_service *keys;
+    uint32_t proxy_header_max; /* bytes of a PROXY header that clients begin with; 0: none */
     struct rk_config_limits limits;
     struct rk_policy_set *policies;
     uint64_t keys_generation;
@@ -120,7 +122,7 @@ struct rk_session {
     bool last_words;    /* close once the client has what is buffered for it */
     bool more_to_come;  /* the reply being passed has the flag */
     int32_t passing_id; /* and this request id */
-    char peer[64];
+    char peer[RK_PEER_MAX];
 };
 
 /* session.c: life of a session */

@@ -1,12 +1,17 @@
-"""Where clients come in and how rekeyd gets to mongod: Unix sockets, IPv6."""
+"""Where clients come in and how rekeyd gets to mongod: Unix sockets, IPv6, PROXY headers."""
 
 import os
+import shutil
 import socket
 import stat
+import struct
+import time
 from urllib.parse import quote
 
 import pytest
-from harness import Mongod, Rekeyd, policy
+import wire
+from harness import Mongod, Process, Rekeyd, policy
+from harness.ports import free_port
 from pymongo import MongoClient
 from pymongo.errors import ServerSelectionTimeoutError
 from wire import RawClient
@@ -223,3 +228,202 @@ def test_bad_clients_cannot_flood_the_log(standalone, start_rekeyd):
     kept_back = sum(entry["lines"] for entry in rekeyd.events("log_lines_kept_back"))
     assert shown + kept_back == 100
     assert 3 <= shown < 100
+
+
+# PROXY protocol.
+
+SIGNATURE = bytes.fromhex("0d0a0d0a000d0a515549540a")
+LOOPBACK = {"proxy_protocol": "required", "proxy_networks": ["127.0.0.0/8"]}
+
+
+def proxy_header(family=0x11, rest=None, command=0x21) -> bytes:
+    if rest is None:
+        rest = bytes([192, 0, 2, 1, 192, 0, 2, 2]) + struct.pack(">HH", 55555, 27017)
+    return SIGNATURE + bytes([command, family]) + struct.pack(">H", len(rest)) + rest
+
+
+class Haproxy(Process):
+    """A real load balancer in front of rekeyd. options: of its server line."""
+
+    def __init__(self, directory, target: str, options: str):
+        super().__init__("haproxy", directory, free_port())
+        self.target, self.options = target, options
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def argv(self) -> list:
+        config = self.directory / "haproxy.cfg"
+        config.write_text(
+            "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1m\n  timeout server 1m\n"
+            f"listen rekeyd\n  bind {self.address}\n  server one {self.target} {self.options}\n"
+        )
+        binary = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
+        assert binary, "haproxy is not installed"
+        return [binary, "-db", "-f", str(config)]
+
+    def listen_ports(self) -> list:
+        return []  # a connection would be passed on
+
+
+def behind_proxy(upstream, **options) -> Rekeyd:
+    """Connections without a header, such as those of the harness, are refused."""
+    rekeyd = Rekeyd(upstream, settings={"listener": LOOPBACK}, **options)
+    rekeyd.listen_ports = lambda: []
+    return rekeyd
+
+
+@pytest.fixture
+def proxied(standalone, tmp_path):
+    with behind_proxy(standalone, directory=tmp_path / "rekeyd") as rekeyd:
+        rekeyd.wait_event("started")
+        yield rekeyd
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("options", ["send-proxy-v2", "send-proxy-v2 proxy-v2-options unique-id"])
+def test_haproxy_names_the_client(standalone, certificates, tmp_path, db_name, tls, options):
+    """Through HAProxy; the log shows the client's own address, TLS begins behind the header."""
+    listener = certificates if tls else None
+    with behind_proxy(
+        standalone, directory=tmp_path / "rekeyd", listener_certificates=listener
+    ) as rekeyd:
+        rekeyd.wait_event("started")
+        with Haproxy(tmp_path / "haproxy", rekeyd.addresses[0], options) as haproxy:
+            uri = standalone.uri_for([haproxy.address], listener)
+            with MongoClient(uri, serverSelectionTimeoutMS=10000) as client:
+                client[db_name].c.insert_one({"_id": 1})
+                assert client[db_name].c.find_one() == {"_id": 1}
+            with socket.create_connection(("127.0.0.1", haproxy.port), timeout=10) as sock:
+                local = "127.0.0.1:%d" % sock.getsockname()[1]
+                sock.sendall(b"\xff" * 32)
+                sock.recv(1)
+            event = "client_failed" if tls else "session_malformed"
+            assert rekeyd.wait_event(event)["client"] == local
+
+
+def test_haproxy_health_checks_are_taken(proxied, tmp_path):
+    """LOCAL headers: the connection speaks for itself, and mongod is behind it."""
+    options = "send-proxy-v2 check check-send-proxy inter 200"
+    with Haproxy(tmp_path / "haproxy", proxied.addresses[0], options) as haproxy:
+        with MongoClient(haproxy.address, serverSelectionTimeoutMS=10000) as client:
+            assert client.admin.command("ping")["ok"] == 1
+            time.sleep(1)
+            assert client.admin.command("ping")["ok"] == 1
+    assert not [e for e in proxied.events("client_failed") if "PROXY header of" in e["reason"]]
+
+
+def test_haproxy_with_version_1_is_refused(proxied, tmp_path):
+    with Haproxy(tmp_path / "haproxy", proxied.addresses[0], "send-proxy") as haproxy:
+        with MongoClient(haproxy.address, serverSelectionTimeoutMS=1500) as client:
+            with pytest.raises(ServerSelectionTimeoutError):
+                client.admin.command("ping")
+    reason = proxied.wait_event("client_failed")["reason"]
+    assert "version 1" in reason and "send-proxy-v2" in reason
+
+
+NAMED = {
+    "IPv4": (proxy_header(), "192.0.2.1:55555"),
+    "IPv6": (
+        proxy_header(0x21, bytes.fromhex("20010db8") + bytes(28) + b"\0\x50\0\1"),
+        "[2001:db8::]:80",
+    ),
+    "Unix": (proxy_header(0x31, b"/run/app.sock".ljust(216, b"\0")), "unix:/run/app.sock"),
+    "with fields": (
+        proxy_header(rest=proxy_header()[16:] + b"\4" + struct.pack(">H", 3000) + bytes(3000)),
+        "192.0.2.1:55555",
+    ),
+}
+
+
+@pytest.mark.tsan
+@pytest.mark.parametrize("piece", [1, 7, 100000])
+@pytest.mark.parametrize("header, shown", NAMED.values(), ids=NAMED)
+def test_header_and_message_in_pieces(proxied, header, shown, piece):
+    with RawClient(proxied.addresses[0], timeout_s=20) as client:
+        data = header + wire.op_msg(PING)
+        for start in range(0, len(data), piece):
+            client.send(data[start : start + piece])
+        assert client.receive().document["ok"] == 1
+        client.send(b"\xff" * 32)
+        assert client.receive() is None
+    assert proxied.wait_event("session_malformed")["client"] == shown
+
+
+@pytest.mark.parametrize(
+    "header",
+    [proxy_header(0, b"", 0x20), proxy_header(0x11, None, 0x20), proxy_header(0, b"abc")],
+    ids=["LOCAL", "LOCAL with addresses", "unspecified"],
+)
+def test_headers_without_a_client(proxied, header):
+    with RawClient(proxied.addresses[0]) as client:
+        local = "127.0.0.1:%d" % client.socket.getsockname()[1]
+        client.send(header + wire.op_msg(PING))
+        assert client.receive().document["ok"] == 1
+        client.send(b"\xff" * 32)
+        assert client.receive() is None
+    assert proxied.wait_event("session_malformed")["client"] == local
+
+
+BAD_HEADERS = {
+    "none": (wire.op_msg(PING), "no PROXY header"),
+    "version 1": (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", "version 1"),
+    "version 3": (proxy_header(command=0x31), "unknown version"),
+    "command": (proxy_header(command=0x27), "unknown command"),
+    "datagrams": (proxy_header(0x12), "that is no stream's"),
+    "short": (proxy_header(0x21), "too short"),
+    "long": (proxy_header(rest=bytes(5000)), "listener.proxy_header_bytes_max"),
+}
+
+
+@pytest.mark.parametrize("header, reason", BAD_HEADERS.values(), ids=BAD_HEADERS)
+def test_bad_headers_are_refused(proxied, header, reason):
+    with RawClient(proxied.addresses[0]) as client:
+        client.send(header)
+        assert client.receive_all() == b""
+    assert reason in proxied.wait_event("client_failed")["reason"]
+
+
+def test_header_that_ends_early(proxied):
+    with RawClient(proxied.addresses[0]) as client:
+        client.send(proxy_header()[:20])
+        client.end()
+        assert client.receive_all() == b""
+    assert "before the end" in proxied.wait_event("client_failed")["reason"]
+
+
+def test_header_that_never_comes(standalone, tmp_path):
+    rekeyd = behind_proxy(standalone, directory=tmp_path / "rekeyd")
+    rekeyd.config["limits"]["handshake_timeout_ms"] = 300
+    rekeyd.write_config()
+    with rekeyd:
+        rekeyd.wait_event("started")
+        with RawClient(rekeyd.addresses[0]) as client:
+            client.send(proxy_header()[:20])
+            assert client.receive_all() == b""
+        assert "PROXY header" in rekeyd.wait_event("session_timeout")["reason"]
+
+
+def test_only_known_networks_may_send_a_header(standalone, tmp_path):
+    rekeyd = behind_proxy(standalone, directory=tmp_path / "rekeyd")
+    rekeyd.config["listener"]["proxy_networks"] = ["10.0.0.0/8", "127.0.0.2"]
+    rekeyd.write_config()
+    with rekeyd:
+        rekeyd.wait_event("started")
+        with RawClient(rekeyd.addresses[0]) as client:
+            client.send(proxy_header() + wire.op_msg(PING))
+            assert client.receive_all() == b""
+        assert "proxy_networks" in rekeyd.wait_event("connection_refused")["reason"]
+        with socket.create_connection(
+            ("127.0.0.1", rekeyd.ports[0]), timeout=10, source_address=("127.0.0.2", 0)
+        ) as sock:
+            sock.sendall(proxy_header() + wire.op_msg(PING))
+            assert wire.receive(sock).document["ok"] == 1
+
+
+def test_header_where_none_is_expected(standalone, start_rekeyd):
+    rekeyd = start_rekeyd(standalone)
+    with RawClient(rekeyd.addresses[0]) as client:
+        client.send(proxy_header() + wire.op_msg(PING))
+        assert client.receive_all() == b""

@@ -37,7 +37,11 @@ struct rk_config_upstream {
 };
 
 struct rk_config_listener {
-    uint32_t socket_mode; /* permissions of Unix sockets: 0600, 0660 or 0666 */
+    uint32_t socket_mode;  /* permissions of Unix sockets: 0600, 0660 or 0666 */
+    bool proxy_required;   /* every connection begins with a PROXY header */
+    char **proxy_networks; /* who may connect then */
+    unsigned proxy_networks_count;
+    uint32_t proxy_header_bytes_max;
 };
 
 struct rk_config_limits {

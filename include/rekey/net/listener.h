@@ -17,7 +17,10 @@ typedef void rk_accept_fn(void *arg, int fd, const char *peer);
 struct rk_listener_config {
     const char *address; /* "host:port", or the path of a Unix socket */
     int backlog;
-    mode_t socket_mode; /* of a Unix socket's file */
+    mode_t socket_mode;    /* of a Unix socket's file */
+    char *const *networks; /* who may connect ("10.0.0.0/8"); none: everybody. Unix sockets are
+                              guarded by their mode alone */
+    unsigned n_networks;
     rk_accept_fn *fn;
     void *arg;
 };

@@ -17,6 +17,7 @@ enum rk_io {
 };
 
 struct rk_stream;
+struct rk_prologue;
 
 struct rk_stream_ops {
     enum rk_io (*handshake)(struct rk_stream *stream);
@@ -32,9 +33,10 @@ struct rk_stream_ops {
 struct rk_stream {
     const struct rk_stream_ops *ops;
     int fd;
-    bool want_write; /* after RK_IO_WAIT: readiness to write is what is missing */
-    void *tls;       /* SSL *, NULL for plain streams */
-    char why[160];   /* after RK_IO_FAIL */
+    bool want_write;              /* after RK_IO_WAIT: readiness to write is what is missing */
+    void *tls;                    /* SSL *, NULL for plain streams */
+    struct rk_prologue *prologue; /* what comes before the handshake; NULL: nothing, or done */
+    char why[160];                /* after RK_IO_FAIL */
 };
 
 void rk_stream_init_plain(struct rk_stream *stream, int fd);

@@ -44,6 +44,8 @@ static void test_documented_defaults_are_the_compiled_ones(void **state)
     assert_int_equal(a->log.level, b->log.level);
     assert_int_equal(a->log.event_lines_per_s, b->log.event_lines_per_s);
     assert_int_equal(a->listener.socket_mode, b->listener.socket_mode);
+    assert_int_equal(a->listener.proxy_required, b->listener.proxy_required);
+    assert_int_equal(a->listener.proxy_header_bytes_max, b->listener.proxy_header_bytes_max);
     assert_true(rk_policy_set_empty(a->policies));
     assert_true(rk_policy_set_empty(b->policies));
     assert_int_equal(rk_policy_set_undecryptable(a->policies),
@@ -79,7 +81,8 @@ static void test_every_setting_is_documented(void **state)
         "threads range_docs batch_docs ranges_ahead lease_ms poll_interval_ms attempts_max "
         "retry_backoff_ms retry_backoff_max_ms write_timeout_ms p99_limit_ms interval_ms "
         "samples_min rate_min file level on_undecryptable namespace fields path algorithm name "
-        "legacy cipher encoding version_hex key type connect socket_access event_lines_per_s";
+        "legacy cipher encoding version_hex key type connect socket_access event_lines_per_s "
+        "proxy_protocol proxy_networks proxy_header_bytes_max";
     char *text = read_from_repository("conf/rekey.yaml");
     char *rest = NULL;
     for (char *name = strtok_r(names, " ", &rest); name != NULL;

@@ -221,6 +221,17 @@ static void test_addresses(void **state)
          "rekey.yaml:5: " M "[1].listen: is already taken by member 0"},
         {MEMBERS "  - {address: 'h:1', connect: /a, listen: /a}\n",
          "rekey.yaml:4: " M "[0].listen: is the address of the mongod of member 0"},
+        {UPSTREAM "listener:\n  proxy_protocol: required\n",
+         "rekey.yaml:2: listener.proxy_networks: is required with listener.proxy_protocol: whoever "
+         "may connect can claim any address"},
+        {UPSTREAM "listener:\n  proxy_networks: [10.0.0.0/8]\n",
+         "rekey.yaml:3: listener.proxy_networks: is of no use while listener.proxy_protocol is "
+         "off"},
+        {UPSTREAM "listener:\n  proxy_protocol: required\n  proxy_networks: ['::1', 10.0.0.1/8]\n",
+         "rekey.yaml:4: listener.proxy_networks[1]: must be an address or a network such as "
+         "10.0.0.0/8, without bits behind the prefix, not \"10.0.0.1/8\""},
+        {UPSTREAM "listener: {proxy_protocol: v1}\n",
+         "rekey.yaml:2: listener.proxy_protocol: must be one of off, required, not \"v1\""},
         {UPSTREAM "listener: {socket_access: 0700}\n",
          "rekey.yaml:2: listener.socket_access: must be one of owner, group, everyone, not "
          "\"0700\""},
