@@ -16,6 +16,7 @@ VOLATILE = {
     "connectionId": "counts connections",
     "localTime": "the server's clock",
     "lastWrite": "optimes of the last write",
+    "opTime": "the same clock, in replies to writes",
     "topologyVersion": "counts topology changes",
     "electionId": "the election that made the primary",
     "_data": "a resume token: holds the clock",
@@ -67,9 +68,13 @@ class Normaliser:
             if binary.get("base64") not in self.text:
                 return "<generated UUID>"
         return {
-            key: f"<{key}>" if key in VOLATILE else self.value(item)
+            key: f"<{key}>" if key in VOLATILE or self.is_cursor_id(document, key) else self.value(item)
             for key, item in document.items()
         }
+
+    def is_cursor_id(self, document, key) -> bool:
+        """A random number; 0 says that there is no cursor, and counts."""
+        return key == "id" and "ns" in document and document[key] != {"$numberLong": "0"}
 
 
 def same(one, other) -> bool:

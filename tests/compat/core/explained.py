@@ -2,11 +2,12 @@
 that nothing else can hide behind it."""
 
 import fnmatch
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+
+from . import compare, scenarios
 
 PATH = Path(__file__).resolve().parents[1] / "explained.yaml"
 ENTRIES_MAX = 10
@@ -14,27 +15,38 @@ ENTRIES_MAX = 10
 
 @dataclass
 class Entry:
-    """gives: the result of that step, without labels, or "any"."""
+    """
+    Where: scenario, target (policy, unless it says otherwise) and steps, counted from 0. What: code of
+    the error that Rekey gives, or keys, the only ones below which the results may differ, or ok, the value.
+    """
 
     scenario: str
-    step: int
-    targets: list
-    gives: object
+    steps: list
     reason: str
+    code: int = None
+    keys: list = ()
+    ok: object = None
+    target: str = "policy"
     used: int = 0
 
-    def covers(self, scenario, target, step, result) -> bool:
-        if not fnmatch.fnmatch(scenario, self.scenario) or target not in self.targets:
+    def covers(self, scenario, target, step, direct, through) -> bool:
+        if not fnmatch.fnmatch(scenario, self.scenario) or target != self.target:
             return False
-        return step == self.step and (self.gives == "any" or gist(result) == self.gives)
+        if step not in self.steps:
+            return False
+        if self.code is not None:
+            return self.code in compare.codes(through.get("error", {}))
+        if self.keys:
+            return compare.same(_without(direct, self.keys), _without(through, self.keys))
+        return compare.same(through, {"ok": scenarios.canonical(self.ok)})
 
 
-def gist(result: dict):
-    """An error by its code, anything else as it is."""
-    code = result.get("error", {}).get("code")
-    if isinstance(code, dict):
-        code = int(next(iter(code.values())))
-    return {"code": code} if code is not None else json.loads(json.dumps(result))
+def _without(value, keys):
+    if isinstance(value, list):
+        return [_without(item, keys) for item in value]
+    if isinstance(value, dict):
+        return {key: _without(item, keys) for key, item in value.items() if key not in keys}
+    return value
 
 
 def load() -> list:

@@ -81,7 +81,7 @@ class Run:
         for i, (direct, through) in enumerate(zip(wanted, results)):
             if compare.same(direct, through):
                 continue
-            entry = self.entry(scenario.id, target, i, through)
+            entry = self.entry(scenario.id, target, i, direct, through)
             if entry:
                 outcome = "explained" if outcome == "same" else outcome
                 continue
@@ -95,9 +95,9 @@ class Run:
             messages.append(f"{where}: {len(results)} results instead of {len(wanted)}")
         self.count(driver, variant, outcome, "\n".join(messages))
 
-    def entry(self, scenario, target, step, result):
+    def entry(self, scenario, target, step, direct, through):
         for entry in self.explained:
-            if entry.covers(scenario, target, step, result):
+            if entry.covers(scenario, target, step, direct, through):
                 entry.used += 1
                 return entry
         return None
@@ -120,7 +120,7 @@ class Run:
     def check_explained(self):
         for entry in self.explained:
             if not entry.used:
-                self.broken(f"explained.yaml: {entry.scenario} step {entry.step} is not needed")
+                self.broken(f"explained.yaml: {entry.scenario} is not needed")
 
     def total(self, outcome) -> int:
         return sum(counts[outcome] for counts in self.counts.values())

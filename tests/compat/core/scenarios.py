@@ -143,8 +143,8 @@ def canonical(value):
 
 def _document(value):
     first = next(iter(value), None)
-    if first == "$text":
-        piece, times = value["$text"]
+    if first == "$repeat":
+        piece, times = value["$repeat"]
         return piece * times
     if first == "$bytes":  # [byte, times]
         byte, times = value["$bytes"]

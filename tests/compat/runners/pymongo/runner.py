@@ -70,9 +70,6 @@ def snaked(args: dict, *without) -> dict:
         args["sort"] = list(args["sort"].items())
     if isinstance(args.get("hint"), dict):
         args["hint"] = list(args["hint"].items())
-    for bound in ("min", "max"):
-        if bound in args:
-            args[bound] = list(args[bound].items())
     if "cursor_type" in args:
         args["cursor_type"] = CURSOR_TYPES[args["cursor_type"]]
     if "return_document" in args:
@@ -298,7 +295,7 @@ class Scenario:
 
     async def op_list_collections(self, step, args):
         db, session = self.db(step), self.session(step)
-        return sorted(await done(db.list_collection_names(args.get("filter"), **session)))
+        return sorted(await done(db.list_collection_names(filter=args.get("filter"), **session)))
 
     async def op_create_collection(self, step, args):
         await done(self.db(step).create_collection(args.pop("name"), **args, **self.session(step)))
