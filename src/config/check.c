@@ -59,6 +59,36 @@ static enum rk_status check_relations(const struct rk_config *config,
     return RK_OK;
 }
 
+static enum rk_status check_compressors(const enum rk_compressor *list, unsigned count,
+                                        const char *key, const struct rk_config_source *source,
+                                        struct rk_error *err)
+{
+    struct rk_compressors seen = {0};
+    for (unsigned i = 0; i < count; i++) {
+        if (rk_compressors_has(&seen, (uint8_t)list[i])) {
+            return rk_config_refuse(source, err, key, "lists %s twice",
+                                    rk_compressor_name(list[i]));
+        }
+        rk_compressors_add(&seen, list[i]);
+    }
+    return RK_OK;
+}
+
+static enum rk_status check_compression(const struct rk_config_compression *compression,
+                                        const struct rk_config_source *source, struct rk_error *err)
+{
+    if (compression->message_bytes_min > compression->message_bytes_max) {
+        return rk_config_refuse(source, err, "compression.message_bytes_min",
+                                "must not pass compression.message_bytes_max (%u), not %u",
+                                compression->message_bytes_max, compression->message_bytes_min);
+    }
+    enum rk_status status = check_compressors(compression->client, compression->client_count,
+                                              "compression.client", source, err);
+    return status == RK_OK ? check_compressors(compression->upstream, compression->upstream_count,
+                                               "compression.upstream", source, err)
+                           : status;
+}
+
 static bool host_is_plausible(const char *text, const char *host)
 {
     struct in6_addr six;
@@ -282,6 +312,9 @@ enum rk_status rk_config_check(const struct rk_config *config,
     enum rk_status status = check_numbers(config, source, err);
     if (status == RK_OK) {
         status = check_relations(config, source, err);
+    }
+    if (status == RK_OK) {
+        status = check_compression(&config->compression, source, err);
     }
     if (status == RK_OK) {
         status = check_upstream(&config->upstream, source, err);

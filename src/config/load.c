@@ -82,6 +82,17 @@ static void set_defaults(struct rk_config *config, const struct rk_config_source
             memcpy((char *)config + one->offset, &one->value_default, sizeof(bool));
         }
     }
+    static const enum rk_compressor compressors[RK_COMPRESSORS_MAX] = {
+        RK_COMPRESSOR_SNAPPY, RK_COMPRESSOR_ZSTD, RK_COMPRESSOR_ZLIB};
+    struct rk_config_compression *compression = &config->compression;
+    if (!rk_config_source_has(source, "compression.client")) {
+        memcpy(compression->client, compressors, sizeof compressors);
+        compression->client_count = RK_COMPRESSORS_MAX;
+    }
+    if (!rk_config_source_has(source, "compression.upstream")) {
+        memcpy(compression->upstream, compressors, sizeof compressors);
+        compression->upstream_count = RK_COMPRESSORS_MAX;
+    }
     if (!rk_config_source_has(source, "log.level")) {
         config->log.level = RK_LOG_INFO;
     }

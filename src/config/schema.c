@@ -27,6 +27,12 @@
     X(drain_timeout_ms, 10000, 0, HOUR_MS)                                                         \
     X(key_wait_timeout_ms, 10000, 1, HOUR_MS)
 
+#define COMPRESSION_NUMBERS(X)                                                                     \
+    X(zlib_level, 1, 1, 9)                                                                         \
+    X(zstd_level, 3, 1, 19)                                                                        \
+    X(message_bytes_min, 1024, 0, 48000000)                                                        \
+    X(message_bytes_max, 4194304, 0, 48000000)
+
 #define KEY_NUMBERS(X)                                                                             \
     X(refresh_interval_ms, 1000, 10, HOUR_MS)                                                      \
     X(negative_cache_ms, 5000, 0, HOUR_MS)
@@ -82,6 +88,8 @@ static const cyaml_strval_t proxy_protocols[] = {{"off", 0}, {"required", 1}};
 static const cyaml_schema_value_t text_schema = {
     CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char, 0, CYAML_UNLIMITED),
 };
+static const cyaml_strval_t compressor_words[] = {
+    {"snappy", RK_COMPRESSOR_SNAPPY}, {"zlib", RK_COMPRESSOR_ZLIB}, {"zstd", RK_COMPRESSOR_ZSTD}};
 
 static const cyaml_schema_field_t member_fields[] = {
     TEXT("address", 0, struct rk_config_member, address),
@@ -125,6 +133,8 @@ static const cyaml_schema_field_t upstream_fields[] = {
 
 #define LIMIT_FIELD(name, d, min, max)                                                             \
     CYAML_FIELD_UINT(#name, OPTIONAL, struct rk_config_limits, name),
+#define COMPRESSION_FIELD(name, d, min, max)                                                       \
+    CYAML_FIELD_UINT(#name, OPTIONAL, struct rk_config_compression, name),
 #define KEY_FIELD(name, d, min, max) CYAML_FIELD_UINT(#name, OPTIONAL, struct rk_config_keys, name),
 #define SWEEP_FIELD(name, d, min, max)                                                             \
     CYAML_FIELD_UINT(#name, OPTIONAL, struct rk_config_sweep, name),
@@ -134,6 +144,17 @@ static const cyaml_schema_field_t upstream_fields[] = {
 #define LOG_FIELD(name, d, min, max) CYAML_FIELD_UINT(#name, OPTIONAL, struct rk_config_log, name),
 
 static const cyaml_schema_field_t limit_fields[] = {LIMIT_NUMBERS(LIMIT_FIELD) CYAML_FIELD_END};
+
+static const cyaml_schema_value_t compressor_schema = {
+    CYAML_VALUE_ENUM(CYAML_FLAG_DEFAULT, enum rk_compressor, compressor_words,
+                     CYAML_ARRAY_LEN(compressor_words)),
+};
+#define COMPRESSORS(key, member)                                                                   \
+    CYAML_FIELD_SEQUENCE(key, OPTIONAL, struct rk_config_compression, member, &compressor_schema,  \
+                         0, RK_COMPRESSORS_MAX)
+static const cyaml_schema_field_t compression_fields[] = {
+    COMPRESSORS("client", client), COMPRESSORS("upstream", upstream),
+    COMPRESSION_NUMBERS(COMPRESSION_FIELD) CYAML_FIELD_END};
 
 static const cyaml_schema_field_t key_fields[] = {
     TEXT("provider", OPTIONAL, struct rk_config_keys, provider),
@@ -197,6 +218,8 @@ static const cyaml_schema_field_t file_fields[] = {
     CYAML_FIELD_MAPPING("listener", OPTIONAL, struct rk_config_file, config.listener,
                         listener_fields),
     CYAML_FIELD_MAPPING("limits", OPTIONAL, struct rk_config_file, config.limits, limit_fields),
+    CYAML_FIELD_MAPPING("compression", OPTIONAL, struct rk_config_file, config.compression,
+                        compression_fields),
     CYAML_FIELD_MAPPING("keys", OPTIONAL, struct rk_config_file, config.keys, key_fields),
     CYAML_FIELD_MAPPING("sweep", OPTIONAL, struct rk_config_file, config.sweep, sweep_fields),
     CYAML_FIELD_MAPPING("log", OPTIONAL, struct rk_config_file, config.log, log_fields),
@@ -212,6 +235,7 @@ const cyaml_schema_value_t rk_config_schema = {
 #define NUMBER(group, name, d, min, max)                                                           \
     {#group "." #name, offsetof(struct rk_config, group.name), d, min, max},
 #define LIMIT_NUMBER(...) NUMBER(limits, __VA_ARGS__)
+#define COMPRESSION_NUMBER(...) NUMBER(compression, __VA_ARGS__)
 #define KEY_NUMBER(...) NUMBER(keys, __VA_ARGS__)
 #define SWEEP_NUMBER(...) NUMBER(sweep, __VA_ARGS__)
 #define GUARD_NUMBER(...) NUMBER(sweep.guard, __VA_ARGS__)
@@ -219,8 +243,9 @@ const cyaml_schema_value_t rk_config_schema = {
 #define LISTENER_NUMBER(...) NUMBER(listener, __VA_ARGS__)
 
 const struct rk_config_number rk_config_numbers[] = {
-    LIMIT_NUMBERS(LIMIT_NUMBER) KEY_NUMBERS(KEY_NUMBER) SWEEP_NUMBERS(SWEEP_NUMBER)
-        GUARD_NUMBERS(GUARD_NUMBER) LOG_NUMBERS(LOG_NUMBER) LISTENER_NUMBERS(LISTENER_NUMBER)};
+    LIMIT_NUMBERS(LIMIT_NUMBER) COMPRESSION_NUMBERS(COMPRESSION_NUMBER) KEY_NUMBERS(KEY_NUMBER)
+        SWEEP_NUMBERS(SWEEP_NUMBER) GUARD_NUMBERS(GUARD_NUMBER) LOG_NUMBERS(LOG_NUMBER)
+            LISTENER_NUMBERS(LISTENER_NUMBER)};
 const size_t rk_config_numbers_count = CYAML_ARRAY_LEN(rk_config_numbers);
 
 const struct rk_config_switch rk_config_switches[] = {

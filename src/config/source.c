@@ -194,6 +194,10 @@ static enum rk_status check_sequence(struct scan *scan, const cyaml_schema_value
         return rk_config_refuse(scan->source, scan->err, key, "needs at least %u entry",
                                 (unsigned)schema->sequence.min);
     }
+    if (i > schema->sequence.max) {
+        return rk_config_refuse(scan->source, scan->err, key, "takes at most %u entries",
+                                (unsigned)schema->sequence.max);
+    }
     return RK_OK;
 }
 

@@ -129,6 +129,17 @@ static bool read_once(struct rk_session *session, struct rk_flow *flow)
     return !session->closed && n == cap;
 }
 
+/* The memory of large messages, at the end of a turn. */
+static void give_back(struct rk_context *ctx)
+{
+    struct rk_buf *bufs[] = {&ctx->inflated, &ctx->out, &ctx->packed};
+    for (size_t i = 0; i < sizeof bufs / sizeof bufs[0]; i++) {
+        if (bufs[i]->cap > OUT_KEEP_BYTES) {
+            rk_buf_deinit(bufs[i]);
+        }
+    }
+}
+
 void rk_flow_readable(struct rk_session *session, struct rk_flow *flow)
 {
     if (session->closed || flow->waiting || flow->eof) {
@@ -142,9 +153,7 @@ void rk_flow_readable(struct rk_session *session, struct rk_flow *flow)
         rk_flow_update(session);
     }
     rk_flow_update(session);
-    if (session->ctx->out.cap > OUT_KEEP_BYTES) {
-        rk_buf_deinit(&session->ctx->out);
-    }
+    give_back(session->ctx);
 }
 
 void rk_flow_resume(struct rk_session *session, struct rk_flow *flow)
@@ -155,6 +164,15 @@ void rk_flow_resume(struct rk_session *session, struct rk_flow *flow)
     flow->waiting = false;
     pump_buffered(session, flow);
     rk_flow_update(session);
+    give_back(session->ctx);
+}
+
+void rk_flow_drained(struct rk_session *session, struct rk_flow *flow)
+{
+    if (!session->closed && flow->waiting && flow->key_wait == NULL &&
+        rk_conn_unsent(flow->to) <= session->ctx->limits.buffer_high_bytes) {
+        rk_flow_resume(session, flow);
+    }
 }
 
 static bool may_read(const struct rk_session *session, const struct rk_flow *flow)

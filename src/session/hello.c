@@ -1,4 +1,4 @@
-#include <rekey/session/hello.h>
+#include "hello_internal.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -8,7 +8,7 @@
 struct rewrite {
     const struct rk_hello_rules *rules;
     struct rk_bson_writer *w;
-    unsigned unknown;
+    struct rk_hello_seen *seen;
 };
 
 static void put_members(struct rewrite *r, const struct rk_bson_elem *elem)
@@ -17,7 +17,7 @@ static void put_members(struct rewrite *r, const struct rk_bson_elem *elem)
     struct rk_bson_iter iter;
     struct rk_bson_elem entry;
     if (elem->type != RK_BSON_ARRAY || !rk_bson_elem_view(elem, &list)) {
-        r->unknown++; /* whatever it is, it must not carry an address to the client */
+        r->seen->unknown++; /* whatever it is, it must not carry an address to the client */
         return;
     }
     unsigned index = 0;
@@ -30,7 +30,7 @@ static void put_members(struct rewrite *r, const struct rk_bson_elem *elem)
                                  ? rk_members_map(r->rules->members, text, len)
                                  : NULL;
         if (mapped == NULL) {
-            r->unknown++;
+            r->seen->unknown++;
             continue;
         }
         char key[12];
@@ -47,7 +47,7 @@ static void put_primary(struct rewrite *r, const struct rk_bson_elem *elem)
     const char *mapped =
         rk_bson_elem_utf8(elem, &text, &len) ? rk_members_map(r->rules->members, text, len) : NULL;
     if (mapped == NULL) {
-        r->unknown++;
+        r->seen->unknown++;
     } else {
         rk_bson_put_utf8(r->w, elem->key, mapped, strlen(mapped));
     }
@@ -79,10 +79,10 @@ static void put_batch_max(struct rewrite *r, const struct rk_bson_elem *elem)
     put_capped(r, elem, r->rules->batch_docs_max);
 }
 
-static void drop(struct rewrite *r, const struct rk_bson_elem *elem)
+/* What the member took is the session's to know; what the client may use is written last. */
+static void take_compression(struct rewrite *r, const struct rk_bson_elem *elem)
 {
-    (void)r;
-    (void)elem;
+    (void)rk_hello_compressors(elem, &r->seen->compression);
 }
 
 static const struct {
@@ -96,7 +96,7 @@ static const struct {
     {"me", put_me},
     {"maxMessageSizeBytes", put_message_max},
     {"maxWriteBatchSize", put_batch_max},
-    {"compression", drop},
+    {"compression", take_compression},
 };
 
 static void put_elem(struct rewrite *r, const struct rk_bson_elem *elem)
@@ -111,7 +111,7 @@ static void put_elem(struct rewrite *r, const struct rk_bson_elem *elem)
 }
 
 static enum rk_status put_document(const struct rk_hello_rules *rules, const uint8_t *doc,
-                                   size_t len, struct rk_buf *out, unsigned *unknown)
+                                   size_t len, struct rk_buf *out, struct rk_hello_seen *seen)
 {
     struct rk_bson_view view;
     struct rk_bson_writer w;
@@ -121,20 +121,23 @@ static enum rk_status put_document(const struct rk_hello_rules *rules, const uin
         return RK_EINVAL;
     }
     rk_bson_writer_init(&w, out);
-    struct rewrite r = {.rules = rules, .w = &w};
+    struct rewrite r = {.rules = rules, .w = &w, .seen = seen};
+    seen->ok = rk_bson_find(&view, "ok", &elem) && rk_bson_elem_truthy(&elem);
     rk_bson_begin(&w);
     rk_bson_iter_init(&iter, &view);
     enum rk_bson_step step;
     while ((step = rk_bson_next(&iter, &elem)) == RK_BSON_STEP_ELEM) {
         put_elem(&r, &elem);
     }
+    if (seen->ok && rules->compression.n > 0) {
+        rk_hello_put_compressors(&w, &rules->compression);
+    }
     rk_bson_end(&w);
-    *unknown += r.unknown;
     return step == RK_BSON_STEP_MALFORMED ? RK_EINVAL : rk_bson_writer_status(&w);
 }
 
 static enum rk_status rewrite_msg(const struct rk_hello_rules *rules, const uint8_t *data,
-                                  size_t len, struct rk_buf *out, unsigned *unknown)
+                                  size_t len, struct rk_buf *out, struct rk_hello_seen *seen)
 {
     struct rk_msg msg;
     const char *why;
@@ -148,7 +151,7 @@ static enum rk_status rewrite_msg(const struct rk_hello_rules *rules, const uint
         status = rk_msg_section_body(out);
     }
     if (status == RK_OK) {
-        status = put_document(rules, msg.body, msg.body_len, out, unknown);
+        status = put_document(rules, msg.body, msg.body_len, out, seen);
     }
     if (status == RK_OK) {
         rk_msg_end(out, start);
@@ -157,7 +160,7 @@ static enum rk_status rewrite_msg(const struct rk_hello_rules *rules, const uint
 }
 
 static enum rk_status rewrite_reply(const struct rk_hello_rules *rules, const uint8_t *data,
-                                    size_t len, struct rk_buf *out, unsigned *unknown)
+                                    size_t len, struct rk_buf *out, struct rk_hello_seen *seen)
 {
     struct rk_op_reply reply;
     if (rk_op_reply_parse(data, len, &reply) != RK_PARSE_OK || reply.n_returned != 1) {
@@ -165,7 +168,7 @@ static enum rk_status rewrite_reply(const struct rk_hello_rules *rules, const ui
     }
     enum rk_status status = rk_buf_append(out, data, OP_REPLY_HEAD_LEN);
     if (status == RK_OK) {
-        status = put_document(rules, reply.docs, reply.docs_len, out, unknown);
+        status = put_document(rules, reply.docs, reply.docs_len, out, seen);
     }
     if (status == RK_OK) {
         rk_store_u32(out->data, (uint32_t)out->len);
@@ -174,14 +177,14 @@ static enum rk_status rewrite_reply(const struct rk_hello_rules *rules, const ui
 }
 
 enum rk_status rk_hello_rewrite(const struct rk_hello_rules *rules, const uint8_t *data, size_t len,
-                                struct rk_buf *out, unsigned *unknown)
+                                struct rk_buf *out, struct rk_hello_seen *seen)
 {
     struct rk_frame frame;
     rk_buf_clear(out);
-    *unknown = 0;
+    *seen = (struct rk_hello_seen){0};
     if (rk_frame_parse(data, len, RK_FRAME_LEN_MAX, &frame) != RK_PARSE_OK) {
         return RK_EINVAL;
     }
-    return frame.opcode == RK_OP_REPLY ? rewrite_reply(rules, data, len, out, unknown)
-                                       : rewrite_msg(rules, data, len, out, unknown);
+    return frame.opcode == RK_OP_REPLY ? rewrite_reply(rules, data, len, out, seen)
+                                       : rewrite_msg(rules, data, len, out, seen);
 }

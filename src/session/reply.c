@@ -24,6 +24,15 @@ static bool send_client(struct rk_session *session, const void *data, size_t len
     return true;
 }
 
+/* Sends a reply that was made here, compressed as its request was. */
+static enum rk_step send_reply(struct rk_session *session, const struct rk_pending *head,
+                               const uint8_t *data, size_t len)
+{
+    uint8_t compressor = rk_compressed_choice(&session->compression.client, head->compressor);
+    return rk_compressed_send(session, &session->client, compressor, data, len) ? RK_STEP_DONE
+                                                                                : RK_STEP_CLOSE;
+}
+
 /* Sends our own answers that have come to the front of the queue. */
 static bool send_locals(struct rk_session *session)
 {
@@ -93,32 +102,39 @@ enum rk_step rk_reply_local(struct rk_session *session, int32_t request_id,
     return step;
 }
 
-static enum rk_step rewrite_hello(struct rk_session *session, const uint8_t *data,
-                                  const struct rk_frame *frame)
+static enum rk_step rewrite_hello(struct rk_session *session, const struct rk_pending *head,
+                                  const uint8_t *data, const struct rk_frame *frame)
 {
     struct rk_context *ctx = session->ctx;
+    struct rk_session_compression *compression = &session->compression;
+    const struct rk_hello_offer *offer = &head->offer;
     bool caps = !rk_policy_set_empty(ctx->policies);
     const struct rk_hello_rules rules = {
         .members = ctx->members,
         .member = session->member,
         .message_bytes_max = caps ? ctx->limits.advertised_message_bytes_max : 0,
         .batch_docs_max = caps ? ctx->limits.advertised_batch_docs_max : 0,
+        .compression = offer->made ? offer->client : compression->client,
     };
-    unsigned unknown;
-    if (rk_hello_rewrite(&rules, data, frame->len, &ctx->out, &unknown) != RK_OK) {
+    struct rk_hello_seen seen;
+    if (rk_hello_rewrite(&rules, data, frame->len, &ctx->out, &seen) != RK_OK) {
         rk_session_close(session, "session_malformed", "upstream sent a malformed hello reply");
         return RK_STEP_CLOSE;
     }
+    if (seen.ok && offer->made) {
+        compression->client = offer->client;
+        compression->upstream = rk_compressors_common(&offer->upstream, &seen.compression);
+    }
     uint64_t now = rk_clock_mono_us();
-    if (unknown > 0 && now - ctx->unknown_members_logged_us > UNKNOWN_MEMBERS_LOG_US) {
+    if (seen.unknown > 0 && now - ctx->unknown_members_logged_us > UNKNOWN_MEMBERS_LOG_US) {
         ctx->unknown_members_logged_us = now;
         rk_log(RK_LOG_WARN, "hello_unknown_members",
                RK_S("member", rk_members_address(ctx->members, session->member)),
-               RK_I("left_out", unknown),
+               RK_I("left_out", seen.unknown),
                RK_S("advice", "add every member of the replica set to upstream.members, spelled "
                               "as in the replica set configuration"));
     }
-    return send_client(session, ctx->out.data, ctx->out.len) ? RK_STEP_DONE : RK_STEP_CLOSE;
+    return send_reply(session, head, ctx->out.data, ctx->out.len);
 }
 
 /* A reply that cannot be decrypted becomes an error in the place of the data. */
@@ -163,11 +179,70 @@ static enum rk_step decrypt(struct rk_session *session, const struct rk_pending 
                RK_S("collection", head->info.coll), RK_S("reason", err.message));
         return send_error(session, frame, more_to_come, &err);
     case RK_VERDICT_FORWARD:
-        return send_client(session, data, frame->len) ? RK_STEP_DONE : RK_STEP_CLOSE;
+        return RK_STEP_PASS;
     case RK_VERDICT_REPLACE:
         break;
     }
-    return send_client(session, ctx->out.data, ctx->out.len) ? RK_STEP_DONE : RK_STEP_CLOSE;
+    return send_reply(session, head, ctx->out.data, ctx->out.len);
+}
+
+/* A reply to the head of the queue that is not compressed, or was not. */
+static enum rk_step plain(struct rk_session *session, const uint8_t *data, size_t avail,
+                          const struct rk_frame *frame)
+{
+    struct rk_pending *head = rk_pending_head(&session->pending);
+    if (frame->opcode != RK_OP_MSG && frame->opcode != RK_OP_REPLY) {
+        rk_session_close(session, "session_malformed", "upstream sent a reply of unknown opcode");
+        return RK_STEP_CLOSE;
+    }
+    if (avail < MSG_FLAGS_END && avail < frame->len) {
+        return RK_STEP_MORE;
+    }
+    bool more_to_come = frame->opcode == RK_OP_MSG && frame->len >= MSG_FLAGS_END &&
+                        (rk_load_u32(data + RK_FRAME_HEADER_LEN) & RK_MSG_MORE_TO_COME) != 0;
+    session->more_to_come = more_to_come;
+    session->passing_id = frame->request_id;
+    if (head->info.reply == RK_REPLY_PASS ||
+        (head->info.reply == RK_REPLY_SCAN && frame->opcode == RK_OP_REPLY)) {
+        return RK_STEP_PASS;
+    }
+    if (avail < frame->len) {
+        return RK_STEP_MORE;
+    }
+    enum rk_step step = head->info.reply == RK_REPLY_HELLO
+                            ? rewrite_hello(session, head, data, frame)
+                            : decrypt(session, head, data, frame, more_to_come);
+    if (step == RK_STEP_DONE && !finish(session, frame->request_id, more_to_come)) {
+        step = RK_STEP_CLOSE;
+    }
+    return step;
+}
+
+/* Without policies on its way and with one reply at most, a message that the client can read goes
+ * on as it comes, unpacked by nobody in between. */
+static bool passes_packed(const struct rk_session *session, const struct rk_pending *head,
+                          const struct rk_compressed *inner)
+{
+    return head->info.reply == RK_REPLY_PASS && !head->exhaust &&
+           rk_compressors_has(&session->compression.client, inner->compressor);
+}
+
+static enum rk_step compressed(struct rk_session *session, const struct rk_pending *head,
+                               const uint8_t *data, size_t avail, const struct rk_frame *frame)
+{
+    struct rk_compressed inner;
+    enum rk_step step = rk_compressed_look(session, &session->reply, data, avail, &inner);
+    if (step != RK_STEP_DONE) {
+        return step;
+    }
+    if (passes_packed(session, head, &inner)) {
+        session->more_to_come = false;
+        session->passing_id = frame->request_id;
+        return RK_STEP_PASS;
+    }
+    return avail < frame->len
+               ? RK_STEP_MORE
+               : rk_compressed_message(session, &session->reply, data, frame, &inner, plain);
 }
 
 enum rk_step rk_reply_message(struct rk_session *session, const uint8_t *data, size_t avail,
@@ -178,32 +253,23 @@ enum rk_step rk_reply_message(struct rk_session *session, const uint8_t *data, s
         rk_session_close(session, "session_malformed", "upstream sent a reply to no request");
         return RK_STEP_CLOSE;
     }
-    if (frame->opcode != RK_OP_MSG && frame->opcode != RK_OP_REPLY) {
-        rk_session_close(session, "session_malformed", "upstream sent a reply of unknown opcode");
-        return RK_STEP_CLOSE;
-    }
     measure(session, head);
-    if (avail < MSG_FLAGS_END && avail < frame->len) {
+    if (frame->opcode == RK_OP_COMPRESSED) {
+        return compressed(session, head, data, avail, frame);
+    }
+    uint8_t compressor = rk_compressed_choice(&session->compression.client, head->compressor);
+    bool pack = rk_compressed_worth(session, &session->client, compressor, frame->len);
+    if (pack && avail < frame->len) {
         return RK_STEP_MORE;
     }
-    bool more_to_come = frame->opcode == RK_OP_MSG && frame->len >= MSG_FLAGS_END &&
-                        (rk_load_u32(data + RK_FRAME_HEADER_LEN) & RK_MSG_MORE_TO_COME) != 0;
-    if (head->info.reply == RK_REPLY_PASS ||
-        (head->info.reply == RK_REPLY_SCAN && frame->opcode == RK_OP_REPLY)) {
-        session->more_to_come = more_to_come;
-        session->passing_id = frame->request_id;
-        return RK_STEP_PASS;
+    enum rk_step step = plain(session, data, avail, frame);
+    if (step != RK_STEP_PASS || !pack) {
+        return step;
     }
-    if (avail < frame->len) {
-        return RK_STEP_MORE;
-    }
-    enum rk_step step = head->info.reply == RK_REPLY_HELLO
-                            ? rewrite_hello(session, data, frame)
-                            : decrypt(session, head, data, frame, more_to_come);
-    if (step == RK_STEP_DONE && !finish(session, frame->request_id, more_to_come)) {
-        step = RK_STEP_CLOSE;
-    }
-    return step;
+    step = send_reply(session, head, data, frame->len);
+    return step == RK_STEP_DONE && !finish(session, frame->request_id, session->more_to_come)
+               ? RK_STEP_CLOSE
+               : step;
 }
 
 void rk_reply_passed(struct rk_session *session)

@@ -12,19 +12,27 @@
 /* Everything up to and including the OP_MSG flags. */
 #define MSG_FLAGS_END 20u
 
-/* Remembers a request whose reply will come, and takes what its reply needs from info. False when
- * out of memory. */
-static bool expect_reply(struct rk_session *session, const struct rk_frame *frame,
-                         const struct rk_command_info *info)
+/* Remembers a request, unless its flags say that it gets no reply, and takes what its reply needs
+ * from info. False when out of memory. */
+static bool expect_reply(struct rk_session *session, const struct rk_frame *frame, uint32_t flags,
+                         const struct rk_command_info *info, const struct rk_hello_offer *offer)
 {
+    if ((flags & RK_MSG_MORE_TO_COME) != 0) {
+        rk_write_errors_free(info->write_errors);
+        return true;
+    }
     struct rk_pending *pending = rk_pending_push(&session->pending);
     if (pending == NULL) {
+        rk_write_errors_free(info->write_errors);
         rk_session_close(session, "session_out_of_memory", "no memory for a pending request");
         return false;
     }
     pending->expected = frame->request_id;
     pending->sent_us = rk_clock_mono_us();
     pending->info = *info;
+    pending->exhaust = (flags & RK_MSG_EXHAUST_ALLOWED) != 0;
+    pending->compressor = session->compression.request;
+    pending->offer = *offer;
     if (info->policy != NULL || info->reply == RK_REPLY_SCAN) {
         pending->policies = rk_policy_set_ref(session->ctx->policies);
     }
@@ -33,13 +41,33 @@ static bool expect_reply(struct rk_session *session, const struct rk_frame *fram
 
 static enum rk_step send_replacement(struct rk_session *session)
 {
-    struct rk_context *ctx = session->ctx;
-    enum rk_status status = rk_conn_send(&session->upstream, ctx->out.data, ctx->out.len);
-    if (status != RK_OK) {
-        rk_session_close(session, "session_send_failed", session->upstream.stream.why);
+    const struct rk_session_compression *c = &session->compression;
+    const struct rk_buf *out = &session->ctx->out;
+    return rk_compressed_send(session, &session->upstream,
+                              rk_compressed_choice(&c->upstream, c->request), out->data, out->len)
+               ? RK_STEP_DONE
+               : RK_STEP_CLOSE;
+}
+
+/* Sends on what no policy concerns. Only the compressors that a hello offers may have to change
+ * (it is whole then). */
+static enum rk_step go_on(struct rk_session *session, const uint8_t *data,
+                          const struct rk_frame *frame, uint32_t flags,
+                          const struct rk_command_info *info)
+{
+    const struct rk_session_compression *c = &session->compression;
+    struct rk_buf *out = &session->ctx->out;
+    struct rk_hello_offer offer = {0};
+    rk_buf_clear(out);
+    if (info->reply == RK_REPLY_HELLO && rk_hello_offer(&c->client_allowed, &c->upstream_allowed,
+                                                        data, frame->len, out, &offer) != RK_OK) {
+        rk_session_close(session, "session_out_of_memory", "no memory for a hello");
         return RK_STEP_CLOSE;
     }
-    return RK_STEP_DONE;
+    if (!expect_reply(session, frame, flags, info, &offer)) {
+        return RK_STEP_CLOSE;
+    }
+    return out->len == 0 ? RK_STEP_PASS : send_replacement(session);
 }
 
 /* A refused request. Without a reply channel (w:0) it can only be dropped: never forwarded. */
@@ -96,13 +124,12 @@ static enum rk_step whole_msg(struct rk_session *session, const uint8_t *data,
     if (!has_reply) {
         log_dropped(session, &info);
     }
-    if (!has_reply || !expect_reply(session, frame, &info)) {
-        rk_write_errors_free(info.write_errors);
+    if (verdict == RK_VERDICT_FORWARD) {
+        return go_on(session, data, frame, msg.flags, &info);
     }
-    if (session->closed) {
-        return RK_STEP_CLOSE;
-    }
-    return verdict == RK_VERDICT_FORWARD ? RK_STEP_PASS : send_replacement(session);
+    const struct rk_hello_offer none = {0};
+    return expect_reply(session, frame, msg.flags, &info, &none) ? send_replacement(session)
+                                                                 : RK_STEP_CLOSE;
 }
 
 static enum rk_step op_msg(struct rk_session *session, const uint8_t *data, size_t avail,
@@ -113,12 +140,9 @@ static enum rk_step op_msg(struct rk_session *session, const uint8_t *data, size
     struct rk_command_info info = {0};
     size_t within = avail < frame->len ? avail : frame->len;
     if (within >= MSG_FLAGS_END && rk_msg_peek_body(data, within, &body, &body_len) &&
-        rk_command_peek(session->ctx->policies, body, body_len, &info)) {
-        bool has_reply = (rk_load_u32(data + RK_FRAME_HEADER_LEN) & RK_MSG_MORE_TO_COME) == 0;
-        if (has_reply && !expect_reply(session, frame, &info)) {
-            return RK_STEP_CLOSE;
-        }
-        return RK_STEP_PASS;
+        rk_command_peek(session->ctx->policies, body, body_len, &info) &&
+        (info.reply != RK_REPLY_HELLO || avail >= frame->len)) {
+        return go_on(session, data, frame, rk_load_u32(data + RK_FRAME_HEADER_LEN), &info);
     }
     return avail < frame->len ? RK_STEP_MORE : whole_msg(session, data, frame);
 }
@@ -139,10 +163,30 @@ static enum rk_step older_opcode(struct rk_session *session, const uint8_t *data
         rk_session_close(session, "session_refused", err.message);
         return RK_STEP_CLOSE;
     }
-    if (has_reply && !expect_reply(session, frame, &info)) {
-        return RK_STEP_CLOSE;
+    return go_on(session, data, frame, has_reply ? 0 : RK_MSG_MORE_TO_COME, &info);
+}
+
+/* Any request but a compressed one. */
+static enum rk_step plain(struct rk_session *session, const uint8_t *data, size_t avail,
+                          const struct rk_frame *frame)
+{
+    return frame->opcode == RK_OP_MSG ? op_msg(session, data, avail, frame)
+                                      : older_opcode(session, data, avail, frame);
+}
+
+static enum rk_step compressed(struct rk_session *session, const uint8_t *data, size_t avail,
+                               const struct rk_frame *frame)
+{
+    struct rk_compressed inner;
+    enum rk_step step = rk_compressed_look(session, &session->request, data, avail, &inner);
+    if (step != RK_STEP_DONE) {
+        return step;
     }
-    return RK_STEP_PASS;
+    if (avail < frame->len) {
+        return RK_STEP_MORE;
+    }
+    session->compression.request = inner.compressor;
+    return rk_compressed_message(session, &session->request, data, frame, &inner, plain);
 }
 
 enum rk_step rk_request_message(struct rk_session *session, const uint8_t *data, size_t avail,
@@ -153,16 +197,9 @@ enum rk_step rk_request_message(struct rk_session *session, const uint8_t *data,
         session->pending.count >= session->ctx->limits.pipeline_max) {
         return RK_STEP_WAIT;
     }
-    enum rk_step step;
-    if (frame->opcode == RK_OP_MSG) {
-        step = op_msg(session, data, avail, frame);
-    } else if (frame->opcode == RK_OP_COMPRESSED) {
-        rk_session_close(session, "session_refused",
-                         "compressed message although hello offered no compressor");
-        return RK_STEP_CLOSE;
-    } else {
-        step = older_opcode(session, data, avail, frame);
-    }
+    session->compression.request = RK_COMPRESSOR_NOOP;
+    enum rk_step step = frame->opcode == RK_OP_COMPRESSED ? compressed(session, data, avail, frame)
+                                                          : plain(session, data, avail, frame);
     if (step == RK_STEP_PASS || step == RK_STEP_DONE) {
         session->greeted = true;
     }

@@ -88,6 +88,27 @@ static void on_reap(evutil_socket_t fd, short what, void *arg)
     rk_session_reap(arg);
 }
 
+static struct rk_compressors compressors(const enum rk_compressor *list, unsigned count)
+{
+    struct rk_compressors set = {0};
+    for (unsigned i = 0; i < count; i++) {
+        rk_compressors_add(&set, list[i]);
+    }
+    return set;
+}
+
+static struct rk_compression_settings
+compression_settings(const struct rk_config_compression *config)
+{
+    return (struct rk_compression_settings){
+        .levels = {.zlib = (int)config->zlib_level, .zstd = (int)config->zstd_level},
+        .message_bytes_min = config->message_bytes_min,
+        .message_bytes_max = config->message_bytes_max,
+        .client = compressors(config->client, config->client_count),
+        .upstream = compressors(config->upstream, config->upstream_count),
+    };
+}
+
 static enum rk_status context_init(struct rk_context *ctx, struct rk_server *server,
                                    const struct rk_server_config *config, struct rk_error *err)
 {
@@ -101,13 +122,17 @@ static enum rk_status context_init(struct rk_context *ctx, struct rk_server *ser
                                 ? config->config->listener.proxy_header_bytes_max
                                 : 0;
     ctx->limits = config->config->limits;
+    ctx->compression = compression_settings(&config->config->compression);
     ctx->policies = rk_policy_set_ref(config->config->policies);
     ctx->sessions_total = &server->sessions;
+    rk_buf_init(&ctx->inflated, RK_FRAME_LEN_MAX);
     rk_buf_init(&ctx->out, RK_FRAME_LEN_MAX);
+    rk_buf_init(&ctx->packed, rk_codec_bound(RK_FRAME_LEN_MAX));
     rk_buf_init(&ctx->crypt.scratch, RK_FRAME_LEN_MAX);
     rk_histogram_init(&ctx->foreground);
     ctx->scratch = malloc(RK_SCRATCH_BYTES);
-    if (ctx->scratch == NULL) {
+    ctx->codec = rk_codec_new();
+    if (ctx->scratch == NULL || ctx->codec == NULL) {
         return rk_error_set(err, RK_ENOMEM, "out of memory for a worker");
     }
     enum rk_status status = rk_aead_new(&ctx->crypt.aead, err);
@@ -143,7 +168,10 @@ static void context_deinit(struct rk_context *ctx)
     rk_keyset_unref(ctx->crypt.keys);
     rk_buf_cleanse(&ctx->crypt.scratch);
     rk_buf_deinit(&ctx->crypt.scratch);
+    rk_codec_free(ctx->codec);
+    rk_buf_deinit(&ctx->inflated);
     rk_buf_deinit(&ctx->out);
+    rk_buf_deinit(&ctx->packed);
     rk_policy_set_unref(ctx->policies);
     if (ctx->scratch != NULL) {
         explicit_bzero(ctx->scratch, RK_SCRATCH_BYTES);
@@ -248,6 +276,7 @@ struct reload {
     struct rk_context *ctx;
     struct rk_policy_set *policies;
     struct rk_config_limits limits;
+    struct rk_compression_settings compression;
 };
 
 static void on_reload(void *arg)
@@ -256,6 +285,7 @@ static void on_reload(void *arg)
     rk_policy_set_unref(reload->ctx->policies);
     reload->ctx->policies = reload->policies;
     reload->ctx->limits = reload->limits;
+    reload->ctx->compression = reload->compression;
     free(reload);
 }
 
@@ -268,7 +298,8 @@ void rk_server_reload(struct rk_server *server, const struct rk_config *config)
         }
         *reload = (struct reload){.ctx = &server->contexts[i],
                                   .policies = rk_policy_set_ref(config->policies),
-                                  .limits = config->limits};
+                                  .limits = config->limits,
+                                  .compression = compression_settings(&config->compression)};
         if (rk_worker_post(reload->ctx->worker, on_reload, reload) != RK_OK) {
             abort();
         }

@@ -208,6 +208,8 @@ static void on_drained(void *owner)
         rk_session_close(session, NULL, NULL);
         return;
     }
+    rk_flow_drained(session, &session->request);
+    rk_flow_drained(session, &session->reply);
     rk_flow_update(session);
 }
 
@@ -296,6 +298,8 @@ void rk_session_accept(struct rk_context *ctx, size_t member, int fd, const char
     }
     session->ctx = ctx;
     session->member = member;
+    session->compression.client_allowed = ctx->compression.client;
+    session->compression.upstream_allowed = ctx->compression.upstream;
     session->client.stream.fd = -1;
     session->upstream.stream.fd = -1;
     (void)snprintf(session->peer, sizeof session->peer, "%s", peer);

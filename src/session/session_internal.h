@@ -22,6 +22,15 @@
 #define RK_SCRATCH_BYTES (256u * 1024u)
 #define RK_ABSENT_MAX 16u
 
+/* How Rekey compresses what it writes itself. */
+struct rk_compression_settings {
+    struct rk_codec_levels levels;
+    size_t message_bytes_min;
+    size_t message_bytes_max;
+    struct rk_compressors client; /* for new sessions */
+    struct rk_compressors upstream;
+};
+
 struct rk_session;
 struct rk_key_wait;
 
@@ -40,7 +49,11 @@ struct rk_context {
     struct rk_policy_set *policies;
     uint64_t keys_generation;
     struct rk_crypt crypt;
-    struct rk_buf out; /* the rewritten message */
+    struct rk_compression_settings compression;
+    struct rk_codec *codec;
+    struct rk_buf inflated; /* the message inside the compressed one at hand */
+    struct rk_buf out;      /* the rewritten message */
+    struct rk_buf packed;   /* the compressed form of what is being sent */
     uint8_t *scratch;
     struct rk_session_list sessions;
     struct rk_session_list dead; /* closed; freed at the end of the loop's turn */
@@ -54,10 +67,13 @@ struct rk_context {
 
 /* A request that has no complete reply yet, or a reply of our own that waits for its turn. */
 struct rk_pending {
-    int32_t expected; /* responseTo of the next reply: a request id, in exhaust streams the id of
-                         the reply before */
-    bool local;       /* reply holds our own answer */
-    uint64_t sent_us; /* 0: the reply has begun */
+    int32_t expected;   /* responseTo of the next reply: a request id, in exhaust streams the id of
+                           the reply before */
+    bool local;         /* reply holds our own answer */
+    bool exhaust;       /* more than one reply may come */
+    uint8_t compressor; /* of the request (enum rk_compressor), to be used for the reply */
+    struct rk_hello_offer offer; /* of a hello */
+    uint64_t sent_us;            /* 0: the reply has begun */
     struct rk_command_info info;
     struct rk_policy_set *policies; /* keeps info.policy alive; NULL when it has none */
     uint8_t *reply;
@@ -88,20 +104,33 @@ enum rk_step {
     RK_STEP_CLOSE, /* the session is closed */
 };
 
+/* Deals with the message at data, of which avail bytes are there. */
+typedef enum rk_step (*rk_message_handler)(struct rk_session *session, const uint8_t *data,
+                                           size_t avail, const struct rk_frame *frame);
+
 /* One direction: what was read from one side and has not gone on to the other. */
 struct rk_flow {
     struct rk_conn *from;
     struct rk_conn *to;
     struct rk_buf in;   /* the start of a message that is not complete, or that waits */
     uint32_t pass_left; /* bytes of the present message still to be forwarded as they come */
-    bool waiting;       /* the message at the front waits: for a key or a place in the pipeline */
+    bool waiting;       /* the message at the front waits: for a key, a place in the pipeline, or
+                           room on the other side */
     bool eof;           /* from has ended */
     struct rk_key_wait *key_wait;
     uint32_t absent[RK_ABSENT_MAX]; /* ids that the registry says do not exist */
     unsigned n_absent;
-    enum rk_step (*on_message)(struct rk_session *session, const uint8_t *data, size_t avail,
-                               const struct rk_frame *frame);
+    rk_message_handler on_message;
     void (*on_passed)(struct rk_session *session); /* the last byte of a passed message is sent */
+};
+
+/* Who may use which compressors. */
+struct rk_session_compression {
+    struct rk_compressors client_allowed; /* the configuration when the session began */
+    struct rk_compressors upstream_allowed;
+    struct rk_compressors client;   /* what the client was told: it may use these, and so may we */
+    struct rk_compressors upstream; /* what the member took: we may use these */
+    uint8_t request;                /* that of the request at hand */
 };
 
 struct rk_session {
@@ -113,6 +142,7 @@ struct rk_session {
     struct rk_flow request;
     struct rk_flow reply;
     struct rk_pending_queue pending;
+    struct rk_session_compression compression;
     struct event timer;
     uint64_t active_us;
     size_t unsent_seen;    /* for the client, when the timer was set for the end of the session */
@@ -143,6 +173,8 @@ void rk_session_close_after_flush(struct rk_session *session);
 /* flow.c: moving bytes */
 void rk_flow_readable(struct rk_session *session, struct rk_flow *flow);
 void rk_flow_resume(struct rk_session *session, struct rk_flow *flow);
+/* Resumes a flow that waits for room on the other side, if there is some now. */
+void rk_flow_drained(struct rk_session *session, struct rk_flow *flow);
 /* Turns reading on either side on or off, as watermarks, waits and ends demand. */
 void rk_flow_update(struct rk_session *session);
 
@@ -155,6 +187,28 @@ void rk_reply_passed(struct rk_session *session);
 /* Our own answer to a request, in its turn. */
 enum rk_step rk_reply_local(struct rk_session *session, int32_t request_id,
                             const struct rk_error *err);
+
+/* compressed.c: OP_COMPRESSED */
+/* Reads the head of the compressed message at the front of flow: DONE when *compressed is filled,
+ * else MORE or CLOSE. */
+enum rk_step rk_compressed_look(struct rk_session *session, const struct rk_flow *flow,
+                                const uint8_t *data, size_t avail,
+                                struct rk_compressed *compressed);
+/* Unpacks a whole compressed message (outer, at data) and has the handler deal with what is inside.
+ * What it passes is sent on here. */
+enum rk_step rk_compressed_message(struct rk_session *session, struct rk_flow *flow,
+                                   const uint8_t *data, const struct rk_frame *outer,
+                                   const struct rk_compressed *compressed,
+                                   rk_message_handler handler);
+/* The compressor to use towards a side that has negotiated these, where the message that is
+ * replaced or answered came in wanted; NOOP: none. */
+uint8_t rk_compressed_choice(const struct rk_compressors *negotiated, uint8_t wanted);
+/* Is a message of this length to be compressed at all? */
+bool rk_compressed_worth(const struct rk_session *session, const struct rk_conn *to,
+                         uint8_t compressor, size_t len);
+/* Sends one whole message of our own, compressed where that is worth it. False: session closed. */
+bool rk_compressed_send(struct rk_session *session, struct rk_conn *to, uint8_t compressor,
+                        const uint8_t *data, size_t len);
 
 /* key_wait.c: messages that wait for a key */
 /* Brings ctx->crypt up to date for the message at the front of flow. */

@@ -140,7 +140,7 @@ def test_document_that_outgrows_the_limit(people):
         people.app.insert_many(large, ordered=False)
     assert [(e["index"], e["code"]) for e in refused.value.details["writeErrors"]] == [(1, 2)]
     assert [d["_id"] for d in people.seen()] == [1, 3]
-    with people.rekeyd.client(compressors="zlib") as client:  # not offered, hence not used
+    with people.rekeyd.client(compressors="zlib") as client:
         large[1]["answer"] = "x" * (size - 100)
         client[people.app_db.name].people.insert_one(large[1])
     assert people.seen() == large

@@ -3,17 +3,28 @@
 import itertools
 import socket
 import struct
+import zlib
 from dataclasses import dataclass
 
 import bson
+import snappy
+from backports import zstd
 from bson.raw_bson import RawBSONDocument
 
 HEADER = struct.Struct("<iiii")
 OP_REPLY, OP_UPDATE, OP_INSERT, OP_QUERY, OP_GET_MORE = 1, 2001, 2002, 2004, 2005
 OP_DELETE, OP_KILL_CURSORS, OP_COMPRESSED, OP_MSG = 2006, 2007, 2012, 2013
-CHECKSUM_PRESENT, MORE_TO_COME = 1, 2
+CHECKSUM_PRESENT, MORE_TO_COME, EXHAUST_ALLOWED = 1, 2, 1 << 16
 MESSAGE_BYTES_MAX = 48_000_000
 INT32_MAX = 2**31 - 1
+
+# By name: id, and both ways.
+COMPRESSORS = {
+    "snappy": (1, snappy.compress, snappy.decompress),
+    "zlib": (2, zlib.compress, zlib.decompress),
+    "zstd": (3, zstd.compress, zstd.decompress),
+}
+COMPRESSED_HEAD = struct.Struct("<iiB")
 
 _request_ids = itertools.count(1000)
 
@@ -28,6 +39,30 @@ class Message:
     @property
     def payload(self) -> bytes:
         return self.raw[HEADER.size :]
+
+    @property
+    def compressor(self):
+        """The name of its compressor, or None when it is not compressed."""
+        if self.opcode != OP_COMPRESSED:
+            return None
+        used = self.payload[8]
+        return next(name for name, (id_, _, _) in COMPRESSORS.items() if id_ == used)
+
+    @property
+    def plain(self) -> "Message":
+        """What is inside a compressed message; any other as it is."""
+        if self.opcode != OP_COMPRESSED:
+            return self
+        opcode, size, _ = COMPRESSED_HEAD.unpack_from(self.payload)
+        content = COMPRESSORS[self.compressor][2](self.payload[COMPRESSED_HEAD.size :])
+        if len(content) != size:
+            raise ValueError(f"{size} bytes declared, {len(content)} there")
+        raw = frame(content, opcode, self.request_id, self.response_to)
+        return Message(raw, self.request_id, self.response_to, opcode)
+
+    @property
+    def flags(self) -> int:
+        return struct.unpack_from("<I", self.payload)[0]
 
     @property
     def document(self) -> dict:
@@ -66,6 +101,18 @@ def op_msg(*sections, flags=0, **header) -> bytes:
     """Sections are bytes; a dict is a body."""
     joined = b"".join(s if isinstance(s, bytes) else body_section(s) for s in sections)
     return frame(struct.pack("<I", flags) + joined, OP_MSG, **header)
+
+
+def compressed(message: bytes, compressor: str, content=None, **head) -> bytes:
+    """A message as OP_COMPRESSED. content, head (opcode, size, id, length): what it claims instead
+    of the truth."""
+    _, request_id, response_to, opcode = HEADER.unpack_from(message)
+    payload = message[HEADER.size :]
+    id_, pack, _ = COMPRESSORS[compressor]
+    claims = {"opcode": opcode, "size": len(payload), "id": id_, "length": None, **head}
+    compression = COMPRESSED_HEAD.pack(claims["opcode"], claims["size"], claims["id"])
+    content = pack(payload) if content is None else content
+    return frame(compression + content, OP_COMPRESSED, request_id, response_to, claims["length"])
 
 
 def op_query(namespace: str, query, flags=0, **header) -> bytes:

@@ -12,6 +12,7 @@
 
 #include <rekey/log/log.h>
 #include <rekey/policy/policy.h>
+#include <rekey/wire/compress.h>
 
 struct rk_config_member {
     char *address;   /* host:port of the mongod, as the replica set configuration spells it */
@@ -63,6 +64,18 @@ struct rk_config_limits {
     uint32_t key_wait_timeout_ms;  /* a message held for a key fails after this */
 };
 
+/* Each compressor at most once; the order is the client's to choose. */
+struct rk_config_compression {
+    enum rk_compressor client[RK_COMPRESSORS_MAX]; /* told to clients that offer them */
+    unsigned client_count;
+    enum rk_compressor upstream[RK_COMPRESSORS_MAX]; /* of a client's offer, what members get */
+    unsigned upstream_count;
+    uint32_t zlib_level; /* of messages that Rekey compresses itself */
+    uint32_t zstd_level;
+    uint32_t message_bytes_min; /* of those: shorter replies are sent plain */
+    uint32_t message_bytes_max; /* and longer messages */
+};
+
 struct rk_config_keys {
     char *provider; /* "keyring" */
     char *keyring_file;
@@ -106,6 +119,7 @@ struct rk_config {
     struct rk_config_tls listener_tls;
     struct rk_config_listener listener;
     struct rk_config_limits limits;
+    struct rk_config_compression compression;
     struct rk_config_keys keys;
     struct rk_config_sweep sweep;
     struct rk_config_log log;
@@ -127,7 +141,8 @@ void rk_config_free(struct rk_config *config);
 /*
  * Which settings of next cannot take effect without a restart: writes the first such key's name
  * ("upstream.members") and returns false; true when a reload may go on. Reloadable: policies,
- * on_undecryptable, sweep.*, log.level, limits except workers and listen_backlog; nothing else.
+ * on_undecryptable, sweep.*, compression.*, log.level, limits except workers and listen_backlog;
+ * nothing else.
  */
 bool rk_config_reloadable(const struct rk_config *now, const struct rk_config *next,
                           const char **key);

@@ -27,8 +27,11 @@ static void test_documented_defaults_are_the_compiled_ones(void **state)
     same_tls(&a->upstream.tls, &b->upstream.tls);
     same_tls(&a->listener_tls, &b->listener_tls);
     same_text(a->upstream.state_db, b->upstream.state_db);
-    /* All members of these are uint32_t, so that they can be compared as memory. */
+    /* All members of these are 32 bits wide, so that they can be compared as memory. */
     assert_memory_equal(&a->limits, &b->limits, sizeof a->limits);
+    assert_int_equal(a->compression.client_count, 3);
+    assert_int_equal(a->compression.upstream_count, 3);
+    assert_memory_equal(&a->compression, &b->compression, sizeof a->compression);
     assert_memory_equal(&a->sweep.guard, &b->sweep.guard, sizeof a->sweep.guard);
     assert_memory_equal(&a->sweep.max_rate, &b->sweep.max_rate,
                         offsetof(struct rk_config_sweep, guard) -
@@ -76,7 +79,8 @@ static void test_every_setting_is_documented(void **state)
         "workers connections_max listen_backlog message_bytes_max advertised_message_bytes_max "
         "advertised_batch_docs_max buffer_high_bytes buffer_low_bytes pipeline_max "
         "connect_timeout_ms "
-        "handshake_timeout_ms idle_timeout_ms drain_timeout_ms key_wait_timeout_ms provider "
+        "handshake_timeout_ms idle_timeout_ms drain_timeout_ms key_wait_timeout_ms client upstream "
+        "zlib_level zstd_level message_bytes_min provider "
         "keyring_file refresh_interval_ms negative_cache_ms create_first_key pause max_rate "
         "threads range_docs batch_docs ranges_ahead lease_ms poll_interval_ms attempts_max "
         "retry_backoff_ms retry_backoff_max_ms write_timeout_ms p99_limit_ms interval_ms "
@@ -118,6 +122,24 @@ static void test_the_documented_policies_are_valid(void **state)
     assert_int_equal(rk_policy_set_at(c->policies, 0)->n_fields, 2);
     rk_config_free(c);
     free(text);
+}
+
+static void test_compressors(void **state)
+{
+    (void)state;
+    struct rk_config *c = load(UPSTREAM "compression: {client: [zlib, snappy], upstream: []}\n");
+    assert_int_equal(c->compression.client_count, 2);
+    assert_int_equal(c->compression.client[0], RK_COMPRESSOR_ZLIB);
+    assert_int_equal(c->compression.client[1], RK_COMPRESSOR_SNAPPY);
+    assert_int_equal(c->compression.upstream_count, 0);
+    assert_int_equal(c->compression.zlib_level, 1);
+    rk_config_free(c);
+    c = load(UPSTREAM "compression: {upstream: [zstd], zlib_level: 9}\n");
+    assert_int_equal(c->compression.client_count, 3);
+    assert_int_equal(c->compression.upstream_count, 1);
+    assert_int_equal(c->compression.upstream[0], RK_COMPRESSOR_ZSTD);
+    assert_int_equal(c->compression.zlib_level, 9);
+    rk_config_free(c);
 }
 
 static void test_defaults(void **state)
@@ -314,6 +336,7 @@ int main(void)
         cmocka_unit_test(test_documented_defaults_are_the_compiled_ones),
         cmocka_unit_test(test_every_setting_is_documented),
         cmocka_unit_test(test_the_documented_policies_are_valid),
+        cmocka_unit_test(test_compressors),
         cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_zero_and_false_are_not_mistaken_for_absent),
         cmocka_unit_test(test_members_and_tls),

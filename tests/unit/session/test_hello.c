@@ -110,14 +110,14 @@ static void rewrites_op_msg(void **state)
     struct rk_buf out;
     struct rk_msg msg;
     const char *why;
-    unsigned unknown;
+    struct rk_hello_seen seen;
     struct rk_bson_view body;
     build_msg(&in, RK_MSG_MORE_TO_COME);
     rk_buf_init(&out, 1 << 20);
     const struct rk_hello_rules rules = {
         .members = members, .message_bytes_max = 33554432, .batch_docs_max = 2000};
-    assert_int_equal(rk_hello_rewrite(&rules, in.data, in.len, &out, &unknown), RK_OK);
-    assert_int_equal(unknown, 3);
+    assert_int_equal(rk_hello_rewrite(&rules, in.data, in.len, &out, &seen), RK_OK);
+    assert_int_equal(seen.unknown, 3);
     assert_int_equal(rk_msg_parse(out.data, out.len, &msg, &why), RK_PARSE_OK);
     assert_int_equal(msg.frame.request_id, 11);
     assert_int_equal(msg.frame.response_to, 22);
@@ -138,7 +138,7 @@ static void rewrites_op_reply(void **state)
     struct rk_buf out;
     struct rk_op_reply reply;
     struct rk_bson_view body;
-    unsigned unknown;
+    struct rk_hello_seen seen;
     const struct rk_frame frame = {.request_id = 1, .response_to = 2, .opcode = RK_OP_REPLY};
     uint8_t head[36] = {0};
     rk_frame_store(head, &frame);
@@ -148,7 +148,7 @@ static void rewrites_op_reply(void **state)
     assert_int_equal(rk_buf_append(&in, head, sizeof head), RK_OK);
     put_hello(&in);
     rk_store_u32(in.data, (uint32_t)in.len);
-    assert_int_equal(rk_hello_rewrite(&rules, in.data, in.len, &out, &unknown), RK_OK);
+    assert_int_equal(rk_hello_rewrite(&rules, in.data, in.len, &out, &seen), RK_OK);
     assert_int_equal(rk_op_reply_parse(out.data, out.len, &reply), RK_PARSE_OK);
     assert_true(rk_bson_view_init(&body, reply.docs, reply.docs_len));
     expect_rewritten(&body, 48000000, 100000);
@@ -164,13 +164,13 @@ static void refuses_malformed_replies(void **state)
     const struct rk_hello_rules rules = {.members = members};
     struct rk_buf in;
     struct rk_buf out;
-    unsigned unknown;
+    struct rk_hello_seen seen;
     build_msg(&in, 0);
     rk_buf_init(&out, 1 << 20);
     in.data[25] = 0x77; /* the type of the first element */
-    assert_int_equal(rk_hello_rewrite(&rules, in.data, in.len, &out, &unknown), RK_EINVAL);
-    assert_int_equal(rk_hello_rewrite(&rules, in.data, in.len - 1, &out, &unknown), RK_EINVAL);
-    assert_int_equal(rk_hello_rewrite(&rules, in.data, 3, &out, &unknown), RK_EINVAL);
+    assert_int_equal(rk_hello_rewrite(&rules, in.data, in.len, &out, &seen), RK_EINVAL);
+    assert_int_equal(rk_hello_rewrite(&rules, in.data, in.len - 1, &out, &seen), RK_EINVAL);
+    assert_int_equal(rk_hello_rewrite(&rules, in.data, 3, &out, &seen), RK_EINVAL);
     rk_buf_deinit(&in);
     rk_buf_deinit(&out);
     rk_members_free(members);
