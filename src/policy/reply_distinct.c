@@ -1,103 +1,84 @@
 /*
- * distinct on a protected path: decrypt, then de-duplicate. Sorted and not hashed, so that no
- * choice of values makes it slow.
+ * distinct on a protected path: decrypt, then sort and de-duplicate, as mongod does with the values
+ * themselves. Ciphertext comes in an order that means nothing.
  */
+#include <rekey/bson/compare.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "reply_internal.h"
 
-struct value {
-    struct rk_bson_elem elem;
-    bool duplicate;
-};
-
-/* By value: whole numbers of any type are one kind, as they are to mongod; else type and bytes. */
-static int order_of(const struct value *x, const struct value *y)
-{
-    int64_t a;
-    int64_t b;
-    bool x_whole = rk_bson_elem_int(&x->elem, &a);
-    bool y_whole = rk_bson_elem_int(&y->elem, &b);
-    if (x_whole != y_whole) {
-        return x_whole ? -1 : 1;
-    }
-    if (x_whole) {
-        return (a > b) - (a < b);
-    }
-    if (x->elem.type != y->elem.type) {
-        return x->elem.type < y->elem.type ? -1 : 1;
-    }
-    if (x->elem.value_len != y->elem.value_len) {
-        return x->elem.value_len < y->elem.value_len ? -1 : 1;
-    }
-    return memcmp(x->elem.value, y->elem.value, x->elem.value_len);
-}
-
-/* For qsort; equal values by position, so that the first comes first. */
+/* For qsort; equal values by position, so that the one that came first is kept. */
 static int compare_values(const void *a, const void *b)
 {
-    const struct value *x = *(const struct value *const *)a;
-    const struct value *y = *(const struct value *const *)b;
-    int order = order_of(x, y);
-    return order != 0 ? order : (x > y) - (x < y);
+    const struct rk_bson_elem *x = a;
+    const struct rk_bson_elem *y = b;
+    int order = rk_bson_compare(x, y);
+    return order != 0 ? order : (x->start > y->start) - (x->start < y->start);
 }
 
-static size_t count_elements(const struct rk_bson_view *view)
+static void put(struct rk_bson_elem *out, size_t at, const struct rk_bson_elem *elem)
+{
+    if (out != NULL) {
+        out[at] = *elem;
+    }
+}
+
+/*
+ * The values as mongod would have met them, into out (NULL: only counted). sent and plain hold the
+ * same values, before and after decryption. mongod takes an array apart, one level deep; one that
+ * was encrypted as a whole it could not.
+ */
+static size_t collect(const struct rk_bson_view *sent, const struct rk_bson_view *plain,
+                      struct rk_bson_elem *out)
 {
     size_t n = 0;
-    struct rk_bson_iter iter;
-    struct rk_bson_elem elem;
-    rk_bson_iter_init(&iter, view);
-    while (rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM) {
-        n++;
+    struct rk_bson_iter i;
+    struct rk_bson_iter j;
+    struct rk_bson_elem before;
+    struct rk_bson_elem after;
+    rk_bson_iter_init(&i, sent);
+    rk_bson_iter_init(&j, plain);
+    while (rk_bson_next(&i, &before) == RK_BSON_STEP_ELEM &&
+           rk_bson_next(&j, &after) == RK_BSON_STEP_ELEM) {
+        struct rk_bson_view array;
+        if (before.type == RK_BSON_ARRAY || after.type != RK_BSON_ARRAY ||
+            !rk_bson_elem_view(&after, &array)) {
+            put(out, n++, &after);
+            continue;
+        }
+        struct rk_bson_iter members;
+        rk_bson_iter_init(&members, &array);
+        while (rk_bson_next(&members, &after) == RK_BSON_STEP_ELEM) {
+            put(out, n++, &after);
+        }
     }
     return n;
 }
 
-/* Marks all but the first of equal values. */
-static enum rk_status mark_duplicates(struct value *values, size_t n)
+static enum rk_status write_unique(struct rk_bson_writer *w, const struct rk_bson_view *sent,
+                                   const struct rk_bson_view *plain)
 {
-    struct value **sorted = calloc(n, sizeof *sorted);
-    if (sorted == NULL) {
-        return RK_ENOMEM;
-    }
-    for (size_t i = 0; i < n; i++) {
-        sorted[i] = &values[i];
-    }
-    qsort(sorted, n, sizeof *sorted, compare_values);
-    for (size_t i = 1; i < n; i++) {
-        sorted[i]->duplicate = order_of(sorted[i - 1], sorted[i]) == 0;
-    }
-    free(sorted);
-    return RK_OK;
-}
-
-static enum rk_status write_unique(struct rk_bson_writer *w, const struct rk_bson_view *plain)
-{
-    size_t n = count_elements(plain);
+    size_t n = collect(sent, plain, NULL);
     if (n == 0) {
         return RK_OK;
     }
-    struct value *values = calloc(n, sizeof *values);
+    struct rk_bson_elem *values = calloc(n, sizeof *values);
     if (values == NULL) {
         return RK_ENOMEM;
     }
-    struct rk_bson_iter iter;
-    rk_bson_iter_init(&iter, plain);
-    for (size_t i = 0; i < n && rk_bson_next(&iter, &values[i].elem) == RK_BSON_STEP_ELEM; i++) {
-    }
-    enum rk_status status = mark_duplicates(values, n);
+    (void)collect(sent, plain, values);
+    qsort(values, n, sizeof *values, compare_values);
     size_t kept = 0;
-    for (size_t i = 0; i < n && status == RK_OK; i++) {
-        if (!values[i].duplicate) {
+    for (size_t i = 0; i < n; i++) {
+        if (i == 0 || rk_bson_compare(&values[i - 1], &values[i]) != 0) {
             char key[24];
             int key_len = snprintf(key, sizeof key, "%zu", kept++);
-            rk_bson_copy_as(w, key, (size_t)key_len, &values[i].elem);
+            rk_bson_copy_as(w, key, (size_t)key_len, &values[i]);
         }
     }
     free(values);
-    return status;
+    return RK_OK;
 }
 
 enum rk_verdict rk_reply_distinct(struct rk_reply *r, const struct rk_bson_elem *values,
@@ -107,15 +88,16 @@ enum rk_verdict rk_reply_distinct(struct rk_reply *r, const struct rk_bson_elem 
     struct rk_buf *scratch = &r->d.crypt->scratch;
     struct rk_bson_writer *w = r->d.w;
     struct rk_bson_writer plain;
+    struct rk_bson_view sent;
     struct rk_bson_view view;
-    if (!rk_bson_elem_view(values, &view)) {
+    if (!rk_bson_elem_view(values, &sent)) {
         return rk_decrypt_elem(&r->d, NULL, values, up);
     }
     rk_buf_clear(scratch);
     rk_bson_writer_init(&plain, scratch);
     r->d.w = &plain;
     rk_bson_begin(&plain);
-    enum rk_verdict verdict = rk_decrypt_elements(&r->d, r->distinct, true, &view, &at);
+    enum rk_verdict verdict = rk_decrypt_elements(&r->d, r->distinct, true, &sent, &at);
     rk_bson_end(&plain);
     r->d.w = w;
     if (verdict == RK_VERDICT_FORWARD && w->status == RK_OK) {
@@ -124,7 +106,7 @@ enum rk_verdict rk_reply_distinct(struct rk_reply *r, const struct rk_bson_elem 
     if (verdict == RK_VERDICT_FORWARD && w->status == RK_OK &&
         rk_bson_view_init(&view, scratch->data, scratch->len)) {
         rk_bson_begin_sub(w, values->type, values->key, values->key_len);
-        enum rk_status status = write_unique(w, &view);
+        enum rk_status status = write_unique(w, &sent, &view);
         rk_bson_end(w);
         if (status != RK_OK) {
             w->status = status;

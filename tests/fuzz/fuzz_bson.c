@@ -1,8 +1,9 @@
 /*
  * Any bytes as a document. Walking never leaves it, valid or not; a valid one that is written
  * again element by element comes out byte for byte the same, and a document put together from
- * its elements under other keys is valid as well.
+ * its elements under other keys is valid as well. The order of values is one.
  */
+#include <rekey/bson/compare.h>
 #include <rekey/bson/rewrite.h>
 
 #include <stdlib.h>
@@ -44,6 +45,33 @@ static void look_at(const struct rk_bson_view *view, unsigned depth)
         if (rk_bson_elem_view(&elem, &sub) && depth > 1) {
             look_at(&sub, depth - 1);
         }
+    }
+}
+
+static int sign(int order)
+{
+    return (order > 0) - (order < 0);
+}
+
+/* Each element with the two after it. */
+static void check_order(const struct rk_bson_view *view)
+{
+    struct rk_bson_iter iter;
+    struct rk_bson_elem a;
+    struct rk_bson_elem b;
+    struct rk_bson_elem c;
+    rk_bson_iter_init(&iter, view);
+    if (rk_bson_next(&iter, &a) != RK_BSON_STEP_ELEM ||
+        rk_bson_next(&iter, &b) != RK_BSON_STEP_ELEM) {
+        return;
+    }
+    while (rk_bson_next(&iter, &c) == RK_BSON_STEP_ELEM) {
+        int ab = sign(rk_bson_compare(&a, &b));
+        int bc = sign(rk_bson_compare(&b, &c));
+        check(rk_bson_compare(&a, &a) == 0 && sign(rk_bson_compare(&b, &a)) == -ab);
+        check(ab != bc || sign(rk_bson_compare(&a, &c)) == ab);
+        a = b;
+        b = c;
     }
 }
 
@@ -108,6 +136,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         look_at(&view, DEPTH_MAX);
         if (rk_bson_validate(&view, DEPTH_MAX)) {
             check_rewrites(&view);
+            check_order(&view);
         }
     }
     free(copy);

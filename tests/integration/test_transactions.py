@@ -39,7 +39,10 @@ def people(servers, start_rekeyd, db_name):
 
 
 def fail(servers, commands, mode, **how):
-    """The server's own fail point, on every member."""
+    """
+    The server's own fail point, on every member. Counted ones name the namespace: rekeyd's and the
+    servers' own commands would be counted, too.
+    """
     data = {"failCommands": list(commands), **how}
     for member in servers.members:
         with member.client() as client:
@@ -114,7 +117,8 @@ def test_transient_error_repeats_the_transaction(people, servers):
         runs.append(1)
         place(people, 1)(session)
 
-    fail(servers, ["update"], {"times": 2}, errorCode=251, errorLabels=["TransientTransactionError"])
+    how = {"errorCode": 251, "errorLabels": ["TransientTransactionError"]}
+    fail(servers, ["update"], {"times": 2}, **how, namespace=people.namespace)
     with people.app_client.start_session() as session:
         session.with_transaction(body)
     assert len(runs) == 3
@@ -191,7 +195,7 @@ def test_retryable_writes_happen_once(people, servers, how):
         how = {**how, "errorLabels": ["RetryableWriteError"]}
 
     def retried(write):
-        fail(servers, commands, {"times": 1}, **how)
+        fail(servers, commands, {"times": 1}, **how, namespace=people.namespace)
         return write()
 
     assert retried(lambda: app.insert_one(person(1))).acknowledged
@@ -208,7 +212,8 @@ def test_retryable_writes_happen_once(people, servers, how):
 def test_retried_write_after_the_server_did_it(people, servers):
     """The reply is lost after the write: the server must know the retry as the same statement."""
     lost = {"writeConcernError": {"code": 262, "errmsg": "too long"}}
-    fail(servers, ["update"], {"times": 1}, **lost, errorLabels=["RetryableWriteError"])
+    lost = {**lost, "errorLabels": ["RetryableWriteError"], "namespace": people.namespace}
+    fail(servers, ["update"], {"times": 1}, **lost)
     people.app.insert_one(person(1))
     people.app.update_one({"ssn": f"{SECRET} ssn 1"}, {"$inc": {"size": 1}})
     people.app.update_one(
@@ -229,7 +234,7 @@ def test_retryable_reads(people, servers):
     }
     for command, read in reads.items():
         for how in ({"errorCode": 11602}, CLOSE):
-            fail(servers, [command], {"times": 1}, **how)
+            fail(servers, [command], {"times": 1}, **how, namespace=people.namespace)
             assert read(), command
     fail(servers, ["find"], {"times": 2}, **CLOSE, namespace=people.namespace)
     with pytest.raises(ConnectionFailure):  # a second failure is the application's, as without us
