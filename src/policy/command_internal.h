@@ -183,8 +183,9 @@ enum rk_verdict rk_keys_check(const struct rk_scope *scope, const char *what,
 /* Appends the update u under its key. filter: of an upsert, else NULL. */
 enum rk_verdict rk_update_rewrite(const struct rk_scope *scope, const struct rk_bson_elem *u,
                                   const struct rk_bson_view *filter, struct rk_bson_writer *w);
-enum rk_verdict rk_update_pipeline_check(const struct rk_scope *scope,
-                                         const struct rk_bson_view *stages);
+/* The same for an array of stages. */
+enum rk_verdict rk_update_pipeline_rewrite(const struct rk_scope *scope,
+                                           const struct rk_bson_elem *u, struct rk_bson_writer *w);
 
 /* ---- array_filters.c */
 

@@ -3,14 +3,11 @@
  * what each operator may do to protected paths. An operator that is not in the table may not
  * touch them.
  */
-#include "command_internal.h"
-
-typedef enum rk_verdict operator_fn(const struct rk_scope *scope, const struct rk_bson_elem *op,
-                                    const struct rk_bson_elem *field, struct rk_bson_writer *w);
+#include "update_internal.h"
 
 struct update_operator {
     const char *name;
-    operator_fn *rewrite;
+    rk_operator_fn *rewrite;
 };
 
 static enum rk_verdict refuse_below(const struct rk_scope *scope, const struct rk_bson_elem *op,
@@ -22,37 +19,10 @@ static enum rk_verdict refuse_below(const struct rk_scope *scope, const struct r
                      "it lies inside an encrypted value; set the whole protected field");
 }
 
-/* Appends the elements of an array that stands at node: members that are documents stand there
- * too. */
-static enum rk_verdict encrypt_array(const struct rk_scope *scope, const struct rk_path_node *node,
-                                     const struct rk_bson_view *array, struct rk_bson_writer *w)
-{
-    enum rk_verdict verdict = RK_VERDICT_FORWARD;
-    struct rk_bson_iter iter;
-    struct rk_bson_elem item;
-    struct rk_bson_view view;
-    rk_bson_iter_init(&iter, array);
-    while (rk_bson_next(&iter, &item) == RK_BSON_STEP_ELEM && !rk_stops(verdict)) {
-        if (!rk_bson_elem_view(&item, &view)) {
-            rk_bson_copy(w, &item);
-            continue;
-        }
-        rk_bson_begin_sub(w, item.type, item.key, item.key_len);
-        verdict = rk_worse(verdict, item.type == RK_BSON_ARRAY
-                                        ? encrypt_array(scope, node, &view, w)
-                                        : rk_document_encrypt(scope->crypt, scope->ns, node, &view,
-                                                              w, scope->err));
-        rk_bson_end(w);
-    }
-    return verdict;
-}
-
 /* $set and $setOnInsert */
 static enum rk_verdict rewrite_set(const struct rk_scope *scope, const struct rk_bson_elem *op,
                                    const struct rk_bson_elem *field, struct rk_bson_writer *w)
 {
-    enum rk_verdict verdict = RK_VERDICT_FORWARD;
-    struct rk_bson_view view;
     struct rk_path_match match = rk_scope_relate(scope, field->key, field->key_len);
     if (match.relation == RK_PATH_BELOW) {
         return refuse_below(scope, op, field);
@@ -61,16 +31,11 @@ static enum rk_verdict rewrite_set(const struct rk_scope *scope, const struct rk
         return rk_document_encrypt_value(scope->crypt, scope->ns, match.field, field, field->key,
                                          field->key_len, w, scope->err);
     }
-    if (match.relation == RK_PATH_UNRELATED || !rk_bson_elem_view(field, &view)) {
+    if (match.relation == RK_PATH_UNRELATED) {
         rk_bson_copy(w, field);
-        return verdict;
+        return RK_VERDICT_FORWARD;
     }
-    rk_bson_begin_sub(w, field->type, field->key, field->key_len);
-    verdict = field->type == RK_BSON_ARRAY
-                  ? encrypt_array(scope, match.node, &view, w)
-                  : rk_document_encrypt(scope->crypt, scope->ns, match.node, &view, w, scope->err);
-    rk_bson_end(w);
-    return verdict;
+    return rk_update_put_value(scope, match.node, field, w);
 }
 
 static enum rk_verdict rewrite_unset(const struct rk_scope *scope, const struct rk_bson_elem *op,
@@ -99,9 +64,9 @@ static enum rk_verdict rewrite_rename(const struct rk_scope *scope, const struct
     return RK_VERDICT_FORWARD;
 }
 
-/* Every other operator: $inc, $push, $bit, and whatever comes after this was written. */
-static enum rk_verdict rewrite_other(const struct rk_scope *scope, const struct rk_bson_elem *op,
-                                     const struct rk_bson_elem *field, struct rk_bson_writer *w)
+/* $inc, $bit, and whatever comes after this was written. */
+enum rk_verdict rk_operator_other(const struct rk_scope *scope, const struct rk_bson_elem *op,
+                                  const struct rk_bson_elem *field, struct rk_bson_writer *w)
 {
     struct rk_path_match match = rk_scope_relate(scope, field->key, field->key_len);
     if (match.relation != RK_PATH_UNRELATED) {
@@ -115,20 +80,21 @@ static enum rk_verdict rewrite_other(const struct rk_scope *scope, const struct 
 }
 
 static const struct update_operator operators[] = {
-    {"$set", rewrite_set},
-    {"$setOnInsert", rewrite_set},
-    {"$unset", rewrite_unset},
-    {"$rename", rewrite_rename},
+    {"$set", rewrite_set},       {"$setOnInsert", rewrite_set},
+    {"$unset", rewrite_unset},   {"$rename", rewrite_rename},
+    {"$push", rk_operator_push}, {"$addToSet", rk_operator_add_to_set},
+    {"$pull", rk_operator_pull}, {"$pullAll", rk_operator_pull_all},
+    {"$pop", rk_operator_pop},
 };
 
-static operator_fn *operator_find(const char *name)
+static rk_operator_fn *operator_find(const char *name)
 {
     for (size_t i = 0; i < sizeof operators / sizeof operators[0]; i++) {
         if (strcmp(operators[i].name, name) == 0) {
             return operators[i].rewrite;
         }
     }
-    return rewrite_other;
+    return rk_operator_other;
 }
 
 /* ---- equalities of an upsert's filter that became $in */
@@ -197,7 +163,7 @@ static enum rk_verdict rewrite_operator(const struct rk_scope *scope, const stru
                                         struct rk_bson_writer *w)
 {
     enum rk_verdict verdict = RK_VERDICT_FORWARD;
-    operator_fn *rewrite = operator_find(op->key);
+    rk_operator_fn *rewrite = operator_find(op->key);
     struct rk_bson_view fields;
     struct rk_bson_iter iter;
     struct rk_bson_elem field;
@@ -264,11 +230,10 @@ enum rk_verdict rk_update_rewrite(const struct rk_scope *scope, const struct rk_
     }
     if (u->type == RK_BSON_ARRAY) {
         struct seeding seeding = {.scope = scope, .dry = true};
-        rk_bson_copy(w, u);
         if (filter != NULL) {
             verdict = rk_query_seeds(scope, filter, write_seed, &seeding);
         }
-        return rk_stops(verdict) ? verdict : rk_update_pipeline_check(scope, &view);
+        return rk_stops(verdict) ? verdict : rk_update_pipeline_rewrite(scope, u, w);
     }
     rk_bson_begin_sub(w, RK_BSON_DOCUMENT, u->key, u->key_len);
     struct rk_bson_view operators_view;

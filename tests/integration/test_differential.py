@@ -93,6 +93,7 @@ class Pair:
         one, query = {"_id": self.pick(*IDS)}, self.query()
         document, (path, value) = self.document(), self.path_and_value()
         equality = {**one, self.pick("ssn", "contact.mail"): self.comparable()}
+        element, member = self.contact(1), {"mail": self.comparable(), "kind": "home"}
         after = self.pick(ReturnDocument.BEFORE, ReturnDocument.AFTER)
         return self.pick(
             lambda c: c.insert_one({**one, **document}).inserted_id,
@@ -104,6 +105,12 @@ class Pair:
             lambda c: c.update_one(
                 equality, {"$setOnInsert": {path: value}}, upsert=True
             ).matched_count,
+            lambda c: c.update_one(one, {"$push": {"contact": element}}).matched_count,
+            lambda c: c.update_many({}, {"$push": {"contact.0": {"$each": [element, member]}}}).matched_count,
+            lambda c: c.update_many({}, {"$pull": {"contact": member}}).matched_count,
+            lambda c: c.update_one(one, {"$pop": {"contact": 1}}).matched_count,
+            lambda c: c.update_one(one, [{"$set": {path: {"$literal": value}}}]).matched_count,
+            lambda c: c.update_one(one, [{"$unset": path}, {"$set": {"n": 3}}]).matched_count,
             lambda c: c.find_one_and_update(one, {"$set": {path: value}}, return_document=after),
             lambda c: c.find_one_and_delete(query, sort=[("_id", 1)]),
             lambda c: c.delete_many({**query, "n": 2}).deleted_count,

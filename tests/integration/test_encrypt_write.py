@@ -175,7 +175,7 @@ def test_unacknowledged_writes(people):
     quiet = people.app.with_options(write_concern=WriteConcern(w=0))
     quiet.insert_many([person(i) for i in range(50)])
     quiet.update_many({}, {"$set": {"answer": f"{SECRET} quiet"}})
-    quiet.update_one({"_id": 1}, {"$push": {"contact": {"phone": SECRET}}})
+    quiet.update_one({"_id": 1}, {"$push": {"answer": SECRET}})
     quiet.insert_one({"_id": "last"})
     for _ in range(100):
         if people.stored.find_one({"_id": "last"}) and people.stored.count_documents({}) == 51:

@@ -61,9 +61,19 @@ static void test_refused_operators(void **state)
         {UPDATE("{'$min': {'ssn': 'SECRET'}}"), 51150},
         {UPDATE("{'$max': {'note': 'SECRET'}}"), 51150},
         {UPDATE("{'$bit': {'ssn': {'or': 1}}}"), 51150},
-        {UPDATE("{'$push': {'contacts': {'phone': 'SECRET'}}}"), 51150},
+        {UPDATE("{'$push': {'note': 'SECRET'}}"), 51150},
+        {UPDATE("{'$push': {'ssn.list': 'SECRET'}}"), 51150},
+        {UPDATE("{'$push': {'contacts': {'$each': [{'phone': 'SECRET'}], '$sort': 1}}}"), 51150},
+        {UPDATE("{'$push': {'contacts': {'$each': [], '$sort': {'phone': 1}}}}"), 51092},
         {UPDATE("{'$addToSet': {'contacts': {'phone': 'SECRET'}}}"), 51150},
-        {UPDATE("{'$pull': {'contacts': {'phone': 'SECRET'}}}"), 51150},
+        {UPDATE("{'$addToSet': {'contacts': {'$each': [{'email': 'SECRET'}]}}}"), 51150},
+        {UPDATE("{'$addToSet': {'ssn': 'SECRET'}}"), 51150},
+        {UPDATE("{'$pull': {'contacts': {'phone': 'SECRET'}}}"), 51158},
+        {UPDATE("{'$pull': {'contacts': {'$or': [{'email': {'$gt': 'SECRET'}}]}}}"), 51118},
+        {UPDATE("{'$pull': {'contacts': {'$in': [{'phone': 'SECRET'}]}}}"), 51150},
+        {UPDATE("{'$pull': {'contacts': [{'phone': 'SECRET'}]}}"), 51150},
+        {UPDATE("{'$pull': {'note': 'SECRET'}}"), 51150},
+        {UPDATE("{'$pullAll': {'contacts': [{'email': 'SECRET'}]}}"), 51150},
         {UPDATE("{'$pullAll': {'note': ['SECRET']}}"), 51150},
         {UPDATE("{'$pop': {'note': 1}}"), 51150},
         {UPDATE("{'$currentDate': {'note': true}}"), 51150},
@@ -75,8 +85,39 @@ static void test_refused_operators(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         assert_reject(cases[i].json, cases[i].code);
     }
-    assert_reject(UPDATE("{'$push': {'contacts': {'phone': 'SECRET'}}}"), 51150);
+    assert_reject(UPDATE("{'$push': {'note': 'SECRET'}}"), 51150);
     assert_non_null(strstr(err.message, "$set"));
+}
+
+static void test_operators_on_arrays(void **state)
+{
+    (void)state;
+    assert_replace(UPDATE("{'$push': {'contacts': {'phone': '1', 'a': 2}}}"),
+                   UPDATE("{'$push': {'contacts': {'phone': <9: '1'>, 'a': 2}}}"));
+    assert_replace(UPDATE("{'$push': {'contacts': {'$each': [{'phone': '1'}, 5, [{'email': '2'}]], "
+                          "'$slice': -3, '$sort': {'a': 1}, '$position': 0}}}"),
+                   UPDATE("{'$push': {'contacts': {'$each': [{'phone': <9: '1'>}, 5, [{'email': "
+                          "<9: '2'>}]], '$slice': -3, '$sort': {'a': 1}, '$position': 0}}}"));
+    assert_forward(UPDATE("{'$push': {'contacts': {'a': 2}}, '$pop': {'contacts': -1}}"));
+    assert_forward(UPDATE("{'$addToSet': {'contacts': {'$each': [{'a': 2, 'phone': null}, 5]}}, "
+                          "'$pullAll': {'contacts.0': [5, {'a': 1}]}}"));
+    assert_replace(UPDATE("{'$pull': {'contacts': {'a': {'$gt': 5}, 'email': 'x'}}}"),
+                   UPDATE("{'$pull': {'contacts': {'a': {'$gt': 5}, 'email': {'$in': [<9: 'x'>, "
+                          "<7: 'x'>]}}}}"));
+    assert_forward(UPDATE("{'$pull': {'contacts': {'a': 1, 'phone': null}}}"));
+    assert_forward(UPDATE("{'$pull': {'contacts': 5, 'tags': {'$in': ['phone']}}}"));
+    use_one_key();
+    assert_replace(UPDATE("{'$addToSet': {'contacts': {'email': 'x', 'a': 1}}}"),
+                   UPDATE("{'$addToSet': {'contacts': {'email': <9: 'x'>, 'a': 1}}}"));
+    assert_replace(UPDATE("{'$pullAll': {'contacts': [{'email': 'x'}, [{'email': 'y'}]]}}"),
+                   UPDATE("{'$pullAll': {'contacts': [{'email': <9: 'x'>}, [{'email': <9: "
+                          "'y'>}]]}}"));
+    /* Stored as int or long; and a collation, by which equal strings differ. */
+    assert_reject(UPDATE("{'$addToSet': {'contacts': {'email': 5}}}"), 51150);
+    assert_reject("{'update': 'people', 'updates': [{'q': {}, 'u': {'$addToSet': {'contacts': "
+                  "{'email': 'SECRET'}}}, 'collation': {'locale': 'de'}}], '$db': 'shop'}",
+                  51150);
+    use_two_keys();
 }
 
 static void test_operators_on_other_paths_pass(void **state)
@@ -90,9 +131,17 @@ static void test_pipelines(void **state)
 {
     (void)state;
     static const char *const refused[] = {
-        UPDATE("[{'$set': {'ssn': 'SECRET'}}]"),
-        UPDATE("[{'$addFields': {'contacts': {'phone': 'SECRET'}}}]"),
-        UPDATE("[{'$set': {'contacts.phone': 'SECRET'}}]"),
+        UPDATE("[{'$set': {'ssn': '$a'}}]"),
+        UPDATE("[{'$set': {'ssn': {'$concat': ['$a', 'SECRET']}}}]"),
+        UPDATE("[{'$set': {'ssn': '$$c.new'}}]"),
+        UPDATE("[{'$set': {'ssn': ['$a']}}]"),
+        UPDATE("[{'$set': {'note': {'a': 'SECRET'}}}]"),
+        UPDATE("[{'$set': {'contacts': '$a'}}]"),
+        UPDATE("[{'$set': {'contacts': {'$map': {'input': '$a', 'in': 'SECRET'}}}}]"),
+        UPDATE("[{'$addFields': {'contacts': {'phone': '$a'}}}]"),
+        UPDATE("[{'$addFields': {'contacts': [{'a': '$ssn'}]}}]"),
+        UPDATE("[{'$set': {'contacts': {'a': '$contacts.phone'}}}]"),
+        UPDATE("[{'$set': {'contacts.phone': '$ssn'}}]"),
         UPDATE("[{'$set': {'note.a': 'SECRET'}}]"),
         UPDATE("[{'$set': {'open': '$ssn'}}]"),
         UPDATE("[{'$set': {'open': '$contacts'}}]"),
@@ -101,9 +150,17 @@ static void test_pipelines(void **state)
         UPDATE("[{'$set': {'open': {'$objectToArray': '$$CURRENT'}}}]"),
         UPDATE("[{'$set': {'open': {'$let': {'vars': {'x': '$ssn'}, 'in': '$$x'}}}}]"),
         UPDATE("[{'$unset': ['a', 'ssn.b']}]"),
-        UPDATE("[{'$project': {'a': 1}}]"),
-        UPDATE("[{'$replaceRoot': {'newRoot': {'ssn': 'SECRET'}}}]"),
+        UPDATE("[{'$project': {'a': '$ssn'}}]"),
+        UPDATE("[{'$project': {'ssn': {'$toUpper': 'SECRET'}}}]"),
+        UPDATE("[{'$project': {'ssn.a': 1}}]"),
+        UPDATE("[{'$replaceRoot': {'newRoot': {'ssn': '$a'}}}]"),
+        UPDATE("[{'$replaceRoot': {'newRoot': {'a': '$ssn'}}}]"),
         UPDATE("[{'$replaceWith': '$a'}]"),
+        UPDATE("[{'$replaceWith': {'$mergeObjects': ['$$ROOT', '$a']}}]"),
+        UPDATE("[{'$replaceWith': {'$mergeObjects': ['$$ROOT', {'ssn': '$a'}]}}]"),
+        UPDATE("[{'$replaceWith': {'$setField': {'field': 'ssn', 'input': '$$ROOT', 'value': "
+               "'SECRET'}}}]"),
+        UPDATE("[{'$replaceWith': {'contacts': {'b': '$$ROOT'}}}]"),
         UPDATE("[{'$notYetInvented': 1}]"),
     };
     for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
@@ -112,6 +169,26 @@ static void test_pipelines(void **state)
     assert_reject(UPDATE("['SECRET']"), 14);
     assert_forward(UPDATE("[{'$set': {'a': {'$concat': ['$b', 'x']}}}, {'$unset': 'ssn'}, "
                           "{'$unset': ['b', 'contacts']}]"));
+    assert_forward(UPDATE("[{'$set': {'ssn': '$$REMOVE', 'note': '$note', 'contacts': {'a': "
+                          "'$b'}}}, {'$project': {'ssn': 0, 'contacts.phone': false, 'contacts': "
+                          "{'email': 0}}}, {'$replaceWith': '$$ROOT'}]"));
+    assert_forward(UPDATE("[{'$project': {'ssn': 1, 'contacts': 1, 'b': {'$add': ['$a', 1]}}}, "
+                          "{'$replaceRoot': {'newRoot': {'ssn': '$ssn', 'b': '$b'}}}]"));
+    assert_replace(UPDATE("[{'$set': {'ssn': 'x', 'note': {'$literal': {'a': '$b'}}, 'contacts': "
+                          "{'phone': '1', 'a': '$b'}}}]"),
+                   UPDATE("[{'$set': {'ssn': <9: 'x'>, 'note': <9: {'a': '$b'}>, 'contacts': "
+                          "{'phone': <9: '1'>, 'a': '$b'}}}]"));
+    assert_replace(UPDATE("[{'$addFields': {'contacts': [{'phone': ['1', [2]]}, 3], 'note': [1, "
+                          "'a']}}, {'$set': {'contacts': {'$literal': [{'email': '$e'}]}}}]"),
+                   UPDATE("[{'$addFields': {'contacts': [{'phone': <9: ['1', [2]]>}, 3], 'note': "
+                          "<9: [1, 'a']>}}, {'$set': {'contacts': {'$literal': [{'email': <9: "
+                          "'$e'>}]}}}]"));
+    assert_replace(UPDATE("[{'$replaceWith': {'$mergeObjects': [{'ssn': 'x'}, '$$ROOT', {'b': 1, "
+                          "'contacts': [{'phone': '1'}]}]}}, {'$project': {'note': 'n'}}]"),
+                   UPDATE("[{'$replaceWith': {'$mergeObjects': [{'ssn': <9: 'x'>}, '$$ROOT', {'b': "
+                          "1, 'contacts': [{'phone': <9: '1'>}]}]}}, {'$project': {'note': <9: "
+                          "'n'>}}]"));
+    assert_failed(UPDATE("[{'$set': {'ssn': {'$literal': {'a': 'SECRET'}}}}]"), 31041);
 }
 
 static void test_filters_of_updates(void **state)
@@ -261,6 +338,7 @@ int main(void)
         cmocka_unit_test(test_replacement),
         cmocka_unit_test(test_set),
         cmocka_unit_test(test_refused_operators),
+        cmocka_unit_test(test_operators_on_arrays),
         cmocka_unit_test(test_operators_on_other_paths_pass),
         cmocka_unit_test(test_pipelines),
         cmocka_unit_test(test_filters_of_updates),
