@@ -79,6 +79,9 @@ static enum rk_status tls_new(const struct rk_tls_config *config, bool server, s
         }
     }
     if (config->verify) {
+        /* Without it no session that came with a client certificate can be resumed. */
+        static const unsigned char context[] = "rekey";
+        (void)SSL_CTX_set_session_id_context(ctx, context, sizeof context - 1);
         SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | (server ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0),
                            NULL);
     }

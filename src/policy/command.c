@@ -86,10 +86,10 @@ bool rk_command_peek(const struct rk_policy_set *set, const uint8_t *body, uint3
     info->klass = spec != NULL ? spec->klass : RK_CLASS_OTHER;
     if (spec != NULL && spec->kind == RK_KIND_HELLO) {
         info->reply = RK_REPLY_HELLO;
-        return true;
+        return !rk_asks_x509(spec, &view);
     }
     if (spec != NULL && spec->kind == RK_KIND_SESSION) {
-        return true;
+        return !rk_asks_x509(spec, &view);
     }
     if (takes_collection(spec)) {
         copy_name(info->coll, sizeof info->coll, t.coll);

@@ -235,6 +235,12 @@ struct rk_command_spec {
 };
 
 /* NULL when the command is not known. */
+/* Does this command (of spec, NULL: unknown) ask to be authenticated by the client's certificate?
+ */
+bool rk_asks_x509(const struct rk_command_spec *spec, const struct rk_bson_view *view);
+enum rk_verdict rk_refuse_x509(struct rk_error *err);
+enum rk_verdict rk_check_x509(struct rk_statement *st);
+
 const struct rk_command_spec *rk_command_spec_find(const char *name, size_t len);
 
 /* A command, or one statement of an update or delete, while it is rewritten. */

@@ -37,30 +37,28 @@ static enum rk_verdict refuse(const char *what, struct rk_error *err)
     return RK_VERDICT_REJECT;
 }
 
-/* hello and its older names, also wrapped as {$query: {...}}. */
-static bool is_hello(const struct rk_op_query *query)
+/* The command in a query of $cmd, also wrapped as {$query: {...}}; NULL: unknown, or no BSON. */
+static const struct rk_command_spec *find_command(const struct rk_op_query *query,
+                                                  struct rk_bson_view *view)
 {
-    struct rk_bson_view view;
     struct rk_bson_iter iter;
     struct rk_bson_elem first;
-    if (!rk_bson_view_init(&view, query->query, query->query_len)) {
-        return false;
+    if (!rk_bson_view_init(view, query->query, query->query_len)) {
+        return NULL;
     }
     for (unsigned wrapped = 0; wrapped < 2; wrapped++) {
-        rk_bson_iter_init(&iter, &view);
+        rk_bson_iter_init(&iter, view);
         if (rk_bson_next(&iter, &first) != RK_BSON_STEP_ELEM) {
-            return false;
+            return NULL;
         }
         const struct rk_command_spec *spec = rk_command_spec_find(first.key, first.key_len);
-        if (spec != NULL && spec->kind == RK_KIND_HELLO) {
-            return true;
-        }
-        if ((!rk_bson_key_is(&first, "$query") && !rk_bson_key_is(&first, "query")) ||
-            !rk_bson_elem_view(&first, &view)) {
-            return false;
+        if (spec != NULL ||
+            (!rk_bson_key_is(&first, "$query") && !rk_bson_key_is(&first, "query")) ||
+            !rk_bson_elem_view(&first, view)) {
+            return spec;
         }
     }
-    return false;
+    return NULL;
 }
 
 /* A command in the old form: only what a handshake needs may reach a protected database. */
@@ -72,9 +70,16 @@ static enum rk_verdict look_at_query(const struct rk_policy_set *set, const uint
     if (rk_op_query_parse(data, len, &query) != RK_PARSE_OK || !namespace_read(data, len, &ns)) {
         return rk_policy_set_empty(set) ? RK_VERDICT_FORWARD : refuse("malformed OP_QUERY", err);
     }
-    if (rk_text_is(ns.coll, "$cmd") && is_hello(&query)) {
-        info->reply = RK_REPLY_HELLO;
-        return RK_VERDICT_FORWARD;
+    if (rk_text_is(ns.coll, "$cmd")) {
+        struct rk_bson_view command;
+        const struct rk_command_spec *spec = find_command(&query, &command);
+        if (rk_asks_x509(spec, &command)) {
+            return rk_refuse_x509(err);
+        }
+        if (spec != NULL && spec->kind == RK_KIND_HELLO) {
+            info->reply = RK_REPLY_HELLO;
+            return RK_VERDICT_FORWARD;
+        }
     }
     if (rk_policy_covers_db(set, ns.db.at, ns.db.len)) {
         return refuse("OP_QUERY", err);

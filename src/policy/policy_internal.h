@@ -9,6 +9,7 @@
 /* MongoDB error codes that drivers know, some of them from client-side field level encryption. */
 enum {
     RK_CODE_INTERNAL = 1,
+    RK_CODE_AUTHENTICATION_FAILED = 18,
     RK_CODE_BAD_VALUE = 2,
     RK_CODE_INVALID_BSON = 22,
     RK_CODE_DOLLAR_KEY = 52,

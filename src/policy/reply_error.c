@@ -6,6 +6,8 @@
 
 #include "policy_internal.h"
 
+#define QUERY_FAILURE 2u
+
 /* Names from mongod's src/mongo/base/error_codes.yml; its numbered assertions have none. */
 static const struct {
     int code;
@@ -92,30 +94,59 @@ void rk_reply_make_utf8(char *text, size_t len)
     }
 }
 
-enum rk_status rk_reply_error(struct rk_buf *out, int32_t request_id, int32_t response_to,
-                              const struct rk_error *err)
+static void put_error(struct rk_bson_writer *w, const char *text_key, const struct rk_error *err)
 {
     char message[sizeof err->message];
     char name[40];
     int code = err->code != 0 ? err->code : RK_CODE_INTERNAL;
-    size_t rollback = out->len;
-    size_t start = 0;
-    struct rk_bson_writer w;
     (void)snprintf(message, sizeof message, "%s", err->message);
     rk_reply_make_utf8(message, strlen(message));
     code_name(code, name, sizeof name);
+    rk_bson_begin(w);
+    rk_bson_put_double(w, "ok", 0.0);
+    rk_bson_put_utf8(w, text_key, message, strlen(message));
+    rk_bson_put_int32(w, "code", code);
+    rk_bson_put_utf8(w, "codeName", name, strlen(name));
+    rk_bson_end(w);
+}
 
+enum rk_status rk_reply_error_to_query(struct rk_buf *out, int32_t response_to,
+                                       const struct rk_error *err)
+{
+    /* flags, cursor id, starting from, number of documents. QueryFailure and $err, so that nobody
+     * takes the error for a document that was found. */
+    static const uint8_t head[20] = {[0] = QUERY_FAILURE, [16] = 1};
+    uint8_t header[RK_FRAME_HEADER_LEN] = {0};
+    size_t start = out->len;
+    struct rk_bson_writer w;
+    rk_bson_writer_init(&w, out);
+    w.status = rk_buf_append(out, header, sizeof header);
+    if (w.status == RK_OK) {
+        w.status = rk_buf_append(out, head, sizeof head);
+    }
+    put_error(&w, "$err", err);
+    if (w.status != RK_OK) {
+        out->len = start;
+        return w.status;
+    }
+    const struct rk_frame frame = {
+        .len = (uint32_t)(out->len - start), .response_to = response_to, .opcode = RK_OP_REPLY};
+    rk_frame_store(out->data + start, &frame);
+    return RK_OK;
+}
+
+enum rk_status rk_reply_error(struct rk_buf *out, int32_t request_id, int32_t response_to,
+                              const struct rk_error *err)
+{
+    size_t rollback = out->len;
+    size_t start = 0;
+    struct rk_bson_writer w;
     rk_bson_writer_init(&w, out);
     w.status = rk_msg_begin(out, request_id, response_to, 0, &start);
     if (w.status == RK_OK) {
         w.status = rk_msg_section_body(out);
     }
-    rk_bson_begin(&w);
-    rk_bson_put_double(&w, "ok", 0.0);
-    rk_bson_put_utf8(&w, "errmsg", message, strlen(message));
-    rk_bson_put_int32(&w, "code", code);
-    rk_bson_put_utf8(&w, "codeName", name, strlen(name));
-    rk_bson_end(&w);
+    put_error(&w, "errmsg", err);
     if (w.status != RK_OK) {
         out->len = rollback;
         return w.status;

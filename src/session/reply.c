@@ -79,14 +79,17 @@ static bool finish(struct rk_session *session, int32_t reply_id, bool more_to_co
     return !session->closed;
 }
 
-enum rk_step rk_reply_local(struct rk_session *session, int32_t request_id,
+enum rk_step rk_reply_local(struct rk_session *session, const struct rk_frame *request,
                             const struct rk_error *err)
 {
     struct rk_buf reply;
     rk_buf_init(&reply, LOCAL_REPLY_MAX);
     enum rk_step step = RK_STEP_DONE;
     struct rk_pending *pending;
-    if (rk_reply_error(&reply, 0, request_id, err) != RK_OK) {
+    enum rk_status status = request->opcode == RK_OP_QUERY
+                                ? rk_reply_error_to_query(&reply, request->request_id, err)
+                                : rk_reply_error(&reply, 0, request->request_id, err);
+    if (status != RK_OK) {
         rk_session_close(session, "session_out_of_memory", "no memory for an error reply");
         step = RK_STEP_CLOSE;
     } else if (session->pending.count == 0) {

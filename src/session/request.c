@@ -78,7 +78,7 @@ static enum rk_step refuse(struct rk_session *session, const struct rk_frame *fr
            has_reply ? "request_refused" : "unacknowledged_request_dropped",
            RK_S("client", session->peer), RK_S("command", info->name), RK_S("db", info->db),
            RK_S("collection", info->coll), RK_I("code", err->code), RK_S("reason", err->message));
-    return has_reply ? rk_reply_local(session, frame->request_id, err) : RK_STEP_DONE;
+    return has_reply ? rk_reply_local(session, frame, err) : RK_STEP_DONE;
 }
 
 /* Statements of an unacknowledged batch that go nowhere: nobody else would ever learn of them. */
@@ -159,7 +159,10 @@ static enum rk_step older_opcode(struct rk_session *session, const uint8_t *data
     enum rk_verdict verdict =
         rk_command_legacy_opcode(session->ctx->policies, data, frame->len, &info, &err);
     if (verdict != RK_VERDICT_FORWARD) {
-        /* These opcodes have no error reply that every driver would read: the end is the answer. */
+        if (frame->opcode == RK_OP_QUERY) {
+            return refuse(session, frame, true, &info, &err);
+        }
+        /* The others have no error reply that every driver would read: the end is the answer. */
         rk_session_close(session, "session_refused", err.message);
         return RK_STEP_CLOSE;
     }

@@ -185,7 +185,7 @@ enum rk_step rk_reply_message(struct rk_session *session, const uint8_t *data, s
                               const struct rk_frame *frame);
 void rk_reply_passed(struct rk_session *session);
 /* Our own answer to a request, in its turn. */
-enum rk_step rk_reply_local(struct rk_session *session, int32_t request_id,
+enum rk_step rk_reply_local(struct rk_session *session, const struct rk_frame *request,
                             const struct rk_error *err);
 
 /* compressed.c: OP_COMPRESSED */

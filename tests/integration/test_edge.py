@@ -1,19 +1,22 @@
-"""Where clients come in and how rekeyd gets to mongod: Unix sockets, IPv6, PROXY headers."""
+"""Where clients come in and how rekeyd gets to mongod: Unix sockets, IPv6, PROXY headers,
+certificates, handshakes."""
 
 import os
 import shutil
 import socket
+import ssl
 import stat
 import struct
 import time
 from urllib.parse import quote
 
+import bson
 import pytest
 import wire
 from harness import Mongod, Process, Rekeyd, policy
 from harness.ports import free_port
 from pymongo import MongoClient
-from pymongo.errors import ServerSelectionTimeoutError
+from pymongo.errors import OperationFailure, ServerSelectionTimeoutError
 from wire import RawClient
 
 PING = {"ping": 1, "$db": "admin"}
@@ -427,3 +430,168 @@ def test_header_where_none_is_expected(standalone, start_rekeyd):
     with RawClient(rekeyd.addresses[0]) as client:
         client.send(proxy_header() + wire.op_msg(PING))
         assert client.receive_all() == b""
+
+
+# Authentication by certificate.
+
+
+@pytest.fixture(scope="module")
+def x509_server(certificates, tmp_path_factory):
+    """A mongod where the certificate that rekeyd itself shows is a user: nobody else may be it."""
+    with Mongod(tmp_path_factory.mktemp("x509"), certificates=certificates) as mongod:
+        with mongod.client() as client:
+            external = client["$external"]
+            for name in ("rekeyd-own", "app"):
+                role = {"role": "readWriteAnyDatabase", "db": "admin"}
+                external.command("createUser", f"CN={name}", roles=[role])
+        yield mongod
+
+
+@pytest.fixture
+def in_front_of_x509(x509_server, certificates, start_rekeyd):
+    own = certificates.issue("rekeyd-own")
+    settings = {
+        "upstream": {"tls": {"cert_file": own}},
+        "listener_tls": {"verify": True, "ca_file": certificates.ca_file},
+    }
+    return start_rekeyd(x509_server, settings=settings, listener_certificates=certificates)
+
+
+def x509_refused(document) -> bool:
+    text = document.get("errmsg", document.get("$err", ""))
+    return document["ok"] == 0 and document["code"] == 18 and "SCRAM" in text
+
+
+def test_x509_is_refused_with_advice(in_front_of_x509, x509_server, certificates):
+    """Passed on, it would make every client the user of rekeyd's own certificate."""
+    options = {
+        "authMechanism": "MONGODB-X509",
+        "authSource": "$external",
+        "tlsCertificateKeyFile": certificates.issue("app"),
+    }
+    with x509_server.client(**options) as direct:
+        direct.test.c.find_one()  # it works without rekeyd
+    with in_front_of_x509.client(**options) as client:
+        with pytest.raises(OperationFailure, match="MONGODB-X509 cannot pass Rekey.*SCRAM"):
+            client.test.c.find_one()
+
+
+@pytest.fixture
+def x509_client(in_front_of_x509, certificates):
+    context = ssl.create_default_context(cafile=certificates.ca_file)
+    context.load_cert_chain(certificates.issue("app"))
+    with RawClient(in_front_of_x509.addresses[0]) as client:
+        client.socket = context.wrap_socket(client.socket, server_hostname="127.0.0.1")
+        yield client
+
+
+AUTHENTICATE = {"authenticate": 1, "mechanism": "MONGODB-X509"}
+X509_COMMANDS = {
+    "authenticate": AUTHENTICATE,
+    "with user": {**AUTHENTICATE, "user": "CN=rekeyd-own"},
+    "mechanism twice": bson.encode({"authenticate": 1, "mechanism": "SCRAM-SHA-1"})[4:-1]
+    + wire.string("mechanism", "MONGODB-X509"),
+    "other case": {**AUTHENTICATE, "mechanism": "mongodb-X509"},
+    "saslStart": {"saslStart": 1, "mechanism": "MONGODB-X509", "payload": b""},
+    "hello": {"hello": 1, "speculativeAuthenticate": AUTHENTICATE},
+    "isMaster": {"isMaster": 1, "speculativeAuthenticate": AUTHENTICATE},
+    "second speculation": bson.encode({"hello": 1, "speculativeAuthenticate": {"a": 1}})[4:-1]
+    + bson.encode({"speculativeAuthenticate": AUTHENTICATE})[4:-1],
+}
+
+
+@pytest.mark.parametrize("command", X509_COMMANDS.values(), ids=X509_COMMANDS)
+def test_x509_in_every_command(x509_client, command):
+    """Whatever the form, the answer is rekeyd's, and the connection is nobody's afterwards."""
+    if isinstance(command, bytes):
+        body = wire.raw_document(command, wire.string("$db", "$external"))
+    else:
+        body = {**command, "$db": "$external"}
+    x509_client.send(wire.op_msg(wire.body_section(body)))
+    assert x509_refused(x509_client.receive().document)
+    status = x509_client.command({"connectionStatus": 1, "$db": "admin"})
+    assert status["authInfo"]["authenticatedUsers"] == []
+
+
+@pytest.mark.parametrize("wrap", [lambda c: c, lambda c: {"$query": c}], ids=["plain", "$query"])
+@pytest.mark.parametrize("name", ["authenticate", "isMaster"])
+def test_x509_in_op_query(x509_client, name, wrap):
+    """As PyMongo's first message has it."""
+    x509_client.send(wire.op_query("$external.$cmd", wrap(X509_COMMANDS[name])))
+    reply = x509_client.receive()
+    assert reply.opcode == wire.OP_REPLY and x509_refused(reply.document)
+    status = x509_client.command({"connectionStatus": 1, "$db": "admin"})
+    assert status["authInfo"]["authenticatedUsers"] == []
+
+
+# Malformed hello and SASL: an answer or an end, and rekeyd goes on.
+
+DEEP = bson.decode(wire.nested(90, bson.encode({})))
+ODD_COMMANDS = {
+    "saslStart without anything": {"saslStart": 1},
+    "mechanism a number": {"saslStart": 1, "mechanism": 5, "payload": b""},
+    "mechanism a document": {"saslStart": 1, "mechanism": DEEP, "payload": b""},
+    "mechanism of 1 MB": {"saslStart": 1, "mechanism": "x" * 1_000_000, "payload": b""},
+    "payload a number": {"saslStart": 1, "mechanism": "SCRAM-SHA-256", "payload": 5},
+    "payload of 10 MB": {"saslStart": 1, "mechanism": "SCRAM-SHA-256", "payload": bytes(10**7)},
+    "saslContinue of nothing": {"saslContinue": 1, "conversationId": 99, "payload": b""},
+    "saslContinue of a text": {"saslContinue": 1, "conversationId": "x", "payload": "y"},
+    "authenticate a number": {"authenticate": 1, "mechanism": 7, "user": 8},
+    "speculation a number": {"hello": 1, "speculativeAuthenticate": 5},
+    "speculation a list": {"hello": 1, "speculativeAuthenticate": [AUTHENTICATE]},
+    "speculation deep": {"hello": 1, "speculativeAuthenticate": DEEP},
+    "compression a number": {"hello": 1, "compression": 5},
+    "client a number": {"hello": 1, "client": 5},
+    "client of 100 KB": {"hello": 1, "client": {"driver": {"name": "x" * 100_000}}},
+    "topologyVersion a number": {"hello": 1, "topologyVersion": 5, "maxAwaitTimeMS": 1},
+    "hello a document": {"hello": DEEP},
+    "saslSupportedMechs a number": {"hello": 1, "saslSupportedMechs": 5},
+}
+
+
+@pytest.fixture(scope="module", params=["policies", "no policies"])
+def plain_rekeyd(request, single_member_set, tmp_path_factory):
+    policies = [policy("edge.c", {"a": "random"})] if request.param == "policies" else []
+    with Rekeyd(single_member_set, policies, directory=tmp_path_factory.mktemp("r")) as rekeyd:
+        yield rekeyd
+
+
+@pytest.mark.parametrize("opcode", ["OP_MSG", "OP_QUERY"])
+@pytest.mark.parametrize("command", ODD_COMMANDS.values(), ids=ODD_COMMANDS)
+def test_odd_hello_and_sasl(plain_rekeyd, single_member_set, command, opcode):
+    """The same outcome as without rekeyd: what is not its business is mongod's to judge."""
+    name = next(iter(command))
+    if opcode == "OP_QUERY":
+        message = wire.op_query("admin.$cmd", command)
+    else:
+        message = wire.op_msg({**command, "$db": "admin"})
+    outcomes = []
+    for address in (single_member_set.addresses[0], plain_rekeyd.addresses[0]):
+        with RawClient(address) as client:
+            client.send(message)
+            reply = client.receive()
+            outcomes.append(reply and (reply.document["ok"], reply.document.get("code")))
+    assert outcomes[0] == outcomes[1], f"{name}: direct {outcomes[0]}, rekeyd {outcomes[1]}"
+    plain_rekeyd.check()
+    with RawClient(plain_rekeyd.addresses[0]) as client:
+        assert client.command(PING)["ok"] == 1
+
+
+@pytest.mark.parametrize("resumed", [False, True], ids=["new", "resumed"])
+def test_tls_sessions_are_resumed_where_certificates_are_demanded(
+    standalone, certificates, start_rekeyd, resumed
+):
+    """Without a session id context OpenSSL failed every resumption that shows a certificate."""
+    settings = {"listener_tls": {"verify": True, "ca_file": certificates.ca_file}}
+    rekeyd = start_rekeyd(standalone, settings=settings, listener_certificates=certificates)
+    context = ssl.create_default_context(cafile=certificates.ca_file)
+    context.load_cert_chain(certificates.issue("someone"))
+    session = None
+    for _ in range(2 if resumed else 1):
+        with RawClient(rekeyd.addresses[0]) as client:
+            client.socket = context.wrap_socket(
+                client.socket, server_hostname="127.0.0.1", session=session
+            )
+            assert client.command(PING)["ok"] == 1
+            assert client.socket.session_reused == (session is not None)
+            session = client.socket.session

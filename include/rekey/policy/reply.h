@@ -19,6 +19,11 @@ enum rk_verdict rk_reply_rewrite(const struct rk_policy_set *set, struct rk_cryp
                                  size_t len, const struct rk_msg *msg, struct rk_buf *out,
                                  struct rk_error *err);
 
+/* Appends an OP_REPLY with QueryFailure and {ok: 0, $err, code, codeName}: the answer to OP_QUERY.
+ */
+RK_MUST_CHECK enum rk_status rk_reply_error_to_query(struct rk_buf *out, int32_t response_to,
+                                                     const struct rk_error *err);
+
 /* Appends a complete OP_MSG error reply {ok: 0, errmsg, code, codeName} to out. */
 RK_MUST_CHECK enum rk_status rk_reply_error(struct rk_buf *out, int32_t request_id,
                                             int32_t response_to, const struct rk_error *err);
