@@ -2,8 +2,8 @@
  * rekeyd: loads the configuration, starts the parts in the order of their dependencies, then
  * waits for signals. SIGHUP reloads, SIGTERM and SIGINT drain.
  *
- * The main thread runs its own small event loop: signals, the drain's deadline and the periodic
- * look-up of member names. Everything else has threads of its own.
+ * The main thread runs its own small event loop: signals and the drain's deadline. Everything else
+ * has threads of its own.
  */
 #include <event2/event.h>
 #include <getopt.h>
@@ -16,6 +16,7 @@
 #include <rekey/keys/secrets.h>
 #include <rekey/keys/service.h>
 #include <rekey/session/server.h>
+#include <rekey/topology/topology.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,16 +24,15 @@
 #include <unistd.h>
 
 #define SECURE_HEAP_BYTES (1u << 18)
-#define RESOLVE_INTERVAL_S 30
 #define DRAIN_POLL_US 20000
 /* Descriptors beyond two per connection: listeners, event loops, libmongoc, logs. */
 #define SPARE_FILES 512u
-#define N_WATCHED 4u
+#define N_WATCHED 3u
 
 struct daemon {
     const char *config_path;
     struct rk_config *config;
-    struct rk_members *members;
+    struct rk_topology *topology;
     mongoc_client_pool_t *pool;
     struct rk_provider provider;
     struct rk_key_service *keys;
@@ -40,7 +40,7 @@ struct daemon {
     struct rk_gate *gate;
     struct rk_engine *engine;
     struct event_base *base;
-    struct event *watched[N_WATCHED]; /* signals, and the interval of name look-ups */
+    struct event *watched[N_WATCHED]; /* signals */
     struct event *drain_timer;
     uint64_t drain_deadline_us;
 };
@@ -102,20 +102,23 @@ static void raise_file_limit(const struct rk_config *config)
     }
 }
 
-static enum rk_status make_members(struct daemon *d, struct rk_error *err)
+static enum rk_status start_topology(struct daemon *d, struct rk_error *err)
 {
     const struct rk_config_upstream *upstream = &d->config->upstream;
-    struct rk_member_spec *specs = calloc(upstream->members_count, sizeof *specs);
+    const struct rk_topology_settings settings = {
+        .resolve_interval_ms = upstream->resolve_interval_ms,
+        .monitor_interval_ms = upstream->monitor_interval_ms,
+        .latency_window_ms = upstream->latency_window_ms,
+        .start_timeout_ms = d->config->limits.connect_timeout_ms,
+    };
+    size_t n = 0;
+    struct rk_route_spec *specs = rk_server_route_specs(d->config, &n);
     if (specs == NULL) {
         return rk_error_set(err, RK_ENOMEM, "out of memory");
     }
-    for (unsigned i = 0; i < upstream->members_count; i++) {
-        specs[i] = (struct rk_member_spec){.address = upstream->members[i].address,
-                                           .connect = upstream->members[i].connect,
-                                           .listen = upstream->members[i].listen,
-                                           .advertise = upstream->members[i].advertise};
-    }
-    enum rk_status status = rk_members_new(specs, upstream->members_count, &d->members, err);
+    rk_topology_identify(NULL, specs, n);
+    const char *uri = upstream->topology == RK_CONFIG_SINGLE ? upstream->uri : NULL;
+    enum rk_status status = rk_topology_start(uri, &settings, specs, n, &d->topology, err);
     free(specs);
     return status;
 }
@@ -126,7 +129,7 @@ static enum rk_status start_keys(struct daemon *d, struct rk_error *err)
     if (rk_policy_set_empty(config->policies)) {
         return RK_OK; /* a plain proxy: no keys, no sweeps, no connection of its own */
     }
-    enum rk_status status = rk_mongo_pool_new(config->upstream.uri, "rekeyd", &d->pool, err);
+    enum rk_status status = rk_mongo_pool_new(config->upstream.uri, "rekeyd", 0, &d->pool, err);
     if (status == RK_OK) {
         status = rk_keyring_open(config->keys.keyring_file, &d->provider, err);
     }
@@ -208,18 +211,13 @@ static enum rk_status start_sweeper(struct daemon *d, struct rk_error *err)
 
 static enum rk_status start_parts(struct daemon *d, struct rk_error *err)
 {
-    enum rk_status status = make_members(d, err);
-    if (status != RK_OK) {
-        return status;
+    enum rk_status status = start_topology(d, err);
+    if (status == RK_OK) {
+        status = start_keys(d, err);
     }
-    size_t unresolved = rk_members_resolve(d->members);
-    if (unresolved > 0) {
-        rk_log(RK_LOG_WARN, "members_unresolved", RK_I("count", unresolved));
-    }
-    status = start_keys(d, err);
     if (status == RK_OK) {
         const struct rk_server_config server = {
-            .config = d->config, .members = d->members, .keys = d->keys};
+            .config = d->config, .topology = d->topology, .keys = d->keys};
         status = rk_server_start(&server, &d->server, err);
     }
     if (status == RK_OK && d->keys != NULL) {
@@ -245,7 +243,7 @@ static void stop_parts(struct daemon *d)
     if (d->pool != NULL) {
         mongoc_client_pool_destroy(d->pool);
     }
-    rk_members_free(d->members);
+    rk_topology_stop(d->topology);
 }
 
 static void on_drain_poll(evutil_socket_t fd, short what, void *arg)
@@ -303,14 +301,16 @@ static void on_reload(evutil_socket_t signal, short what, void *arg)
     struct rk_error err = {0};
     if (rk_config_load(d->config_path, &next, &err) != RK_OK ||
         rk_config_check_daemon(next, &err) != RK_OK || !may_reload(d, next, &err) ||
-        rk_log_reopen(next->log.level, &err) != RK_OK) {
+        rk_log_reopen(next->log.level, &err) != RK_OK ||
+        rk_server_reload(d->server, next, &err) != RK_OK) {
+        enum rk_status level = rk_log_reopen(d->config->log.level, NULL);
+        (void)level; /* the level goes back; a file that cannot be reopened stays open */
         rk_log(RK_LOG_ERROR, "reload_refused", RK_S("file", d->config_path),
                RK_S("reason", err.message), RK_S("effect", "the former configuration stays"));
         rk_config_free(next);
         return;
     }
     rk_log_set_limit(next->log.event_lines_per_s);
-    rk_server_reload(d->server, next);
     if (d->gate != NULL) {
         const struct rk_gate_config gate = gate_config(&next->sweep);
         const struct rk_engine_settings engine = engine_settings(&next->sweep);
@@ -322,27 +322,16 @@ static void on_reload(evutil_socket_t signal, short what, void *arg)
     rk_log(RK_LOG_INFO, "reloaded", RK_S("file", d->config_path));
 }
 
-static void on_resolve(evutil_socket_t fd, short what, void *arg)
-{
-    (void)fd;
-    (void)what;
-    const struct daemon *d = arg;
-    (void)rk_members_resolve(d->members);
-}
-
 /* Before anything is started: from the first accepted connection on, SIGTERM drains. */
 static enum rk_status watch_signals(struct daemon *d, struct rk_error *err)
 {
-    const struct timeval resolve = {.tv_sec = RESOLVE_INTERVAL_S};
     d->drain_timer = evtimer_new(d->base, on_drain_poll, d);
     d->watched[0] = evsignal_new(d->base, SIGTERM, on_terminate, d);
     d->watched[1] = evsignal_new(d->base, SIGINT, on_terminate, d);
     d->watched[2] = evsignal_new(d->base, SIGHUP, on_reload, d);
-    d->watched[3] = event_new(d->base, -1, EV_PERSIST, on_resolve, d);
     bool ok = d->drain_timer != NULL;
     for (size_t i = 0; i < N_WATCHED && ok; i++) {
-        ok = d->watched[i] != NULL &&
-             event_add(d->watched[i], i == N_WATCHED - 1 ? &resolve : NULL) == 0;
+        ok = d->watched[i] != NULL && event_add(d->watched[i], NULL) == 0;
     }
     return ok ? RK_OK : rk_error_set(err, RK_ENOMEM, "cannot set up signals");
 }
@@ -360,17 +349,26 @@ static void unwatch_signals(struct daemon *d)
     }
 }
 
+static void log_listeners(const struct rk_config *config)
+{
+    static const char *const reads[] = {"primary", "secondary", "secondaryPreferred"};
+    unsigned n;
+    const struct rk_config_member *listeners = rk_config_listeners(config, &n);
+    bool single = config->upstream.topology == RK_CONFIG_SINGLE;
+    for (unsigned i = 0; i < n; i++) {
+        rk_log(RK_LOG_INFO, "listening", RK_S("listen", listeners[i].listen),
+               RK_S("advertise", listeners[i].advertise), RK_S("member", listeners[i].address),
+               RK_S("read", single ? reads[listeners[i].read] : NULL));
+    }
+}
+
 static void log_started(const struct daemon *d, bool locked)
 {
     if (!locked) {
         rk_log(RK_LOG_WARN, "keys_not_locked",
                RK_S("advice", "raise RLIMIT_MEMLOCK: keys could reach swap"));
     }
-    for (size_t i = 0; i < rk_members_count(d->members); i++) {
-        rk_log(RK_LOG_INFO, "listening", RK_S("listen", rk_members_listen(d->members, i)),
-               RK_S("advertise", rk_members_advertise(d->members, i)),
-               RK_S("member", rk_members_address(d->members, i)));
-    }
+    log_listeners(d->config);
     rk_log(RK_LOG_INFO, "started", RK_S("version", RK_VERSION), RK_S("config", d->config_path),
            RK_I("policies", rk_policy_set_count(d->config->policies)));
 }

@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <rekey/base/hostport.h>
 #include <rekey/base/network.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -110,29 +111,50 @@ static bool host_is_wildcard(const char *host)
            (inet_pton(AF_INET6, host, &six) == 1 && IN6_IS_ADDR_UNSPECIFIED(&six));
 }
 
-/* What stands at an address: out->host is empty for a Unix socket. */
-static enum rk_status check_address(const struct rk_config_source *source, unsigned index,
-                                    const char *name, const char *text, struct rk_hostport *out,
-                                    struct rk_error *err)
+/* upstream.members or upstream.listeners. */
+struct list {
+    const char *name;
+    const struct rk_config_member *entries;
+    unsigned n;
+    const struct rk_config_source *source;
+    struct rk_error *err;
+};
+
+static enum rk_status refuse_entry(const struct list *list, unsigned index, const char *name,
+                                   const char *format, ...) RK_PRINTF(4, 5);
+
+static enum rk_status refuse_entry(const struct list *list, unsigned index, const char *name,
+                                   const char *format, ...)
 {
     char key[KEY_MAX];
+    char reason[300];
+    va_list args;
+    (void)snprintf(key, sizeof key, "upstream.%s[%u].%s", list->name, index, name);
+    va_start(args, format);
+    (void)vsnprintf(reason, sizeof reason, format, args);
+    va_end(args);
+    return rk_config_refuse(list->source, list->err, key, "%s", reason);
+}
+
+/* What stands at an address: out->host is empty for a Unix socket. */
+static enum rk_status check_address(const struct list *list, unsigned index, const char *name,
+                                    const char *text, struct rk_hostport *out)
+{
     bool path = rk_address_is_path(text);
     *out = (struct rk_hostport){.host = ""};
     if (!path && rk_hostport_parse(text, out) && host_is_plausible(text, out->host)) {
         return RK_OK;
     }
-    (void)snprintf(key, sizeof key, "upstream.members[%u].%s", index, name);
     if (path && strlen(text) >= RK_SOCKET_PATH_MAX) {
-        return rk_config_refuse(source, err, key,
-                                "must not be longer than %u bytes: sockets have no longer paths",
-                                RK_SOCKET_PATH_MAX - 1);
+        return refuse_entry(list, index, name,
+                            "must not be longer than %u bytes: sockets have no longer paths",
+                            RK_SOCKET_PATH_MAX - 1);
     }
     if (path && strcmp(name, "address") != 0) {
         return RK_OK;
     }
-    return rk_config_refuse(source, err, key,
-                            "must be host:port (IPv6 in brackets)%s, not \"%.100s\"",
-                            path ? "; the path of a Unix socket is for connect" : "", text);
+    return refuse_entry(list, index, name, "must be host:port (IPv6 in brackets)%s, not \"%.100s\"",
+                        path ? "; the path of a Unix socket is for connect" : "", text);
 }
 
 static bool same_listener(const char *one, const char *two)
@@ -146,84 +168,111 @@ static bool same_listener(const char *one, const char *two)
                                            host_is_wildcard(a.host) || host_is_wildcard(b.host));
 }
 
-static enum rk_status refuse_member(const struct rk_config_source *source, struct rk_error *err,
-                                    unsigned index, const char *name, const char *reason,
-                                    unsigned other)
+/* Is it where mongod itself is reached? */
+static bool is_mongod(const char *text, const struct rk_config_member *member)
 {
-    char key[KEY_MAX];
-    (void)snprintf(key, sizeof key, "upstream.members[%u].%s", index, name);
-    return rk_config_refuse(source, err, key, reason, other);
+    return member->address != NULL &&
+           (strcasecmp(text, member->address) == 0 || strcasecmp(text, member->connect) == 0);
 }
 
-/* Member i against the ones before it, and against every member's mongod. */
-static enum rk_status check_conflicts(const struct rk_config_upstream *upstream, unsigned i,
-                                      const struct rk_config_source *source, struct rk_error *err)
+/* Entry i against the ones before it, and against every member's mongod. */
+static enum rk_status check_conflicts(const struct list *list, unsigned i)
 {
-    const struct rk_config_member *member = &upstream->members[i];
-    for (unsigned j = 0; j < upstream->members_count; j++) {
-        const struct rk_config_member *m = &upstream->members[j];
-        if (strcasecmp(member->listen, m->address) == 0 ||
-            strcasecmp(member->listen, m->connect) == 0) {
-            return refuse_member(source, err, i, "listen",
-                                 "is the address of the mongod of member %u", j);
+    const struct rk_config_member *entry = &list->entries[i];
+    const char *kind = strcmp(list->name, "members") == 0 ? "member" : "listener";
+    for (unsigned j = 0; j < list->n; j++) {
+        const struct rk_config_member *other = &list->entries[j];
+        if (is_mongod(entry->listen, other)) {
+            return refuse_entry(list, i, "listen", "is the address of the mongod of member %u", j);
         }
-        if (strcasecmp(member->advertise, m->address) == 0 ||
-            strcasecmp(member->advertise, m->connect) == 0) {
-            return refuse_member(source, err, i, "advertise",
-                                 "is the address of the mongod of member %u: clients would go "
-                                 "around the proxy",
-                                 j);
+        if (is_mongod(entry->advertise, other)) {
+            return refuse_entry(list, i, "advertise",
+                                "is the address of the mongod of member %u: clients would go "
+                                "around the proxy",
+                                j);
         }
         if (j >= i) {
             continue;
         }
-        if (strcasecmp(member->address, m->address) == 0) {
-            return refuse_member(source, err, i, "address", "is already that of member %u", j);
+        if (entry->address != NULL && strcasecmp(entry->address, other->address) == 0) {
+            return refuse_entry(list, i, "address", "is already that of %s %u", kind, j);
         }
-        if (same_listener(member->listen, m->listen)) {
-            return refuse_member(source, err, i, "listen", "is already taken by member %u", j);
+        if (same_listener(entry->listen, other->listen)) {
+            return refuse_entry(list, i, "listen", "is already taken by %s %u", kind, j);
         }
-        if (strcasecmp(member->advertise, m->advertise) == 0) {
-            return refuse_member(source, err, i, "advertise", "is already that of member %u", j);
+        if (strcasecmp(entry->advertise, other->advertise) == 0) {
+            return refuse_entry(list, i, "advertise", "is already that of %s %u", kind, j);
         }
     }
     return RK_OK;
 }
 
-static enum rk_status check_members(const struct rk_config_upstream *upstream,
-                                    const struct rk_config_source *source, struct rk_error *err)
+static enum rk_status check_entry(const struct list *list, unsigned i)
 {
-    enum rk_status status = RK_OK;
-    for (unsigned i = 0; i < upstream->members_count && status == RK_OK; i++) {
-        const struct rk_config_member *member = &upstream->members[i];
-        struct rk_hostport address;
-        char key[KEY_MAX];
-        (void)snprintf(key, sizeof key, "upstream.members[%u].advertise", i);
-        status = check_address(source, i, "address", member->address, &address, err);
-        if (status == RK_OK) {
-            status = check_address(source, i, "connect", member->connect, &address, err);
-        }
-        if (status == RK_OK) {
-            status = check_address(source, i, "listen", member->listen, &address, err);
-        }
-        if (status == RK_OK && host_is_wildcard(address.host) &&
-            !rk_config_source_has(source, key)) {
-            return rk_config_refuse(source, err, key,
-                                    "is required when listen is %s: clients cannot dial that",
-                                    address.host);
-        }
-        if (status == RK_OK) {
-            status = check_address(source, i, "advertise", member->advertise, &address, err);
-        }
-        if (status == RK_OK && host_is_wildcard(address.host)) {
-            return rk_config_refuse(source, err, key, "must not be %s: clients cannot dial that",
-                                    address.host);
-        }
+    const struct rk_config_member *entry = &list->entries[i];
+    struct rk_hostport address = {.host = ""};
+    char key[KEY_MAX];
+    (void)snprintf(key, sizeof key, "upstream.%s[%u].advertise", list->name, i);
+    enum rk_status status = entry->address != NULL
+                                ? check_address(list, i, "address", entry->address, &address)
+                                : RK_OK;
+    if (status == RK_OK && entry->connect != NULL) {
+        status = check_address(list, i, "connect", entry->connect, &address);
     }
-    for (unsigned i = 0; i < upstream->members_count && status == RK_OK; i++) {
-        status = check_conflicts(upstream, i, source, err);
+    if (status == RK_OK) {
+        status = check_address(list, i, "listen", entry->listen, &address);
+    }
+    if (status == RK_OK && host_is_wildcard(address.host) &&
+        !rk_config_source_has(list->source, key)) {
+        return refuse_entry(list, i, "advertise",
+                            "is required when listen is %s: clients cannot dial that",
+                            address.host);
+    }
+    if (status == RK_OK) {
+        status = check_address(list, i, "advertise", entry->advertise, &address);
+    }
+    if (status == RK_OK && host_is_wildcard(address.host)) {
+        return refuse_entry(list, i, "advertise", "must not be %s: clients cannot dial that",
+                            address.host);
     }
     return status;
+}
+
+static enum rk_status check_list(const struct list *list)
+{
+    enum rk_status status = RK_OK;
+    for (unsigned i = 0; i < list->n && status == RK_OK; i++) {
+        status = check_entry(list, i);
+    }
+    for (unsigned i = 0; i < list->n && status == RK_OK; i++) {
+        status = check_conflicts(list, i);
+    }
+    return status;
+}
+
+static enum rk_status check_topology(const struct rk_config_upstream *upstream,
+                                     const struct rk_config_source *source, struct rk_error *err)
+{
+    bool single = upstream->topology == RK_CONFIG_SINGLE;
+    if (single && upstream->members_count > 0) {
+        return rk_config_refuse(source, err, "upstream.members",
+                                "is for topology mirror; topology single has listeners");
+    }
+    if (!single && upstream->listeners_count > 0) {
+        return rk_config_refuse(source, err, "upstream.listeners",
+                                "is for topology single; topology mirror has members");
+    }
+    const struct list members = {.name = "members",
+                                 .entries = upstream->members,
+                                 .n = upstream->members_count,
+                                 .source = source,
+                                 .err = err};
+    const struct list listeners = {.name = "listeners",
+                                   .entries = upstream->listeners,
+                                   .n = upstream->listeners_count,
+                                   .source = source,
+                                   .err = err};
+    return check_list(single ? &listeners : &members);
 }
 
 static enum rk_status check_tls(const struct rk_config_tls *tls, const char *section,
@@ -293,13 +342,19 @@ static enum rk_status check_upstream(const struct rk_config_upstream *upstream,
         return rk_config_refuse(source, err, "upstream.state_db",
                                 "must be the name of a database of its own, not \"%.100s\"", db);
     }
-    if (upstream->members_count > 0 && !upstream->tls.enabled && uri_asks_for_tls(upstream->uri) &&
-        !rk_config_source_has(source, "upstream.tls.enabled")) {
+    const char *options = strchr(upstream->uri, '?');
+    if (options != NULL && strcasestr(options, "loadBalanced=true") != NULL) {
+        return rk_config_refuse(source, err, "upstream.uri",
+                                "must not set loadBalanced=true: rekeyd needs to see the servers "
+                                "themselves; name them instead of their load balancer");
+    }
+    if (upstream->members_count + upstream->listeners_count > 0 && !upstream->tls.enabled &&
+        uri_asks_for_tls(upstream->uri) && !rk_config_source_has(source, "upstream.tls.enabled")) {
         return rk_config_refuse(source, err, "upstream.tls.enabled",
                                 "must be set, true or false, since upstream.uri asks for TLS");
     }
     enum rk_status status = check_tls(&upstream->tls, "upstream.tls", source, err);
-    return status == RK_OK ? check_members(upstream, source, err) : status;
+    return status == RK_OK ? check_topology(upstream, source, err) : status;
 }
 
 enum rk_status rk_config_check(const struct rk_config *config,
@@ -327,10 +382,17 @@ enum rk_status rk_config_check(const struct rk_config *config,
 
 enum rk_status rk_config_check_daemon(const struct rk_config *config, struct rk_error *err)
 {
-    if (config->upstream.members_count == 0) {
-        return rk_error_set(err, RK_EINVAL,
-                            "%s: upstream.members: rekeyd needs at least one member to listen for",
-                            config->path);
+    unsigned n;
+    (void)rk_config_listeners(config, &n);
+    if (n > 0) {
+        return RK_OK;
     }
-    return RK_OK;
+    return config->upstream.topology == RK_CONFIG_SINGLE
+               ? rk_error_set(err, RK_EINVAL,
+                              "%s: upstream.listeners: rekeyd needs at least one listener",
+                              config->path)
+               : rk_error_set(
+                     err, RK_EINVAL,
+                     "%s: upstream.members: rekeyd needs at least one member to listen for",
+                     config->path);
 }

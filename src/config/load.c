@@ -126,6 +126,16 @@ static bool anchor_file(char **file, const char *config_path)
     return true;
 }
 
+static bool set_members(struct rk_config_member *members, unsigned n)
+{
+    bool ok = true;
+    for (unsigned i = 0; i < n && ok; i++) {
+        ok = default_text(&members[i].connect, members[i].address) &&
+             default_text(&members[i].advertise, members[i].listen);
+    }
+    return ok;
+}
+
 static bool set_texts(struct rk_config *config, const char *path)
 {
     struct rk_config_tls *tls[] = {&config->upstream.tls, &config->listener_tls};
@@ -138,12 +148,8 @@ static bool set_texts(struct rk_config *config, const char *path)
              anchor_file(&tls[i]->ca_file, path) && anchor_file(&tls[i]->cert_file, path) &&
              anchor_file(&tls[i]->key_file, path);
     }
-    for (unsigned i = 0; i < config->upstream.members_count && ok; i++) {
-        struct rk_config_member *member = &config->upstream.members[i];
-        ok = default_text(&member->connect, member->address) &&
-             default_text(&member->advertise, member->listen);
-    }
-    return ok;
+    return ok && set_members(config->upstream.members, config->upstream.members_count) &&
+           set_members(config->upstream.listeners, config->upstream.listeners_count);
 }
 
 /* Replaces ${NAME} by the environment's value. */
@@ -254,18 +260,24 @@ static void free_tls(struct rk_config_tls *tls)
     free(tls->key_file);
 }
 
+static void free_members(struct rk_config_member *members, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        free(members[i].address);
+        free(members[i].connect);
+        free(members[i].listen);
+        free(members[i].advertise);
+    }
+    free(members);
+}
+
 void rk_config_free(struct rk_config *config)
 {
     if (config == NULL) {
         return;
     }
-    for (unsigned i = 0; i < config->upstream.members_count; i++) {
-        free(config->upstream.members[i].address);
-        free(config->upstream.members[i].connect);
-        free(config->upstream.members[i].listen);
-        free(config->upstream.members[i].advertise);
-    }
-    free(config->upstream.members);
+    free_members(config->upstream.members, config->upstream.members_count);
+    free_members(config->upstream.listeners, config->upstream.listeners_count);
     free(config->upstream.uri);
     free(config->upstream.state_db);
     free_tls(&config->upstream.tls);
@@ -280,4 +292,12 @@ void rk_config_free(struct rk_config *config)
     rk_policy_set_unref(config->policies);
     free(config->path);
     free(config);
+}
+
+const struct rk_config_member *rk_config_listeners(const struct rk_config *config, unsigned *n)
+{
+    const struct rk_config_upstream *upstream = &config->upstream;
+    bool single = upstream->topology == RK_CONFIG_SINGLE;
+    *n = single ? upstream->listeners_count : upstream->members_count;
+    return single ? upstream->listeners : upstream->members;
 }

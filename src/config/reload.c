@@ -14,22 +14,6 @@ static bool same_tls(const struct rk_config_tls *a, const struct rk_config_tls *
            same_text(a->key_file, b->key_file);
 }
 
-static bool same_members(const struct rk_config_upstream *a, const struct rk_config_upstream *b)
-{
-    if (a->members_count != b->members_count) {
-        return false;
-    }
-    for (unsigned i = 0; i < a->members_count; i++) {
-        if (!same_text(a->members[i].address, b->members[i].address) ||
-            !same_text(a->members[i].connect, b->members[i].connect) ||
-            !same_text(a->members[i].listen, b->members[i].listen) ||
-            !same_text(a->members[i].advertise, b->members[i].advertise)) {
-            return false;
-        }
-    }
-    return true;
-}
-
 static bool same_listener(const struct rk_config_listener *a, const struct rk_config_listener *b)
 {
     bool same = a->socket_mode == b->socket_mode && a->proxy_required == b->proxy_required &&
@@ -58,7 +42,13 @@ bool rk_config_reloadable(const struct rk_config *now, const struct rk_config *n
     } fixed[] = {
         {"upstream.uri", same_text(now->upstream.uri, next->upstream.uri)},
         {"upstream.state_db", same_text(now->upstream.state_db, next->upstream.state_db)},
-        {"upstream.members", same_members(&now->upstream, &next->upstream)},
+        {"upstream.topology", now->upstream.topology == next->upstream.topology},
+        {"upstream.resolve_interval_ms",
+         now->upstream.resolve_interval_ms == next->upstream.resolve_interval_ms},
+        {"upstream.monitor_interval_ms",
+         now->upstream.monitor_interval_ms == next->upstream.monitor_interval_ms},
+        {"upstream.latency_window_ms",
+         now->upstream.latency_window_ms == next->upstream.latency_window_ms},
         {"upstream.tls", same_tls(&now->upstream.tls, &next->upstream.tls)},
         {"listener_tls", same_tls(&now->listener_tls, &next->listener_tls)},
         {"listener", same_listener(&now->listener, &next->listener)},

@@ -25,7 +25,14 @@
     X(handshake_timeout_ms, 10000, 1, HOUR_MS)                                                     \
     X(idle_timeout_ms, 0, 0, 24 * HOUR_MS)                                                         \
     X(drain_timeout_ms, 10000, 0, HOUR_MS)                                                         \
-    X(key_wait_timeout_ms, 10000, 1, HOUR_MS)
+    X(key_wait_timeout_ms, 10000, 1, HOUR_MS)                                                      \
+    X(server_wait_timeout_ms, 5000, 0, HOUR_MS)
+
+/* libmongoc takes no monitor interval below 500. */
+#define UPSTREAM_NUMBERS(X)                                                                        \
+    X(resolve_interval_ms, 30000, 100, HOUR_MS)                                                    \
+    X(monitor_interval_ms, 1000, 500, HOUR_MS)                                                     \
+    X(latency_window_ms, 15, 0, HOUR_MS)
 
 #define COMPRESSION_NUMBERS(X)                                                                     \
     X(zlib_level, 1, 1, 9)                                                                         \
@@ -73,6 +80,11 @@ static const cyaml_strval_t booleans[] = {{"false", 0}, {"true", 1}, {"no", 0},
                                           {"yes", 1},   {"off", 0},  {"on", 1}};
 static const cyaml_strval_t levels[] = {
     {"debug", RK_LOG_DEBUG}, {"info", RK_LOG_INFO}, {"warn", RK_LOG_WARN}, {"error", RK_LOG_ERROR}};
+static const cyaml_strval_t topologies[] = {{"mirror", RK_CONFIG_MIRROR},
+                                            {"single", RK_CONFIG_SINGLE}};
+static const cyaml_strval_t reads[] = {{"primary", RK_CONFIG_READ_PRIMARY},
+                                       {"secondary", RK_CONFIG_READ_SECONDARY},
+                                       {"secondaryPreferred", RK_CONFIG_READ_SECONDARY_PREFERRED}};
 static const cyaml_strval_t undecryptables[] = {{"error", RK_UNDECRYPTABLE_ERROR},
                                                 {"leave", RK_UNDECRYPTABLE_LEAVE}};
 static const cyaml_strval_t algorithms[] = {{"random", RK_ALGORITHM_RANDOM},
@@ -102,6 +114,16 @@ static const cyaml_schema_value_t member_schema = {
     CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct rk_config_member, member_fields),
 };
 
+static const cyaml_schema_field_t single_fields[] = {
+    TEXT("listen", 0, struct rk_config_member, listen),
+    TEXT("advertise", OPTIONAL, struct rk_config_member, advertise),
+    CHOICE("read", OPTIONAL, struct rk_config_member, read, reads),
+    CYAML_FIELD_END,
+};
+static const cyaml_schema_value_t single_schema = {
+    CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct rk_config_member, single_fields),
+};
+
 static const cyaml_schema_field_t tls_fields[] = {
     SWITCH("enabled", struct rk_config_tls, enabled),
     TEXT("ca_file", OPTIONAL, struct rk_config_tls, ca_file),
@@ -122,13 +144,19 @@ static const cyaml_schema_field_t listener_fields[] = {
     LISTENER_NUMBERS(LISTENER_FIELD) CYAML_FIELD_END,
 };
 
+#define UPSTREAM_FIELD(name, d, min, max)                                                          \
+    CYAML_FIELD_UINT(#name, OPTIONAL, struct rk_config_upstream, name),
+
 static const cyaml_schema_field_t upstream_fields[] = {
     TEXT("uri", 0, struct rk_config_upstream, uri),
+    CHOICE("topology", OPTIONAL, struct rk_config_upstream, topology, topologies),
     TEXT("state_db", OPTIONAL, struct rk_config_upstream, state_db),
     CYAML_FIELD_SEQUENCE("members", CYAML_FLAG_POINTER | OPTIONAL, struct rk_config_upstream,
                          members, &member_schema, 0, CYAML_UNLIMITED),
+    CYAML_FIELD_SEQUENCE("listeners", CYAML_FLAG_POINTER | OPTIONAL, struct rk_config_upstream,
+                         listeners, &single_schema, 0, CYAML_UNLIMITED),
     CYAML_FIELD_MAPPING("tls", OPTIONAL, struct rk_config_upstream, tls, tls_fields),
-    CYAML_FIELD_END,
+    UPSTREAM_NUMBERS(UPSTREAM_FIELD) CYAML_FIELD_END,
 };
 
 #define LIMIT_FIELD(name, d, min, max)                                                             \
@@ -234,6 +262,7 @@ const cyaml_schema_value_t rk_config_schema = {
 
 #define NUMBER(group, name, d, min, max)                                                           \
     {#group "." #name, offsetof(struct rk_config, group.name), d, min, max},
+#define UPSTREAM_NUMBER(...) NUMBER(upstream, __VA_ARGS__)
 #define LIMIT_NUMBER(...) NUMBER(limits, __VA_ARGS__)
 #define COMPRESSION_NUMBER(...) NUMBER(compression, __VA_ARGS__)
 #define KEY_NUMBER(...) NUMBER(keys, __VA_ARGS__)
@@ -243,9 +272,9 @@ const cyaml_schema_value_t rk_config_schema = {
 #define LISTENER_NUMBER(...) NUMBER(listener, __VA_ARGS__)
 
 const struct rk_config_number rk_config_numbers[] = {
-    LIMIT_NUMBERS(LIMIT_NUMBER) COMPRESSION_NUMBERS(COMPRESSION_NUMBER) KEY_NUMBERS(KEY_NUMBER)
-        SWEEP_NUMBERS(SWEEP_NUMBER) GUARD_NUMBERS(GUARD_NUMBER) LOG_NUMBERS(LOG_NUMBER)
-            LISTENER_NUMBERS(LISTENER_NUMBER)};
+    UPSTREAM_NUMBERS(UPSTREAM_NUMBER) LIMIT_NUMBERS(LIMIT_NUMBER)
+        COMPRESSION_NUMBERS(COMPRESSION_NUMBER) KEY_NUMBERS(KEY_NUMBER) SWEEP_NUMBERS(SWEEP_NUMBER)
+            GUARD_NUMBERS(GUARD_NUMBER) LOG_NUMBERS(LOG_NUMBER) LISTENER_NUMBERS(LISTENER_NUMBER)};
 const size_t rk_config_numbers_count = CYAML_ARRAY_LEN(rk_config_numbers);
 
 const struct rk_config_switch rk_config_switches[] = {

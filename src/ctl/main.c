@@ -214,7 +214,7 @@ enum rk_ctl_exit rk_ctl_connect(struct rk_ctl *ctl)
     if (code != RK_CTL_OK || ctl->client_pool != NULL) {
         return code;
     }
-    if (rk_mongo_pool_new(ctl->config->upstream.uri, "rekeyctl", &ctl->client_pool, &err) !=
+    if (rk_mongo_pool_new(ctl->config->upstream.uri, "rekeyctl", 0, &ctl->client_pool, &err) !=
         RK_OK) {
         return rk_ctl_fail(&err);
     }

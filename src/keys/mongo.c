@@ -47,8 +47,8 @@ static bool hosts_ok(const mongoc_uri_t *uri)
     return true;
 }
 
-enum rk_status rk_mongo_pool_new(const char *text, const char *appname, mongoc_client_pool_t **out,
-                                 struct rk_error *err)
+enum rk_status rk_mongo_pool_new(const char *text, const char *appname, uint32_t heartbeat_ms,
+                                 mongoc_client_pool_t **out, struct rk_error *err)
 {
     enum rk_status status = RK_OK;
     mongoc_client_pool_t *pool = NULL;
@@ -64,7 +64,9 @@ enum rk_status rk_mongo_pool_new(const char *text, const char *appname, mongoc_c
     }
     if (!set_default(uri, MONGOC_URI_SERVERSELECTIONTIMEOUTMS, SERVER_SELECTION_TIMEOUT_MS) ||
         !set_default(uri, MONGOC_URI_CONNECTTIMEOUTMS, CONNECT_TIMEOUT_MS) ||
-        !set_default(uri, MONGOC_URI_SOCKETTIMEOUTMS, SOCKET_TIMEOUT_MS)) {
+        !set_default(uri, MONGOC_URI_SOCKETTIMEOUTMS, SOCKET_TIMEOUT_MS) ||
+        (heartbeat_ms != 0 &&
+         !set_default(uri, MONGOC_URI_HEARTBEATFREQUENCYMS, (int32_t)heartbeat_ms))) {
         status = rk_error_set(err, RK_ENOMEM, "out of memory");
         goto done;
     }

@@ -115,13 +115,17 @@ enum rk_status rk_listener_new(struct rk_worker *worker, const struct rk_listene
     listener->event =
         event_new(base, listener->socket.fd, EV_READ | EV_PERSIST, on_acceptable, listener);
     listener->resume = evtimer_new(base, on_resume, listener);
-    if (listener->event == NULL || listener->resume == NULL ||
-        event_add(listener->event, NULL) != 0) {
+    if (listener->event == NULL || listener->resume == NULL) {
         rk_listener_free(listener);
         return rk_error_set(err, RK_ENOMEM, "listener: out of memory");
     }
     *out = listener;
     return RK_OK;
+}
+
+enum rk_status rk_listener_start(struct rk_listener *listener)
+{
+    return event_add(listener->event, NULL) == 0 ? RK_OK : RK_ENOMEM;
 }
 
 void rk_listener_free(struct rk_listener *listener)

@@ -200,7 +200,7 @@ void rk_flow_update(struct rk_session *session)
     }
     if (session->reply.eof && !session->reply.waiting) {
         rk_session_close_after_flush(session);
-    } else if (session->ctx->draining && rk_session_idle(session)) {
+    } else if ((session->ctx->draining || session->retiring) && rk_session_idle(session)) {
         rk_session_close_after_flush(session);
     }
 }

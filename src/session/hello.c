@@ -4,9 +4,11 @@
 #include <string.h>
 
 #define OP_REPLY_HEAD_LEN 36u
+#define CODE_INVALID_OPTIONS 72
 
 struct rewrite {
     const struct rk_hello_rules *rules;
+    const struct rk_bson_view *hello;
     struct rk_bson_writer *w;
     struct rk_hello_seen *seen;
 };
@@ -27,7 +29,7 @@ static void put_members(struct rewrite *r, const struct rk_bson_elem *elem)
         const char *text;
         uint32_t len;
         const char *mapped = rk_bson_elem_utf8(&entry, &text, &len)
-                                 ? rk_members_map(r->rules->members, text, len)
+                                 ? rk_routes_map(r->rules->routes, text, len)
                                  : NULL;
         if (mapped == NULL) {
             r->seen->unknown++;
@@ -45,7 +47,7 @@ static void put_primary(struct rewrite *r, const struct rk_bson_elem *elem)
     const char *text;
     uint32_t len;
     const char *mapped =
-        rk_bson_elem_utf8(elem, &text, &len) ? rk_members_map(r->rules->members, text, len) : NULL;
+        rk_bson_elem_utf8(elem, &text, &len) ? rk_routes_map(r->rules->routes, text, len) : NULL;
     if (mapped == NULL) {
         r->seen->unknown++;
     } else {
@@ -55,7 +57,7 @@ static void put_primary(struct rewrite *r, const struct rk_bson_elem *elem)
 
 static void put_me(struct rewrite *r, const struct rk_bson_elem *elem)
 {
-    const char *me = rk_members_advertise(r->rules->members, r->rules->member);
+    const char *me = r->rules->route->advertise;
     rk_bson_put_utf8(r->w, elem->key, me, strlen(me));
 }
 
@@ -85,25 +87,60 @@ static void take_compression(struct rewrite *r, const struct rk_bson_elem *elem)
     (void)rk_hello_compressors(elem, &r->seen->compression);
 }
 
+static void drop(struct rewrite *r, const struct rk_bson_elem *elem)
+{
+    (void)r;
+    (void)elem;
+}
+
+/* single: the listener is all that there is of the set. */
+static void put_only_host(struct rewrite *r, const struct rk_bson_elem *elem)
+{
+    const char *host = r->rules->route->advertise;
+    rk_bson_begin_sub(r->w, RK_BSON_ARRAY, elem->key, elem->key_len);
+    rk_bson_put_utf8(r->w, "0", host, strlen(host));
+    rk_bson_end(r->w);
+}
+
+/* single: the address of another member would lead around the proxy, and this server under the
+ * name of the primary would be a lie. */
+static void put_primary_if_me(struct rewrite *r, const struct rk_bson_elem *elem)
+{
+    struct rk_bson_elem me;
+    const char *primary_text;
+    const char *me_text;
+    uint32_t primary_len;
+    uint32_t me_len;
+    if (rk_bson_find(r->hello, "me", &me) && rk_bson_elem_utf8(&me, &me_text, &me_len) &&
+        rk_bson_elem_utf8(elem, &primary_text, &primary_len) && me_len == primary_len &&
+        memcmp(me_text, primary_text, me_len) == 0) {
+        put_me(r, elem);
+    }
+}
+
+typedef void put_fn(struct rewrite *r, const struct rk_bson_elem *elem);
+
 static const struct {
     const char *key;
-    void (*put)(struct rewrite *r, const struct rk_bson_elem *elem);
+    put_fn *mirror;
+    put_fn *single;
 } rules_by_key[] = {
-    {"hosts", put_members},
-    {"passives", put_members},
-    {"arbiters", put_members},
-    {"primary", put_primary},
-    {"me", put_me},
-    {"maxMessageSizeBytes", put_message_max},
-    {"maxWriteBatchSize", put_batch_max},
-    {"compression", take_compression},
+    {"hosts", put_members, put_only_host},
+    {"passives", put_members, drop},
+    {"arbiters", put_members, drop},
+    {"primary", put_primary, put_primary_if_me},
+    {"me", put_me, put_me},
+    {"maxMessageSizeBytes", put_message_max, put_message_max},
+    {"maxWriteBatchSize", put_batch_max, put_batch_max},
+    {"compression", take_compression, take_compression},
 };
 
 static void put_elem(struct rewrite *r, const struct rk_bson_elem *elem)
 {
+    bool mirror = r->rules->route->role == RK_ROLE_MEMBER;
     for (size_t i = 0; i < sizeof rules_by_key / sizeof rules_by_key[0]; i++) {
         if (rk_bson_key_is(elem, rules_by_key[i].key)) {
-            rules_by_key[i].put(r, elem);
+            (mirror ? rules_by_key[i].mirror : rules_by_key[i].single)(r, elem);
             return;
         }
     }
@@ -121,7 +158,7 @@ static enum rk_status put_document(const struct rk_hello_rules *rules, const uin
         return RK_EINVAL;
     }
     rk_bson_writer_init(&w, out);
-    struct rewrite r = {.rules = rules, .w = &w, .seen = seen};
+    struct rewrite r = {.rules = rules, .hello = &view, .w = &w, .seen = seen};
     seen->ok = rk_bson_find(&view, "ok", &elem) && rk_bson_elem_truthy(&elem);
     rk_bson_begin(&w);
     rk_bson_iter_init(&iter, &view);
@@ -187,4 +224,18 @@ enum rk_status rk_hello_rewrite(const struct rk_hello_rules *rules, const uint8_
     }
     return frame.opcode == RK_OP_REPLY ? rewrite_reply(rules, data, len, out, seen)
                                        : rewrite_msg(rules, data, len, out, seen);
+}
+
+bool rk_hello_refused(const uint8_t *body, uint32_t len, struct rk_error *err)
+{
+    struct rk_bson_view view;
+    struct rk_bson_elem elem;
+    if (!rk_bson_view_init(&view, body, len) || !rk_bson_find(&view, "loadBalanced", &elem) ||
+        !rk_bson_elem_truthy(&elem)) {
+        return false;
+    }
+    (void)rk_error_set_code(err, RK_EREFUSED, CODE_INVALID_OPTIONS,
+                            "Rekey does not serve load balancer mode: remove loadBalanced=true "
+                            "from the connection string and name Rekey's listeners");
+    return true;
 }

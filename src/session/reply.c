@@ -112,9 +112,14 @@ static enum rk_step rewrite_hello(struct rk_session *session, const struct rk_pe
     struct rk_session_compression *compression = &session->compression;
     const struct rk_hello_offer *offer = &head->offer;
     bool caps = !rk_policy_set_empty(ctx->policies);
+    const struct rk_route *route = rk_routes_find(ctx->routes, session->route_id);
+    if (route == NULL) {
+        rk_session_close(session, NULL, NULL); /* its listener is gone */
+        return RK_STEP_CLOSE;
+    }
     const struct rk_hello_rules rules = {
-        .members = ctx->members,
-        .member = session->member,
+        .routes = ctx->routes,
+        .route = route,
         .message_bytes_max = caps ? ctx->limits.advertised_message_bytes_max : 0,
         .batch_docs_max = caps ? ctx->limits.advertised_batch_docs_max : 0,
         .compression = offer->made ? offer->client : compression->client,
@@ -131,8 +136,7 @@ static enum rk_step rewrite_hello(struct rk_session *session, const struct rk_pe
     uint64_t now = rk_clock_mono_us();
     if (seen.unknown > 0 && now - ctx->unknown_members_logged_us > UNKNOWN_MEMBERS_LOG_US) {
         ctx->unknown_members_logged_us = now;
-        rk_log(RK_LOG_WARN, "hello_unknown_members",
-               RK_S("member", rk_members_address(ctx->members, session->member)),
+        rk_log(RK_LOG_WARN, "hello_unknown_members", RK_S("member", rk_session_member(session)),
                RK_I("left_out", seen.unknown),
                RK_S("advice", "add every member of the replica set to upstream.members, spelled "
                               "as in the replica set configuration"));

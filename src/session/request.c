@@ -142,7 +142,12 @@ static enum rk_step op_msg(struct rk_session *session, const uint8_t *data, size
     if (within >= MSG_FLAGS_END && rk_msg_peek_body(data, within, &body, &body_len) &&
         rk_command_peek(session->ctx->policies, body, body_len, &info) &&
         (info.reply != RK_REPLY_HELLO || avail >= frame->len)) {
-        return go_on(session, data, frame, rk_load_u32(data + RK_FRAME_HEADER_LEN), &info);
+        uint32_t flags = rk_load_u32(data + RK_FRAME_HEADER_LEN);
+        struct rk_error err = {0};
+        if (info.reply == RK_REPLY_HELLO && rk_hello_refused(body, body_len, &err)) {
+            return refuse(session, frame, (flags & RK_MSG_MORE_TO_COME) == 0, &info, &err);
+        }
+        return go_on(session, data, frame, flags, &info);
     }
     return avail < frame->len ? RK_STEP_MORE : whole_msg(session, data, frame);
 }

@@ -1,85 +1,12 @@
-#include <rekey/session/server.h>
+/*
+ * The server as a whole: contexts, reloading, draining, the end. Main thread, but for what is
+ * posted to the workers.
+ */
+#include "server_internal.h"
 
-#include "session_internal.h"
-
-#include <rekey/base/clock.h>
-#include <rekey/net/listener.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-struct acceptor {
-    struct rk_server *server;
-    struct rk_context *ctx;
-    size_t member;
-    struct rk_listener *listener;
-};
-
-struct rk_server {
-    size_t n_workers;
-    struct rk_context *contexts;
-    struct acceptor *acceptors; /* one for each member */
-    size_t n_acceptors;
-    struct rk_tls *listener_tls;
-    struct rk_tls *upstream_tls;
-    _Atomic size_t sessions;
-};
-
-/* A connection on its way from the worker that accepted it to the one that will serve it. */
-struct handover {
-    struct rk_context *ctx;
-    size_t member;
-    int fd;
-    char peer[RK_PEER_MAX];
-};
-
-static void on_handover(void *arg)
-{
-    struct handover *handover = arg;
-    rk_session_accept(handover->ctx, handover->member, handover->fd, handover->peer);
-    free(handover);
-}
-
-static struct rk_context *least_loaded(struct rk_server *server, struct rk_context *own)
-{
-    struct rk_context *best = own;
-    size_t least = atomic_load(&own->load);
-    for (size_t i = 0; i < server->n_workers; i++) {
-        size_t load = atomic_load(&server->contexts[i].load);
-        if (load < least) {
-            best = &server->contexts[i];
-            least = load;
-        }
-    }
-    return best;
-}
-
-/* A connection is given to the worker with the fewest sessions, once in its life. */
-static void on_accept(void *arg, int fd, const char *peer)
-{
-    const struct acceptor *acceptor = arg;
-    if (acceptor->ctx->draining || !rk_session_admit(acceptor->ctx, peer)) {
-        (void)close(fd);
-        return;
-    }
-    struct rk_context *ctx = least_loaded(acceptor->server, acceptor->ctx);
-    (void)atomic_fetch_add(&ctx->load, 1);
-    if (ctx == acceptor->ctx) {
-        rk_session_accept(ctx, acceptor->member, fd, peer);
-        return;
-    }
-    struct handover *handover = malloc(sizeof *handover);
-    if (handover != NULL) {
-        *handover = (struct handover){.ctx = ctx, .member = acceptor->member, .fd = fd};
-        (void)snprintf(handover->peer, sizeof handover->peer, "%s", peer);
-    }
-    if (handover == NULL || rk_worker_post(ctx->worker, on_handover, handover) != RK_OK) {
-        free(handover);
-        rk_session_leave(ctx);
-        (void)close(fd);
-    }
-}
 
 static void on_reap(evutil_socket_t fd, short what, void *arg)
 {
@@ -114,7 +41,8 @@ static enum rk_status context_init(struct rk_context *ctx, struct rk_server *ser
 {
     TAILQ_INIT(&ctx->sessions);
     TAILQ_INIT(&ctx->dead);
-    ctx->members = config->members;
+    TAILQ_INIT(&ctx->acceptors);
+    ctx->routes = rk_topology_routes(config->topology);
     ctx->listener_tls = server->listener_tls;
     ctx->upstream_tls = server->upstream_tls;
     ctx->keys = config->keys;
@@ -173,6 +101,7 @@ static void context_deinit(struct rk_context *ctx)
     rk_buf_deinit(&ctx->out);
     rk_buf_deinit(&ctx->packed);
     rk_policy_set_unref(ctx->policies);
+    rk_routes_unref(ctx->routes);
     if (ctx->scratch != NULL) {
         explicit_bzero(ctx->scratch, RK_SCRATCH_BYTES);
         free(ctx->scratch);
@@ -202,33 +131,101 @@ static enum rk_status make_tls(struct rk_server *server, const struct rk_config 
     return status;
 }
 
-/* One listener for each member, spread over the workers: on_accept evens connections out. */
-static enum rk_status listen_all(struct rk_server *server, const struct rk_server_config *config,
-                                 struct rk_error *err)
+struct new_routes {
+    struct rk_context *ctx;
+    struct rk_routes *routes;
+};
+
+static void on_new_routes(void *arg)
 {
-    size_t members = rk_members_count(config->members);
-    for (size_t m = 0; m < members; m++) {
-        struct acceptor *acceptor = &server->acceptors[m];
-        acceptor->server = server;
-        acceptor->ctx = &server->contexts[m % server->n_workers];
-        acceptor->member = m;
-        const struct rk_listener_config listener = {
-            .address = rk_members_listen(config->members, m),
-            .backlog = (int)config->config->limits.listen_backlog,
-            .socket_mode = config->config->listener.socket_mode,
-            .networks = config->config->listener.proxy_networks,
-            .n_networks = config->config->listener.proxy_networks_count,
-            .fn = on_accept,
-            .arg = acceptor,
-        };
-        enum rk_status status =
-            rk_listener_new(acceptor->ctx->worker, &listener, &acceptor->listener, err);
-        if (status != RK_OK) {
-            return status;
-        }
-        server->n_acceptors++;
+    struct new_routes *post = arg;
+    struct rk_context *ctx = post->ctx;
+    rk_routes_unref(ctx->routes);
+    ctx->routes = post->routes;
+    free(post);
+    rk_acceptors_prune(ctx);
+    struct rk_session *session = TAILQ_FIRST(&ctx->sessions);
+    while (session != NULL) {
+        struct rk_session *next = TAILQ_NEXT(session, link);
+        rk_upstream_reroute(session);
+        session = next;
     }
-    return RK_OK;
+}
+
+/* On whichever thread changed the topology. */
+static void on_topology(void *arg, struct rk_routes *routes)
+{
+    const struct rk_server *server = arg;
+    for (size_t i = 0; i < server->n_workers; i++) {
+        struct new_routes *post = malloc(sizeof *post);
+        if (post == NULL) {
+            abort(); /* workers that lead to different servers would be worse than a restart */
+        }
+        *post = (struct new_routes){.ctx = &server->contexts[i], .routes = rk_routes_ref(routes)};
+        if (rk_worker_post(post->ctx->worker, on_new_routes, post) != RK_OK) {
+            abort();
+        }
+    }
+}
+
+static enum rk_role role_of(const struct rk_config *config, const struct rk_config_member *listener)
+{
+    if (config->upstream.topology == RK_CONFIG_MIRROR) {
+        return RK_ROLE_MEMBER;
+    }
+    switch (listener->read) {
+    case RK_CONFIG_READ_SECONDARY:
+        return RK_ROLE_SECONDARY;
+    case RK_CONFIG_READ_SECONDARY_PREFERRED:
+        return RK_ROLE_SECONDARY_PREFERRED;
+    default:
+        return RK_ROLE_PRIMARY;
+    }
+}
+
+struct rk_route_spec *rk_server_route_specs(const struct rk_config *config, size_t *n)
+{
+    unsigned count;
+    const struct rk_config_member *listeners = rk_config_listeners(config, &count);
+    struct rk_route_spec *specs = calloc(count, sizeof *specs);
+    for (unsigned i = 0; specs != NULL && i < count; i++) {
+        specs[i] = (struct rk_route_spec){.role = role_of(config, &listeners[i]),
+                                          .address = listeners[i].address,
+                                          .connect = listeners[i].connect,
+                                          .listen = listeners[i].listen,
+                                          .advertise = listeners[i].advertise};
+    }
+    *n = count;
+    return specs;
+}
+
+/* Opens what specs have beyond routes, and starts accepting once committed. */
+static enum rk_status listen_for(struct rk_server *server, const struct rk_config *config,
+                                 bool reconfigure, struct rk_error *err)
+{
+    size_t n = 0;
+    struct rk_acceptor_list opened = TAILQ_HEAD_INITIALIZER(opened);
+    struct rk_routes *now = rk_topology_routes(server->topology);
+    struct rk_route_spec *specs = rk_server_route_specs(config, &n);
+    enum rk_status status = RK_OK;
+    if (specs == NULL) {
+        status = rk_error_set(err, RK_ENOMEM, "out of memory for %zu listeners", n);
+        goto done;
+    }
+    rk_topology_identify(server->topology, specs, n);
+    status = rk_acceptors_open(server, specs, n, reconfigure ? now : NULL, config, &opened, err);
+    if (status == RK_OK && reconfigure) {
+        status = rk_topology_reconfigure(server->topology, specs, n, err);
+    }
+    if (status == RK_OK) {
+        /* Behind the new routes in every mailbox, those of handed-over connections included. */
+        rk_acceptors_start(&opened);
+    }
+done:
+    rk_acceptors_free(&opened);
+    rk_routes_unref(now);
+    free(specs);
+    return status;
 }
 
 static size_t worker_count(const struct rk_config_limits *limits)
@@ -249,8 +246,8 @@ enum rk_status rk_server_start(const struct rk_server_config *config, struct rk_
         return rk_error_set(err, RK_ENOMEM, "out of memory for the server");
     }
     server->contexts = calloc(n, sizeof *server->contexts);
-    server->acceptors = calloc(rk_members_count(config->members), sizeof *server->acceptors);
-    enum rk_status status = server->contexts != NULL && server->acceptors != NULL
+    server->topology = config->topology;
+    enum rk_status status = server->contexts != NULL
                                 ? make_tls(server, config->config, err)
                                 : rk_error_set(err, RK_ENOMEM, "out of memory for the server");
     for (size_t i = 0; status == RK_OK && i < n; i++) {
@@ -258,7 +255,10 @@ enum rk_status rk_server_start(const struct rk_server_config *config, struct rk_
         status = context_init(&server->contexts[i], server, config, err);
     }
     if (status == RK_OK) {
-        status = listen_all(server, config, err);
+        status = listen_for(server, config->config, false, err);
+    }
+    if (status == RK_OK) {
+        rk_topology_watch(server->topology, on_topology, server);
     }
     for (size_t i = 0; status == RK_OK && i < n; i++) {
         status = rk_worker_start(server->contexts[i].worker, err);
@@ -289,8 +289,13 @@ static void on_reload(void *arg)
     free(reload);
 }
 
-void rk_server_reload(struct rk_server *server, const struct rk_config *config)
+enum rk_status rk_server_reload(struct rk_server *server, const struct rk_config *config,
+                                struct rk_error *err)
 {
+    enum rk_status status = listen_for(server, config, true, err);
+    if (status != RK_OK) {
+        return status;
+    }
     for (size_t i = 0; i < server->n_workers; i++) {
         struct reload *reload = malloc(sizeof *reload);
         if (reload == NULL) {
@@ -304,25 +309,14 @@ void rk_server_reload(struct rk_server *server, const struct rk_config *config)
             abort();
         }
     }
+    return RK_OK;
 }
-
-struct drain {
-    struct rk_server *server;
-    struct rk_context *ctx;
-};
 
 static void on_drain(void *arg)
 {
-    struct drain *drain = arg;
-    struct rk_context *ctx = drain->ctx;
+    struct rk_context *ctx = arg;
     ctx->draining = true;
-    for (size_t i = 0; i < drain->server->n_acceptors; i++) {
-        struct acceptor *acceptor = &drain->server->acceptors[i];
-        if (acceptor->ctx == ctx) {
-            rk_listener_free(acceptor->listener);
-            acceptor->listener = NULL;
-        }
-    }
+    rk_acceptors_free(&ctx->acceptors);
     struct rk_session *session = TAILQ_FIRST(&ctx->sessions);
     while (session != NULL) {
         struct rk_session *next = TAILQ_NEXT(session, link);
@@ -331,19 +325,14 @@ static void on_drain(void *arg)
         }
         session = next;
     }
-    free(drain);
 }
 
 void rk_server_drain(struct rk_server *server)
 {
     for (size_t i = 0; i < server->n_workers; i++) {
-        struct drain *drain = malloc(sizeof *drain);
-        if (drain == NULL) {
-            continue; /* rk_server_stop will close what is left */
-        }
-        *drain = (struct drain){.server = server, .ctx = &server->contexts[i]};
-        if (rk_worker_post(drain->ctx->worker, on_drain, drain) != RK_OK) {
-            free(drain);
+        struct rk_context *ctx = &server->contexts[i];
+        if (rk_worker_post(ctx->worker, on_drain, ctx) != RK_OK) {
+            continue; /* out of memory: rk_server_stop will close what is left */
         }
     }
 }
@@ -358,17 +347,15 @@ void rk_server_stop(struct rk_server *server)
     if (server == NULL) {
         return;
     }
+    rk_topology_watch(server->topology, NULL, NULL);
     for (size_t i = 0; i < server->n_workers; i++) {
         struct rk_context *ctx = &server->contexts[i];
         if (ctx->worker != NULL) {
             rk_worker_stop(ctx->worker);
             rk_worker_join(ctx->worker);
             close_sessions(ctx);
+            rk_acceptors_free(&ctx->acceptors);
         }
-    }
-    for (size_t i = 0; i < server->n_acceptors; i++) {
-        rk_listener_free(server->acceptors[i].listener);
-        server->acceptors[i].listener = NULL;
     }
 }
 
@@ -382,7 +369,6 @@ void rk_server_free(struct rk_server *server)
     }
     rk_tls_free(server->listener_tls);
     rk_tls_free(server->upstream_tls);
-    free(server->acceptors);
     free(server->contexts);
     free(server);
 }

@@ -21,9 +21,7 @@
 /* A rewritten message may be sent while the bytes up to the high watermark still wait. */
 #define OUT_SLACK_BYTES (2u * RK_SCRATCH_BYTES)
 
-static const struct rk_conn_handlers upstream_handlers;
-
-static void set_timer(struct rk_session *session, uint64_t ms)
+void rk_session_set_timer(struct rk_session *session, uint64_t ms)
 {
     if (ms == 0) {
         (void)event_del(&session->timer);
@@ -54,7 +52,7 @@ static uint32_t ending_ms(const struct rk_session *session)
 static void expect_end(struct rk_session *session)
 {
     session->unsent_seen = rk_conn_unsent(&session->client);
-    set_timer(session, ending_ms(session));
+    rk_session_set_timer(session, ending_ms(session));
 }
 
 static void on_ending(struct rk_session *session)
@@ -62,10 +60,25 @@ static void on_ending(struct rk_session *session)
     if (rk_conn_unsent(&session->client) == session->unsent_seen &&
         quiet_ms(session) >= ending_ms(session)) {
         rk_session_close(session, "session_timeout",
-                         session->last_words ? "client does not take its last reply"
-                                             : "client left and the member did not answer");
+                         session->last_words    ? "client does not take its last reply"
+                         : session->request.eof ? "client left and the member did not answer"
+                                                : "the member did not answer before its "
+                                                  "connections were given up");
     } else {
         expect_end(session);
+    }
+}
+
+static void on_unopened(struct rk_session *session)
+{
+    if (session->client.state != RK_CONN_OPEN) {
+        rk_session_close(session, "session_timeout", "client PROXY header or TLS handshake");
+    } else if (session->upstream.state == RK_CONN_IDLE) {
+        rk_session_close(session, "upstream_unreachable",
+                         "no server with the role of this listener within "
+                         "limits.server_wait_timeout_ms");
+    } else {
+        rk_session_close(session, "session_timeout", "connecting to the member");
     }
 }
 
@@ -77,13 +90,10 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
     (void)what;
     struct rk_session *session = arg;
     if (!is_open(session)) {
-        rk_session_close(session, "session_timeout",
-                         session->client.state != RK_CONN_OPEN
-                             ? "client PROXY header or TLS handshake"
-                             : "connecting to the member");
+        on_unopened(session);
         return;
     }
-    if (session->last_words || session->request.eof) {
+    if (session->last_words || session->request.eof || session->retiring) {
         on_ending(session);
         return;
     }
@@ -94,88 +104,31 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
     uint64_t idle_ms = session->ctx->limits.idle_timeout_ms;
     uint64_t quiet = quiet_ms(session);
     if (idle_ms == 0 || session->pending.count > 0 || session->request.waiting) {
-        set_timer(session, idle_ms);
+        rk_session_set_timer(session, idle_ms);
     } else if (quiet >= idle_ms) {
         rk_session_close(session, "session_idle", NULL);
     } else {
-        set_timer(session, idle_ms - quiet);
+        rk_session_set_timer(session, idle_ms - quiet);
     }
 }
 
-static int connect_socket(const struct rk_sockaddr *address, bool *connected)
-{
-    int fd = socket(address->addr.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0) {
-        return -1;
-    }
-    rk_socket_tune(fd);
-    *connected = connect(fd, (const struct sockaddr *)&address->addr, address->len) == 0;
-    if (!*connected && errno != EINPROGRESS) {
-        int saved = errno;
-        (void)close(fd);
-        errno = saved;
-        return -1;
-    }
-    return fd;
-}
-
-static size_t out_max(const struct rk_context *ctx)
+size_t rk_session_out_max(const struct rk_context *ctx)
 {
     return (size_t)ctx->limits.buffer_high_bytes + ctx->limits.message_bytes_max + OUT_SLACK_BYTES;
-}
-
-static bool adopt_upstream(struct rk_session *session, int fd, bool connected)
-{
-    struct rk_context *ctx = session->ctx;
-    struct rk_stream stream;
-    if (ctx->upstream_tls == NULL) {
-        rk_stream_init_plain(&stream, fd);
-    } else if (rk_stream_init_tls(&stream, fd, ctx->upstream_tls,
-                                  rk_members_host(ctx->members, session->member)) != RK_OK) {
-        (void)close(fd);
-        return false;
-    }
-    if (rk_conn_init(&session->upstream, ctx->base, &stream, connected, out_max(ctx),
-                     ctx->limits.buffer_low_bytes, &upstream_handlers, session) != RK_OK) {
-        return false;
-    }
-    rk_conn_start(&session->upstream);
-    return true;
-}
-
-/* Tries the member's next address. Closes the session when there is none left. */
-static void connect_upstream(struct rk_session *session, const char *last_why)
-{
-    struct rk_sockaddr addresses[RK_MEMBER_ADDRESSES_MAX];
-    size_t n = rk_members_sockaddrs(session->ctx->members, session->member, addresses);
-    const char *why = n == 0 ? "its name does not resolve" : last_why;
-    rk_conn_deinit(&session->upstream);
-    while (session->address_next < n) {
-        bool connected = false;
-        int fd = connect_socket(&addresses[session->address_next++], &connected);
-        if (fd < 0) {
-            why = strerror(errno);
-        } else if (adopt_upstream(session, fd, connected)) {
-            return;
-        } else {
-            why = "no memory or no TLS";
-        }
-    }
-    rk_session_close(session, "upstream_unreachable", why);
 }
 
 static void on_client_opened(void *owner)
 {
     struct rk_session *session = owner;
-    set_timer(session, session->ctx->limits.connect_timeout_ms);
-    connect_upstream(session, NULL);
+    session->ready_us = rk_clock_mono_us();
+    rk_upstream_connect(session);
 }
 
 static void on_upstream_opened(void *owner)
 {
     struct rk_session *session = owner;
     session->active_us = rk_clock_mono_us();
-    set_timer(session, session->ctx->limits.handshake_timeout_ms);
+    rk_session_set_timer(session, session->ctx->limits.handshake_timeout_ms);
     rk_flow_update(session);
 }
 
@@ -190,8 +143,8 @@ static void on_client_readable(void *owner)
     if (session->request.eof) {
         /* mongod ends the connection when it sees the end; a member that hangs does not. */
         expect_end(session);
-    } else if (!greeted && session->greeted) {
-        set_timer(session, session->ctx->limits.idle_timeout_ms);
+    } else if (!greeted && session->greeted && !session->retiring) {
+        rk_session_set_timer(session, session->ctx->limits.idle_timeout_ms);
     }
 }
 
@@ -227,7 +180,7 @@ static void on_upstream_failed(void *owner, const char *why)
     }
     char reason[sizeof session->upstream.stream.why];
     (void)snprintf(reason, sizeof reason, "%s", why);
-    connect_upstream(session, reason);
+    rk_upstream_next(session, reason);
 }
 
 static const struct rk_conn_handlers client_handlers = {
@@ -237,7 +190,7 @@ static const struct rk_conn_handlers client_handlers = {
     .failed = on_client_failed,
 };
 
-static const struct rk_conn_handlers upstream_handlers = {
+const struct rk_conn_handlers rk_session_upstream_handlers = {
     .opened = on_upstream_opened,
     .readable = on_upstream_readable,
     .drained = on_drained,
@@ -284,11 +237,11 @@ static bool adopt_client(struct rk_session *session, int fd)
         rk_stream_deinit(&stream);
         return false;
     }
-    return rk_conn_init(&session->client, ctx->base, &stream, true, out_max(ctx),
+    return rk_conn_init(&session->client, ctx->base, &stream, true, rk_session_out_max(ctx),
                         ctx->limits.buffer_low_bytes, &client_handlers, session) == RK_OK;
 }
 
-void rk_session_accept(struct rk_context *ctx, size_t member, int fd, const char *peer)
+void rk_session_accept(struct rk_context *ctx, unsigned route_id, int fd, const char *peer)
 {
     struct rk_session *session = ctx->draining ? NULL : calloc(1, sizeof *session);
     if (session == NULL) {
@@ -297,7 +250,7 @@ void rk_session_accept(struct rk_context *ctx, size_t member, int fd, const char
         return;
     }
     session->ctx = ctx;
-    session->member = member;
+    session->route_id = route_id;
     session->compression.client_allowed = ctx->compression.client;
     session->compression.upstream_allowed = ctx->compression.upstream;
     session->client.stream.fd = -1;
@@ -314,7 +267,7 @@ void rk_session_accept(struct rk_context *ctx, size_t member, int fd, const char
         rk_session_close(session, "session_out_of_memory", "no memory for a connection");
         return;
     }
-    set_timer(session, ctx->limits.handshake_timeout_ms);
+    rk_session_set_timer(session, ctx->limits.handshake_timeout_ms);
     rk_conn_start(&session->client);
 }
 
@@ -343,6 +296,19 @@ void rk_session_close_after_flush(struct rk_session *session)
     expect_end(session);
 }
 
+void rk_session_retire(struct rk_session *session)
+{
+    if (session->closed || session->retiring) {
+        return;
+    }
+    session->retiring = true;
+    if (rk_session_idle(session)) {
+        rk_session_close_after_flush(session);
+    } else if (!session->last_words) {
+        expect_end(session);
+    }
+}
+
 void rk_session_close(struct rk_session *session, const char *event, const char *why)
 {
     if (session->closed) {
@@ -351,15 +317,14 @@ void rk_session_close(struct rk_session *session, const char *event, const char 
     struct rk_context *ctx = session->ctx;
     if (event != NULL) {
         rk_log(why != NULL ? RK_LOG_WARN : RK_LOG_INFO, event, RK_S("client", session->peer),
-               RK_S("member", rk_members_address(ctx->members, session->member)),
-               RK_S("reason", why));
+               RK_S("member", rk_session_member(session)), RK_S("reason", why));
     }
     session->closed = true;
     rk_key_wait_cancel(&session->request);
     rk_key_wait_cancel(&session->reply);
     (void)event_del(&session->timer);
     rk_conn_deinit(&session->client);
-    rk_conn_deinit(&session->upstream);
+    rk_upstream_deinit(session);
     TAILQ_REMOVE(&ctx->sessions, session, link);
     TAILQ_INSERT_TAIL(&ctx->dead, session, link);
     event_active(ctx->reap, EV_TIMEOUT, 1);

@@ -32,15 +32,18 @@ struct rk_compression_settings {
 };
 
 struct rk_session;
+struct rk_acceptor;
 struct rk_key_wait;
 
 TAILQ_HEAD(rk_session_list, rk_session);
+TAILQ_HEAD(rk_acceptor_list, rk_acceptor);
 
 /* A worker's share of the server. */
 struct rk_context {
     struct rk_worker *worker;
     struct event_base *base;
-    struct rk_members *members;
+    struct rk_routes *routes;
+    struct rk_acceptor_list acceptors;
     struct rk_tls *listener_tls; /* NULL: plain */
     struct rk_tls *upstream_tls;
     struct rk_key_service *keys;
@@ -136,7 +139,10 @@ struct rk_session_compression {
 struct rk_session {
     TAILQ_ENTRY(rk_session) link;
     struct rk_context *ctx;
-    size_t member;
+    unsigned route_id;
+    struct rk_endpoint *endpoint; /* where upstream leads; NULL: nowhere yet */
+    size_t choice;                /* of the route's servers, the one to try next */
+    size_t sockaddr_next;         /* and of the endpoint's socket addresses */
     struct rk_conn client;
     struct rk_conn upstream;
     struct rk_flow request;
@@ -144,11 +150,12 @@ struct rk_session {
     struct rk_pending_queue pending;
     struct rk_session_compression compression;
     struct event timer;
+    uint64_t ready_us; /* when the client was through its prologue */
     uint64_t active_us;
-    size_t unsent_seen;    /* for the client, when the timer was set for the end of the session */
-    unsigned address_next; /* of the member's addresses, the one to try next */
+    size_t unsent_seen; /* for the client, when the timer was set for the end of the session */
     bool closed;
     bool greeted;       /* a whole first message has come */
+    bool retiring;      /* close once no command is in flight: its route leads elsewhere now */
     bool last_words;    /* close once the client has what is buffered for it */
     bool more_to_come;  /* the reply being passed has the flag */
     int32_t passing_id; /* and this request id */
@@ -160,7 +167,7 @@ struct rk_session {
  * caller's own. */
 bool rk_session_admit(struct rk_context *ctx, const char *peer);
 /* Starts a session for a connection that has its place and is counted in ctx->load. Owns fd. */
-void rk_session_accept(struct rk_context *ctx, size_t member, int fd, const char *peer);
+void rk_session_accept(struct rk_context *ctx, unsigned route_id, int fd, const char *peer);
 /* Gives place and load back. */
 void rk_session_leave(struct rk_context *ctx);
 /* Marks it closed and hands it to the reaper; safe in any handler, idempotent. why NULL: normal. */
@@ -169,6 +176,25 @@ bool rk_session_idle(const struct rk_session *session);
 void rk_session_reap(struct rk_context *ctx);
 /* Closes once the client has taken what is buffered for it. */
 void rk_session_close_after_flush(struct rk_session *session);
+/* Closes when no command is in flight any more, at the latest after limits.drain_timeout_ms. */
+void rk_session_retire(struct rk_session *session);
+void rk_session_set_timer(struct rk_session *session, uint64_t ms); /* 0: none */
+size_t rk_session_out_max(const struct rk_context *ctx);
+/* The member's address for a log line. */
+static inline const char *rk_session_member(const struct rk_session *session)
+{
+    return session->endpoint != NULL ? session->endpoint->address : NULL;
+}
+extern const struct rk_conn_handlers rk_session_upstream_handlers;
+
+/* upstream.c: the connection to the server that the session's route leads to */
+/* Connects, or holds the session until there is a server. May close the session. */
+void rk_upstream_connect(struct rk_session *session);
+/* After a failed attempt: tries what comes next. */
+void rk_upstream_next(struct rk_session *session, const char *why);
+/* After new routes: a session whose route leads elsewhere moves, or ends when it has begun. */
+void rk_upstream_reroute(struct rk_session *session);
+void rk_upstream_deinit(struct rk_session *session);
 
 /* flow.c: moving bytes */
 void rk_flow_readable(struct rk_session *session, struct rk_flow *flow);

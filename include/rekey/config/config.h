@@ -14,11 +14,20 @@
 #include <rekey/policy/policy.h>
 #include <rekey/wire/compress.h>
 
+enum rk_config_topology { RK_CONFIG_MIRROR, RK_CONFIG_SINGLE };
+enum rk_config_read {
+    RK_CONFIG_READ_PRIMARY,
+    RK_CONFIG_READ_SECONDARY,
+    RK_CONFIG_READ_SECONDARY_PREFERRED,
+};
+
+/* An entry of upstream.members or of upstream.listeners. */
 struct rk_config_member {
-    char *address;   /* host:port of the mongod, as the replica set configuration spells it */
-    char *connect;   /* host:port or Unix socket to reach it by (default: address) */
-    char *listen;    /* address:port or Unix socket to listen on for this member */
+    char *address;   /* members: host:port of the mongod, as the replica set spells it; else NULL */
+    char *connect;   /* members: host:port or Unix socket to reach it by (default: address) */
+    char *listen;    /* address:port or Unix socket to listen on */
     char *advertise; /* what clients are told (default: listen) */
+    enum rk_config_read read; /* listeners: whom they lead to */
 };
 
 struct rk_config_tls {
@@ -30,11 +39,18 @@ struct rk_config_tls {
 };
 
 struct rk_config_upstream {
-    char *uri;                        /* for keys, jobs and sweeps; libmongoc's syntax */
-    struct rk_config_member *members; /* the mirror topology: one listener each */
+    char *uri; /* for keys, jobs and sweeps; single: what clients reach; libmongoc's syntax */
+    enum rk_config_topology topology;
+    struct rk_config_member *members; /* mirror: one listener each */
     unsigned members_count;
-    struct rk_config_tls tls; /* of the data plane; the uri has its own options */
-    char *state_db;           /* "rekey" */
+    struct rk_config_member *listeners; /* single */
+    unsigned listeners_count;
+    uint32_t resolve_interval_ms; /* how often names are looked up */
+    uint32_t monitor_interval_ms; /* single: how often servers are looked at */
+    uint32_t latency_window_ms;   /* single: secondaries slower than the nearest by more are left
+                                     out */
+    struct rk_config_tls tls;     /* of the data plane; the uri has its own options */
+    char *state_db;               /* "rekey" */
 };
 
 struct rk_config_listener {
@@ -58,10 +74,11 @@ struct rk_config_limits {
     uint32_t buffer_low_bytes;             /* and below which it is read again */
     uint32_t pipeline_max;                 /* requests awaiting a reply on one connection */
     uint32_t connect_timeout_ms;
-    uint32_t handshake_timeout_ms; /* TLS, and the first complete message */
-    uint32_t idle_timeout_ms;      /* 0: never */
-    uint32_t drain_timeout_ms;     /* SIGTERM: how long commands in flight may take */
-    uint32_t key_wait_timeout_ms;  /* a message held for a key fails after this */
+    uint32_t handshake_timeout_ms;   /* TLS, and the first complete message */
+    uint32_t idle_timeout_ms;        /* 0: never */
+    uint32_t drain_timeout_ms;       /* SIGTERM: how long commands in flight may take */
+    uint32_t key_wait_timeout_ms;    /* a message held for a key fails after this */
+    uint32_t server_wait_timeout_ms; /* single: a connection held for a server ends after this */
 };
 
 /* Each compressor at most once; the order is the client's to choose. */
@@ -133,16 +150,19 @@ struct rk_config {
  */
 RK_MUST_CHECK enum rk_status rk_config_load(const char *path, struct rk_config **out,
                                             struct rk_error *err);
-/* What rekeyd needs and rekeyctl does not: at least one member. */
+/* What rekeyd needs and rekeyctl does not: something to listen for. */
 RK_MUST_CHECK enum rk_status rk_config_check_daemon(const struct rk_config *config,
                                                     struct rk_error *err);
 void rk_config_free(struct rk_config *config);
 
+/* What rekeyd listens for: the members, or in the single topology the listeners. */
+const struct rk_config_member *rk_config_listeners(const struct rk_config *config, unsigned *n);
+
 /*
  * Which settings of next cannot take effect without a restart: writes the first such key's name
  * ("upstream.members") and returns false; true when a reload may go on. Reloadable: policies,
- * on_undecryptable, sweep.*, compression.*, log.level, limits except workers and listen_backlog;
- * nothing else.
+ * on_undecryptable, upstream.members and listeners, sweep.*, compression.*, log.level, limits
+ * except workers and listen_backlog; nothing else.
  */
 bool rk_config_reloadable(const struct rk_config *now, const struct rk_config *next,
                           const char **key);

@@ -19,9 +19,11 @@ void rk_mongo_cleanup(void);
 /*
  * A pool for uri. appname is what mongod logs. Options that the uri does not set itself:
  * serverSelectionTimeoutMS, connectTimeoutMS and socketTimeoutMS, so that no call blocks for
- * ever. The uri's password never appears in err.
+ * ever, and heartbeatFrequencyMS (0: libmongoc's own default; at least 500). The uri's password
+ * never appears in err.
  */
 RK_MUST_CHECK enum rk_status rk_mongo_pool_new(const char *uri, const char *appname,
+                                               uint32_t heartbeat_ms,
                                                struct _mongoc_client_pool_t **out,
                                                struct rk_error *err);
 

@@ -25,11 +25,13 @@ struct rk_listener_config {
     void *arg;
 };
 
-/* Resolves and binds at once: call it before the worker starts, or on its thread. */
+/* Resolves and binds at once; accepts from rk_listener_start on. Any thread. */
 RK_MUST_CHECK enum rk_status rk_listener_new(struct rk_worker *worker,
                                              const struct rk_listener_config *config,
                                              struct rk_listener **out, struct rk_error *err);
 /* On the worker's thread, or when it does not run. */
+RK_MUST_CHECK enum rk_status rk_listener_start(struct rk_listener *listener);
+/* The same; before it was started, any thread. */
 void rk_listener_free(struct rk_listener *listener);
 
 #endif

@@ -1,11 +1,15 @@
 /*
- * hello / isMaster: what the two sides may learn of each other.
+ * hello / isMaster: what the two sides may learn of each other. Addresses in replies become the
+ * proxy's own, so that a driver discovers the set through the proxy and never around it:
  *
- * Replies in the mirror topology: hosts, passives, arbiters, primary and me become the proxy's own
- * addresses, so that a driver discovers the set through the proxy and never around it. A member
- * that the configuration does not know is left out: a driver that learnt its address would write
- * plaintext past the proxy. compression is what the client may use towards the proxy. Everything
- * else is kept, unknown fields included.
+ *   mirror  hosts, passives, arbiters, primary and me become the members' advertised addresses. A
+ *           member that the configuration does not know is left out: a driver that learnt its
+ *           address would write plaintext past the proxy.
+ *   single  the listener's advertised address is the only host, me, and primary if the server that
+ *           answers is the primary; there are no passives and arbiters.
+ *
+ * compression is what the client may use towards the proxy. Everything else is kept, unknown fields
+ * included; a mongos has none of the topology's fields and passes as it is.
  *
  * Requests: compression keeps the names that the member may use towards the proxy.
  */
@@ -13,7 +17,7 @@
 #define REKEY_SESSION_HELLO_H
 
 #include <rekey/bson/rewrite.h>
-#include <rekey/topology/members.h>
+#include <rekey/topology/routes.h>
 #include <rekey/wire/compress.h>
 #include <rekey/wire/msg.h>
 
@@ -21,8 +25,8 @@
 #define RK_HELLO_DEPTH_MAX 200u
 
 struct rk_hello_rules {
-    const struct rk_members *members;
-    size_t member;                     /* the one that answered: its `me` */
+    const struct rk_routes *routes;
+    const struct rk_route *route;      /* of the listener that was asked */
     uint32_t message_bytes_max;        /* cap of maxMessageSizeBytes; 0: as the server says */
     uint32_t batch_docs_max;           /* cap of maxWriteBatchSize; 0: as the server says */
     struct rk_compressors compression; /* what the client is told, if anything */
@@ -60,5 +64,9 @@ RK_MUST_CHECK enum rk_status rk_hello_offer(const struct rk_compressors *client,
                                             const struct rk_compressors *upstream,
                                             const uint8_t *data, size_t len, struct rk_buf *out,
                                             struct rk_hello_offer *offer);
+
+/* True for a hello that asks for load balancer mode (loadBalanced: true), which would need a
+ * serviceId in every reply; *err is what the client is told. */
+bool rk_hello_refused(const uint8_t *body, uint32_t len, struct rk_error *err);
 
 #endif

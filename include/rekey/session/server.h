@@ -1,5 +1,5 @@
 /*
- * The data plane: workers, listeners and sessions. One listener per member and worker; a session
+ * The data plane: workers, listeners and sessions. One listener per route; a session
  * per client connection, each with its own upstream connection.
  *
  * All functions are for the main thread.
@@ -10,21 +10,28 @@
 #include <rekey/base/histogram.h>
 #include <rekey/config/config.h>
 #include <rekey/keys/service.h>
-#include <rekey/topology/members.h>
+#include <rekey/topology/topology.h>
 
 struct rk_server;
 
 struct rk_server_config {
     const struct rk_config *config; /* read during start only */
-    struct rk_members *members;     /* borrowed: outlives the server */
+    struct rk_topology *topology;   /* borrowed: outlives the server */
     struct rk_key_service *keys;    /* borrowed; NULL only when no policies are configured */
 };
 
 RK_MUST_CHECK enum rk_status rk_server_start(const struct rk_server_config *config,
                                              struct rk_server **out, struct rk_error *err);
 
-/* New policies and limits, for every message from now on. */
-void rk_server_reload(struct rk_server *server, const struct rk_config *config);
+/* New policies and limits, for every message from now on; new listeners open, removed ones close
+ * and their sessions end with the reply they wait for. Fails (a listener cannot be opened) without
+ * effect. */
+RK_MUST_CHECK enum rk_status rk_server_reload(struct rk_server *server,
+                                              const struct rk_config *config, struct rk_error *err);
+
+/* The listeners of a configuration, without ids; *n of them, borrowed strings; free() the array.
+ * NULL: out of memory. */
+struct rk_route_spec *rk_server_route_specs(const struct rk_config *config, size_t *n);
 
 /* Closes the listeners and idle sessions; the others end with the reply they wait for. */
 void rk_server_drain(struct rk_server *server);

@@ -40,7 +40,8 @@ class Rekeyd(Process):
     upstream: a Mongod or ReplicaSet. policies: see policy(). settings: parts of rekey.yaml that
     are merged over the defaults below, such as {"sweep": {"max_rate": 100}}. legacy_keys: name to
     32 bytes. A client's connection string is .uri; the configuration is .config, a dict that a
-    test may change before write_config() and sighup().
+    test may change before write_config() and sighup(). single: the reads of the listeners of a
+    single topology, such as ["primary", "secondary"]; None: mirror.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Rekeyd(Process):
         listener_certificates=None,
         environment=None,
         name="rekeyd",
+        single=None,
     ):
         super().__init__(name, directory)
         self.upstream = upstream
@@ -60,7 +62,8 @@ class Rekeyd(Process):
         self.extra_environment = environment or {}
         self.keyring = self.directory / "keyring"
         self.config_path = self.directory / f"{name}.yaml"
-        self.ports = [free_port() for _ in upstream.addresses]
+        self.single = single
+        self.ports = [free_port() for _ in single or upstream.addresses]
         if not self.keyring.exists():
             self.write_keyring(secrets.token_bytes(32), legacy_keys or {})
         self.config = merge(self._defaults(policies), settings or {})
@@ -69,9 +72,9 @@ class Rekeyd(Process):
     def sibling(self, name="rekeyd2", **changes):
         """A second rekeyd over the same servers, keys and state."""
         other = Rekeyd(self.upstream, directory=self.directory, name=name, **changes)
-        members = other.config["upstream"]["members"]
+        listeners = other._listeners()
         other.config = json.loads(json.dumps(self.config))
-        other.config["upstream"]["members"] = members
+        other.config["upstream"].update(listeners)
         other.write_config()
         return other
 
@@ -87,15 +90,21 @@ class Rekeyd(Process):
         # JSON is YAML.
         self.config_path.write_text(json.dumps(self.config, indent=2) + "\n")
 
+    def _listeners(self) -> dict:
+        if self.single:
+            pairs = zip(self.single, self.addresses)
+            listeners = [{"listen": listen, "read": read} for read, listen in pairs]
+            return {"topology": "single", "listeners": listeners}
+        pairs = zip(self.upstream.addresses, self.addresses)
+        return {"members": [{"address": a, "listen": listen} for a, listen in pairs]}
+
     def _defaults(self, policies) -> dict:
-        listen = [f"{HOST}:{port}" for port in self.ports]
-        pairs = zip(self.upstream.addresses, listen)
         config = {
             "upstream": {
                 "uri": self.upstream.uri,
                 # Servers are shared by tests that have keys and jobs of their own.
                 "state_db": f"rekey_{secrets.token_hex(4)}",
-                "members": [{"address": a, "listen": listening} for a, listening in pairs],
+                **self._listeners(),
             },
             "limits": {"workers": 2, "connections_max": 1000},
             "keys": {"provider": "keyring", "keyring_file": str(self.keyring)},

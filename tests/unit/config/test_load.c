@@ -27,6 +27,10 @@ static void test_documented_defaults_are_the_compiled_ones(void **state)
     same_tls(&a->upstream.tls, &b->upstream.tls);
     same_tls(&a->listener_tls, &b->listener_tls);
     same_text(a->upstream.state_db, b->upstream.state_db);
+    assert_int_equal(a->upstream.topology, b->upstream.topology);
+    assert_int_equal(a->upstream.resolve_interval_ms, b->upstream.resolve_interval_ms);
+    assert_int_equal(a->upstream.monitor_interval_ms, b->upstream.monitor_interval_ms);
+    assert_int_equal(a->upstream.latency_window_ms, b->upstream.latency_window_ms);
     /* All members of these are 32 bits wide, so that they can be compared as memory. */
     assert_memory_equal(&a->limits, &b->limits, sizeof a->limits);
     assert_int_equal(a->compression.client_count, 3);
@@ -75,7 +79,9 @@ static void test_every_setting_is_documented(void **state)
 {
     (void)state;
     char names[] =
-        "uri state_db members address listen advertise enabled ca_file cert_file key_file verify "
+        "uri topology listeners read resolve_interval_ms monitor_interval_ms latency_window_ms "
+        "server_wait_timeout_ms state_db members address listen advertise enabled ca_file "
+        "cert_file key_file verify "
         "workers connections_max listen_backlog message_bytes_max advertised_message_bytes_max "
         "advertised_batch_docs_max buffer_high_bytes buffer_low_bytes pipeline_max "
         "connect_timeout_ms "
@@ -208,6 +214,29 @@ static void test_members_and_tls(void **state)
     rk_config_free(c);
 }
 
+static void test_single(void **state)
+{
+    (void)state;
+    struct rk_config *c = load("upstream:\n"
+                               "  uri: mongodb://h,i/\n"
+                               "  topology: single\n"
+                               "  listeners:\n"
+                               "  - {listen: '0.0.0.0:1', advertise: 'proxy:1'}\n"
+                               "  - {listen: 'a:2', read: secondary}\n"
+                               "  - {listen: /tmp/x.sock, read: secondaryPreferred}\n");
+    unsigned n;
+    const struct rk_config_member *listeners = rk_config_listeners(c, &n);
+    assert_int_equal(c->upstream.topology, RK_CONFIG_SINGLE);
+    assert_int_equal(n, 3);
+    assert_null(listeners[0].address);
+    assert_string_equal(listeners[0].advertise, "proxy:1");
+    assert_int_equal(listeners[0].read, RK_CONFIG_READ_PRIMARY);
+    assert_string_equal(listeners[1].advertise, "a:2");
+    assert_int_equal(listeners[1].read, RK_CONFIG_READ_SECONDARY);
+    assert_int_equal(listeners[2].read, RK_CONFIG_READ_SECONDARY_PREFERRED);
+    rk_config_free(c);
+}
+
 static void test_relative_files_are_relative_to_the_configuration(void **state)
 {
     (void)state;
@@ -306,9 +335,13 @@ static void test_reload_names_what_needs_a_restart(void **state)
         {MEMBERS "  - {address: 'h:1', listen: 'a:1'}\nsweep: {pause: true, threads: 9}\n"
                  "log: {level: error}\nlimits: {connections_max: 5}\non_undecryptable: leave\n",
          NULL},
-        {MEMBERS "  - {address: 'h:1', listen: 'a:2'}\n", "upstream.members"},
-        {MEMBERS "    []\n", "upstream.members"},
-        {MEMBERS "  - {address: 'h:1', listen: 'a:1', advertise: 'b:1'}\n", "upstream.members"},
+        {MEMBERS "  - {address: 'h:1', listen: 'a:2'}\n", NULL},
+        {MEMBERS "  - {address: 'h:2', listen: 'a:1'}\n  - {address: 'h:1', listen: 'a:2'}\n",
+         NULL},
+        {"upstream:\n  uri: mongodb://h/\n  topology: single\n  listeners: [{listen: 'a:1'}]\n",
+         "upstream.topology"},
+        {MEMBERS "  - {address: 'h:1', listen: 'a:1'}\n  resolve_interval_ms: 500\n",
+         "upstream.resolve_interval_ms"},
         {MEMBERS "  - {address: 'h:1', listen: 'a:1'}\n  state_db: x\n", "upstream.state_db"},
         {MEMBERS "  - {address: 'h:1', listen: 'a:1'}\n  tls: {enabled: true}\n", "upstream.tls"},
         {MEMBERS "  - {address: 'h:1', listen: 'a:1'}\nlistener_tls: {ca_file: x}\n",
@@ -340,6 +373,7 @@ int main(void)
         cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_zero_and_false_are_not_mistaken_for_absent),
         cmocka_unit_test(test_members_and_tls),
+        cmocka_unit_test(test_single),
         cmocka_unit_test(test_relative_files_are_relative_to_the_configuration),
         cmocka_unit_test(test_policies),
         cmocka_unit_test(test_examples_load),

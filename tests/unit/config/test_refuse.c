@@ -261,6 +261,37 @@ static void test_addresses(void **state)
     EXPECT_REFUSALS(cases);
 }
 
+static void test_topologies(void **state)
+{
+    (void)state;
+    const struct refusal cases[] = {
+        {"upstream:\n  uri: mongodb://h/\n  topology: both\n",
+         "rekey.yaml:3: upstream.topology: must be one of mirror, single, not \"both\""},
+        {"upstream:\n  uri: mongodb://h/\n  topology: single\n  members: [{address: 'h:1', listen: "
+         "'a:1'}]\n",
+         "rekey.yaml:4: upstream.members: is for topology mirror; topology single has listeners"},
+        {"upstream:\n  uri: mongodb://h/\n  listeners: [{listen: 'a:1'}]\n",
+         "rekey.yaml:3: upstream.listeners: is for topology single; topology mirror has members"},
+        {"upstream:\n  uri: mongodb://h/\n  topology: single\n  listeners:\n  - {listen: 'a:1'}\n"
+         "  - {listen: '0.0.0.0:1', advertise: 'b:1'}\n",
+         "rekey.yaml:6: upstream.listeners[1].listen: is already taken by listener 0"},
+        {"upstream:\n  uri: mongodb://h/\n  topology: single\n  listeners: [{listen: "
+         "'0.0.0.0:1'}]\n",
+         "rekey.yaml:4: upstream.listeners[0].advertise: is required when listen is 0.0.0.0: "
+         "clients cannot dial that"},
+        {"upstream:\n  uri: mongodb://h/\n  topology: single\n  listeners: [{listen: 'a:1', read: "
+         "nearest}]\n",
+         "rekey.yaml:4: upstream.listeners[0].read: must be one of primary, secondary, "
+         "secondaryPreferred, not \"nearest\""},
+        {"upstream:\n  uri: mongodb://h/?loadbalanced=TRUE\n",
+         "rekey.yaml:2: upstream.uri: must not set loadBalanced=true: rekeyd needs to see the "
+         "servers themselves; name them instead of their load balancer"},
+        {"upstream:\n  uri: mongodb://h/\n  monitor_interval_ms: 499\n",
+         "rekey.yaml:3: upstream.monitor_interval_ms: must be from 500 to 3600000, not 499"},
+    };
+    EXPECT_REFUSALS(cases);
+}
+
 static void test_members_in_conflict(void **state)
 {
     (void)state;
@@ -412,6 +443,7 @@ int main(void)
         cmocka_unit_test(test_contradictions),
         cmocka_unit_test(test_addresses),
         cmocka_unit_test(test_members_in_conflict),
+        cmocka_unit_test(test_topologies),
         cmocka_unit_test(test_policies_are_refused_at_their_line),
         cmocka_unit_test(test_unreadable_files),
         cmocka_unit_test(test_daemon_needs_a_member),

@@ -9,15 +9,19 @@
 
 #include <cmocka.h>
 
-static struct rk_members *make_members(void)
+/* Two listeners: of members, or of one set as a whole; rk_routes_unref them. */
+static struct rk_routes *make_routes(enum rk_role role)
 {
-    static const struct rk_member_spec specs[] = {
-        {.address = "db1:1", .listen = "127.0.0.1:1", .advertise = "proxy:1001"},
-        {.address = "db2:2", .listen = "127.0.0.1:2", .advertise = "proxy:1002"},
-    };
-    struct rk_members *members = NULL;
-    assert_int_equal(rk_members_new(specs, 2, &members, NULL), RK_OK);
-    return members;
+    static const char *const members[] = {"db1:1", "db2:2"};
+    static const char *const advertised[] = {"proxy:1001", "proxy:1002"};
+    struct rk_routes *routes = rk_routes_new(2);
+    assert_non_null(routes);
+    for (size_t i = 0; i < 2; i++) {
+        routes->route[i].role = role;
+        routes->route[i].advertise = strdup(advertised[i]);
+        routes->route[i].address = role == RK_ROLE_MEMBER ? strdup(members[i]) : NULL;
+    }
+    return routes;
 }
 
 static void put_list(struct rk_bson_writer *w, const char *key, const char *const *items, size_t n)
@@ -105,7 +109,7 @@ static void expect_rewritten(const struct rk_bson_view *body, int32_t message_ma
 static void rewrites_op_msg(void **state)
 {
     (void)state;
-    struct rk_members *members = make_members();
+    struct rk_routes *routes = make_routes(RK_ROLE_MEMBER);
     struct rk_buf in;
     struct rk_buf out;
     struct rk_msg msg;
@@ -114,8 +118,10 @@ static void rewrites_op_msg(void **state)
     struct rk_bson_view body;
     build_msg(&in, RK_MSG_MORE_TO_COME);
     rk_buf_init(&out, 1 << 20);
-    const struct rk_hello_rules rules = {
-        .members = members, .message_bytes_max = 33554432, .batch_docs_max = 2000};
+    const struct rk_hello_rules rules = {.routes = routes,
+                                         .route = &routes->route[0],
+                                         .message_bytes_max = 33554432,
+                                         .batch_docs_max = 2000};
     assert_int_equal(rk_hello_rewrite(&rules, in.data, in.len, &out, &seen), RK_OK);
     assert_int_equal(seen.unknown, 3);
     assert_int_equal(rk_msg_parse(out.data, out.len, &msg, &why), RK_PARSE_OK);
@@ -126,14 +132,14 @@ static void rewrites_op_msg(void **state)
     expect_rewritten(&body, 33554432, 2000);
     rk_buf_deinit(&in);
     rk_buf_deinit(&out);
-    rk_members_free(members);
+    rk_routes_unref(routes);
 }
 
 static void rewrites_op_reply(void **state)
 {
     (void)state;
-    struct rk_members *members = make_members();
-    const struct rk_hello_rules rules = {.members = members};
+    struct rk_routes *routes = make_routes(RK_ROLE_MEMBER);
+    const struct rk_hello_rules rules = {.routes = routes, .route = &routes->route[0]};
     struct rk_buf in;
     struct rk_buf out;
     struct rk_op_reply reply;
@@ -154,14 +160,90 @@ static void rewrites_op_reply(void **state)
     expect_rewritten(&body, 48000000, 100000);
     rk_buf_deinit(&in);
     rk_buf_deinit(&out);
-    rk_members_free(members);
+    rk_routes_unref(routes);
+}
+
+static void single_tells_of_itself_alone(void **state)
+{
+    (void)state;
+    static const char *const hosts[] = {"db1:1", "db2:2"};
+    const struct {
+        const char *me;
+        bool primary_told;
+    } cases[] = {{"db2:2", true}, {"db1:1", false}};
+    struct rk_routes *routes = make_routes(RK_ROLE_PRIMARY);
+    const struct rk_hello_rules rules = {.routes = routes, .route = &routes->route[1]};
+    for (size_t i = 0; i < 2; i++) {
+        struct rk_buf in;
+        struct rk_buf out;
+        struct rk_bson_writer w;
+        struct rk_bson_view body;
+        struct rk_bson_view list;
+        struct rk_bson_elem elem;
+        struct rk_msg msg;
+        const char *why;
+        struct rk_hello_seen seen;
+        size_t start;
+        rk_buf_init(&in, 1 << 20);
+        rk_buf_init(&out, 1 << 20);
+        assert_int_equal(rk_msg_begin(&in, 1, 2, 0, &start), RK_OK);
+        assert_int_equal(rk_msg_section_body(&in), RK_OK);
+        rk_bson_writer_init(&w, &in);
+        rk_bson_begin(&w);
+        put_list(&w, "hosts", hosts, 2);
+        put_list(&w, "passives", hosts, 1);
+        put_list(&w, "arbiters", hosts, 1);
+        rk_bson_put_utf8(&w, "setName", "rs0", 3);
+        rk_bson_put_utf8(&w, "primary", "db2:2", 5);
+        rk_bson_put_utf8(&w, "me", cases[i].me, 5);
+        rk_bson_end(&w);
+        rk_msg_end(&in, start);
+        assert_int_equal(rk_hello_rewrite(&rules, in.data, in.len, &out, &seen), RK_OK);
+        assert_int_equal(seen.unknown, 0);
+        assert_int_equal(rk_msg_parse(out.data, out.len, &msg, &why), RK_PARSE_OK);
+        assert_true(rk_bson_view_init(&body, msg.body, msg.body_len));
+        assert_true(rk_bson_find(&body, "hosts", &elem));
+        assert_true(rk_bson_elem_view(&elem, &list));
+        expect_utf8(&list, "0", "proxy:1002");
+        assert_false(rk_bson_find(&list, "1", &elem));
+        assert_false(rk_bson_find(&body, "passives", &elem));
+        assert_false(rk_bson_find(&body, "arbiters", &elem));
+        expect_utf8(&body, "setName", "rs0");
+        expect_utf8(&body, "me", "proxy:1002");
+        assert_int_equal(rk_bson_find(&body, "primary", &elem), cases[i].primary_told);
+        if (cases[i].primary_told) {
+            expect_utf8(&body, "primary", "proxy:1002");
+        }
+        rk_buf_deinit(&in);
+        rk_buf_deinit(&out);
+    }
+    rk_routes_unref(routes);
+}
+
+static void refuses_load_balancer_mode(void **state)
+{
+    (void)state;
+    for (int asked = 0; asked < 2; asked++) {
+        struct rk_buf buf;
+        struct rk_bson_writer w;
+        struct rk_error err = {0};
+        rk_buf_init(&buf, 4096);
+        rk_bson_writer_init(&w, &buf);
+        rk_bson_begin(&w);
+        rk_bson_put_int32(&w, "hello", 1);
+        rk_bson_put_int32(&w, "loadBalanced", asked);
+        rk_bson_end(&w);
+        assert_int_equal(rk_hello_refused(buf.data, (uint32_t)buf.len, &err), asked);
+        assert_int_equal(err.code, asked ? 72 : 0);
+        rk_buf_deinit(&buf);
+    }
 }
 
 static void refuses_malformed_replies(void **state)
 {
     (void)state;
-    struct rk_members *members = make_members();
-    const struct rk_hello_rules rules = {.members = members};
+    struct rk_routes *routes = make_routes(RK_ROLE_MEMBER);
+    const struct rk_hello_rules rules = {.routes = routes, .route = &routes->route[0]};
     struct rk_buf in;
     struct rk_buf out;
     struct rk_hello_seen seen;
@@ -173,7 +255,7 @@ static void refuses_malformed_replies(void **state)
     assert_int_equal(rk_hello_rewrite(&rules, in.data, 3, &out, &seen), RK_EINVAL);
     rk_buf_deinit(&in);
     rk_buf_deinit(&out);
-    rk_members_free(members);
+    rk_routes_unref(routes);
 }
 
 int main(void)
@@ -181,6 +263,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rewrites_op_msg),
         cmocka_unit_test(rewrites_op_reply),
+        cmocka_unit_test(single_tells_of_itself_alone),
+        cmocka_unit_test(refuses_load_balancer_mode),
         cmocka_unit_test(refuses_malformed_replies),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

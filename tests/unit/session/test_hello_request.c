@@ -246,7 +246,8 @@ static void test_replies(void **state)
         struct rk_bson_elem elem;
         struct rk_hello_seen seen;
         const char *why = NULL;
-        const struct rk_hello_rules rules = {.compression = *cases[i].tell};
+        const struct rk_route route = {.role = RK_ROLE_MEMBER};
+        const struct rk_hello_rules rules = {.route = &route, .compression = *cases[i].tell};
         reply(&in, cases[i].ok, cases[i].taken);
         rk_buf_init(&out, 1 << 16);
         assert_int_equal(rk_hello_rewrite(&rules, in.data, in.len, &out, &seen), RK_OK);
