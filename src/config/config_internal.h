@@ -20,6 +20,8 @@ struct rk_config_legacy_entry {
     enum rk_legacy_encoding encoding;
     uint32_t type; /* enum rk_bson_type; 0 when the file does not say */
     char *version_hex;
+    char *iv_hex;
+    bool iv_implied;
     char *key;
 };
 
@@ -27,6 +29,9 @@ struct rk_config_field_entry {
     char *path;
     char *name;
     enum rk_algorithm algorithm; /* 0 when the file does not say */
+    uint32_t type;               /* enum rk_bson_type; 0 when the file does not say */
+    bool accept_plaintext;
+    enum rk_unique_index unique_index;
     struct rk_config_legacy_entry *legacy;
     unsigned legacy_count;
 };

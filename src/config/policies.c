@@ -51,10 +51,11 @@ static int hex_digit(char c)
     return at == NULL ? -1 : (int)(at - digits);
 }
 
-static bool parse_hex(const char *text, struct rk_legacy_format *format)
+/* Digits in pairs, at most size bytes. */
+static bool parse_hex(const char *text, uint8_t *out, size_t size, size_t *len)
 {
     size_t digits = strlen(text);
-    if (digits % 2 != 0 || digits / 2 > sizeof format->prefix) {
+    if (digits % 2 != 0 || digits / 2 > size) {
         return false;
     }
     for (size_t i = 0; i < digits; i += 2) {
@@ -63,10 +64,35 @@ static bool parse_hex(const char *text, struct rk_legacy_format *format)
         if (high < 0 || low < 0) {
             return false;
         }
-        format->prefix[i / 2] = (uint8_t)(high * 16 + low);
+        out[i / 2] = (uint8_t)(high * 16 + low);
     }
-    format->prefix_len = digits / 2;
+    *len = digits / 2;
     return true;
+}
+
+/* A fixed iv: as long as the cipher wants it. */
+static enum rk_status fill_iv(const struct rk_config_legacy_entry *entry,
+                              struct rk_legacy_format *format, const char *key,
+                              const struct rk_config_source *source, struct rk_error *err)
+{
+    char child[KEY_MAX + 16];
+    size_t wanted = entry->cipher == RK_LEGACY_AES_256_CBC ? 16 : 12;
+    size_t len = 0;
+    if (entry->iv_hex == NULL) {
+        (void)snprintf(child, sizeof child, "%s.iv_implied", key);
+        return !entry->iv_implied ? RK_OK
+                                  : rk_config_refuse(source, err, child,
+                                                     "needs iv_hex: an iv that is not stored has "
+                                                     "to be known");
+    }
+    (void)snprintf(child, sizeof child, "%s.iv_hex", key);
+    if (!parse_hex(entry->iv_hex, format->iv, sizeof format->iv, &len) || len != wanted) {
+        return rk_config_refuse(source, err, child, "must be %zu bytes as hexadecimal digits",
+                                wanted);
+    }
+    format->iv_fixed = true;
+    format->iv_implied = entry->iv_implied;
+    return RK_OK;
 }
 
 static enum rk_status fill_legacy(const struct rk_config_legacy_entry *entry,
@@ -79,14 +105,15 @@ static enum rk_status fill_legacy(const struct rk_config_legacy_entry *entry,
         .key = entry->key,
         .bson_type = entry->type == 0 ? RK_BSON_STRING : (uint8_t)entry->type,
     };
-    if (entry->version_hex != NULL && !parse_hex(entry->version_hex, format)) {
+    if (entry->version_hex != NULL && !parse_hex(entry->version_hex, format->prefix,
+                                                 sizeof format->prefix, &format->prefix_len)) {
         char child[KEY_MAX + 16];
         (void)snprintf(child, sizeof child, "%s.version_hex", key);
         return rk_config_refuse(source, err, child,
                                 "must be hexadecimal digits in pairs, at most %u bytes",
                                 RK_LEGACY_PREFIX_MAX);
     }
-    return RK_OK;
+    return fill_iv(entry, format, key, source, err);
 }
 
 static enum rk_status add_field(struct specs *specs, const struct rk_config_field_entry *entry,
@@ -101,6 +128,9 @@ static enum rk_status add_field(struct specs *specs, const struct rk_config_fiel
         .algorithm = entry->algorithm == 0 ? RK_ALGORITHM_RANDOM : entry->algorithm,
         .legacy = formats,
         .n_legacy = entry->legacy_count,
+        .bson_type = (uint8_t)entry->type,
+        .accept_plaintext = entry->accept_plaintext,
+        .unique_index = entry->unique_index,
     };
     enum rk_status status = RK_OK;
     for (unsigned i = 0; i < entry->legacy_count && status == RK_OK; i++) {

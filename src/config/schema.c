@@ -102,6 +102,14 @@ static const cyaml_schema_value_t text_schema = {
 };
 static const cyaml_strval_t compressor_words[] = {
     {"snappy", RK_COMPRESSOR_SNAPPY}, {"zlib", RK_COMPRESSOR_ZLIB}, {"zstd", RK_COMPRESSOR_ZSTD}};
+/* Those of which equal values have equal bytes (policy/document.c). */
+static const cyaml_strval_t field_types[] = {
+    {"string", RK_BSON_STRING},  {"int", RK_BSON_INT32},          {"long", RK_BSON_INT64},
+    {"bool", RK_BSON_BOOL},      {"date", RK_BSON_DATE},          {"objectId", RK_BSON_OID},
+    {"binData", RK_BSON_BINARY}, {"timestamp", RK_BSON_TIMESTAMP}};
+static const cyaml_strval_t unique_indexes[] = {{"refuse", RK_UNIQUE_INDEX_REFUSE},
+                                                {"warn", RK_UNIQUE_INDEX_WARN},
+                                                {"allow", RK_UNIQUE_INDEX_ALLOW}};
 
 static const cyaml_schema_field_t member_fields[] = {
     TEXT("address", 0, struct rk_config_member, address),
@@ -210,6 +218,8 @@ static const cyaml_schema_field_t legacy_fields[] = {
     CHOICE("encoding", 0, struct rk_config_legacy_entry, encoding, encodings),
     TEXT("key", 0, struct rk_config_legacy_entry, key),
     TEXT("version_hex", OPTIONAL, struct rk_config_legacy_entry, version_hex),
+    TEXT("iv_hex", OPTIONAL, struct rk_config_legacy_entry, iv_hex),
+    SWITCH("iv_implied", struct rk_config_legacy_entry, iv_implied),
     CHOICE("type", OPTIONAL, struct rk_config_legacy_entry, type, types),
     CYAML_FIELD_END,
 };
@@ -221,6 +231,9 @@ static const cyaml_schema_field_t field_fields[] = {
     TEXT("path", 0, struct rk_config_field_entry, path),
     TEXT("name", OPTIONAL, struct rk_config_field_entry, name),
     CHOICE("algorithm", OPTIONAL, struct rk_config_field_entry, algorithm, algorithms),
+    CHOICE("type", OPTIONAL, struct rk_config_field_entry, type, field_types),
+    SWITCH("accept_plaintext", struct rk_config_field_entry, accept_plaintext),
+    CHOICE("unique_index", OPTIONAL, struct rk_config_field_entry, unique_index, unique_indexes),
     CYAML_FIELD_SEQUENCE("legacy", CYAML_FLAG_POINTER | OPTIONAL, struct rk_config_field_entry,
                          legacy, &legacy_schema, 0, CYAML_UNLIMITED),
     CYAML_FIELD_END,

@@ -149,11 +149,14 @@ static bool gcm_start(struct rk_aead *aead, int encrypt, const uint8_t key[RK_AE
            (aad_len == 0 || EVP_CipherUpdate(aead->gcm, NULL, &n, aad, (int)aad_len) == 1);
 }
 
-static enum rk_status gcm_seal(struct rk_aead *aead, const uint8_t key[RK_AES256_KEY_LEN],
-                               const uint8_t nonce[RK_GCM_NONCE_LEN], const uint8_t *aad,
-                               size_t aad_len, const uint8_t *in, size_t len, uint8_t *out)
+enum rk_status rk_aead_gcm_seal(struct rk_aead *aead, const uint8_t key[RK_AES256_KEY_LEN],
+                                const uint8_t nonce[RK_GCM_NONCE_LEN], const uint8_t *aad,
+                                size_t aad_len, const uint8_t *in, size_t len, uint8_t *out)
 {
     int n = 0;
+    if (too_long(aad_len, len)) {
+        return RK_ELIMIT;
+    }
     if (!gcm_start(aead, 1, key, nonce, aad, aad_len) ||
         (len > 0 && EVP_EncryptUpdate(aead->gcm, out, &n, in, (int)len) != 1) ||
         EVP_EncryptFinal_ex(aead->gcm, out + len, &n) != 1 ||
@@ -185,6 +188,22 @@ enum rk_status rk_aead_gcm_open(struct rk_aead *aead, const uint8_t key[RK_AES25
         OPENSSL_cleanse(out, len);
     }
     return status;
+}
+
+enum rk_status rk_aead_cbc_seal(struct rk_aead *aead, const uint8_t key[RK_AES256_KEY_LEN],
+                                const uint8_t iv[RK_CBC_IV_LEN], const uint8_t *in, size_t len,
+                                uint8_t *out)
+{
+    int n = 0;
+    int last = 0;
+    if (too_long(0, len)) {
+        return RK_ELIMIT;
+    }
+    return EVP_EncryptInit_ex(aead->cbc, aead->cbc_cipher, NULL, key, iv) == 1 &&
+                   EVP_EncryptUpdate(aead->cbc, out, &n, in, (int)len) == 1 &&
+                   EVP_EncryptFinal_ex(aead->cbc, out + n, &last) == 1
+               ? RK_OK
+               : RK_ENOMEM;
 }
 
 enum rk_status rk_aead_cbc_open(struct rk_aead *aead, const uint8_t key[RK_AES256_KEY_LEN],
@@ -244,8 +263,8 @@ enum rk_status rk_aead_xaes_seal(struct rk_aead *aead, const struct rk_data_key 
     uint8_t derived[RK_AES256_KEY_LEN];
     enum rk_status status = xaes_derive(aead, key, nonce, derived);
     if (status == RK_OK) {
-        status = gcm_seal(aead, derived, nonce + RK_XAES_NONCE_LEN - RK_GCM_NONCE_LEN, aad, aad_len,
-                          in, len, out);
+        status = rk_aead_gcm_seal(aead, derived, nonce + RK_XAES_NONCE_LEN - RK_GCM_NONCE_LEN, aad,
+                                  aad_len, in, len, out);
     }
     OPENSSL_cleanse(derived, sizeof derived);
     return status;

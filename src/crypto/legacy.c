@@ -87,11 +87,13 @@ static void base64_decode(const struct payload *payload, uint8_t *out, size_t n)
     }
 }
 
-static bool payload_binary(const uint8_t *value, size_t value_len, struct payload *payload)
+static bool payload_binary(const struct rk_legacy_format *format, const uint8_t *value,
+                           size_t value_len, struct payload *payload)
 {
     uint8_t subtype = value[4];
     *payload = (struct payload){.data = value + 5, .len = value_len - 5};
-    if (subtype == RK_ENVELOPE_SUBTYPE || subtype == SUBTYPE_CSFLE) {
+    if (subtype == RK_ENVELOPE_SUBTYPE || subtype == SUBTYPE_CSFLE ||
+        (format->iv_fixed && subtype != 0)) {
         return false;
     }
     if (subtype == SUBTYPE_OLD_BINARY) {
@@ -114,7 +116,7 @@ static bool payload_of(const struct rk_legacy_format *format, uint8_t bson_type,
         return false;
     }
     if (format->encoding == RK_LEGACY_BINARY) {
-        return bson_type == RK_BSON_BINARY && payload_binary(value, value_len, payload);
+        return bson_type == RK_BSON_BINARY && payload_binary(format, value, value_len, payload);
     }
     if (format->encoding != RK_LEGACY_BASE64 || bson_type != RK_BSON_STRING) {
         return false;
@@ -133,27 +135,36 @@ static void payload_decode(const struct rk_legacy_format *format, const struct p
     }
 }
 
-/* Version bytes and length; finds the payload. */
+static size_t stored_iv_len(const struct rk_legacy_format *format)
+{
+    if (format->iv_fixed && format->iv_implied) {
+        return 0;
+    }
+    return format->cipher == RK_LEGACY_AES_256_CBC ? RK_CBC_IV_LEN : RK_GCM_NONCE_LEN;
+}
+
+/* Version bytes, a fixed iv, and length; finds the payload. */
 static bool match(const struct rk_legacy_format *format, uint8_t bson_type, const uint8_t *value,
                   size_t value_len, struct payload *payload)
 {
-    uint8_t prefix[RK_LEGACY_PREFIX_MAX];
-    if (format->prefix_len > sizeof prefix ||
-        !payload_of(format, bson_type, value, value_len, payload) ||
-        payload->raw_len < format->prefix_len) {
+    uint8_t head[RK_LEGACY_PREFIX_MAX + RK_LEGACY_IV_MAX];
+    size_t iv_len = stored_iv_len(format);
+    size_t head_len = format->prefix_len + iv_len;
+    if (format->prefix_len > RK_LEGACY_PREFIX_MAX ||
+        !payload_of(format, bson_type, value, value_len, payload) || payload->raw_len < head_len) {
         return false;
     }
-    size_t rest = payload->raw_len - format->prefix_len;
+    size_t rest = payload->raw_len - head_len;
     if (format->cipher == RK_LEGACY_AES_256_CBC) {
-        if (rest < RK_CBC_IV_LEN + 16 || rest % 16 != 0) {
+        if (rest < 16 || rest % 16 != 0) {
             return false;
         }
-    } else if (format->cipher != RK_LEGACY_AES_256_GCM ||
-               rest < RK_GCM_NONCE_LEN + RK_GCM_TAG_LEN) {
+    } else if (format->cipher != RK_LEGACY_AES_256_GCM || rest < RK_GCM_TAG_LEN) {
         return false;
     }
-    payload_decode(format, payload, prefix, format->prefix_len);
-    return memcmp(prefix, format->prefix, format->prefix_len) == 0;
+    payload_decode(format, payload, head, head_len);
+    return memcmp(head, format->prefix, format->prefix_len) == 0 &&
+           (!format->iv_fixed || memcmp(head + format->prefix_len, format->iv, iv_len) == 0);
 }
 
 bool rk_legacy_matches(const struct rk_legacy_format *format, uint8_t bson_type,
@@ -195,16 +206,19 @@ static bool is_utf8(const uint8_t *p, size_t len)
  * write ciphertexts into the database learns nothing here that decrypting reads would not tell
  * them anyway, and no stranger's ciphertext gets this far.
  */
-static enum rk_status decrypt(struct rk_aead *aead, enum rk_legacy_cipher cipher,
+static enum rk_status decrypt(struct rk_aead *aead, const struct rk_legacy_format *format,
                               const uint8_t *key, const uint8_t *raw, size_t len, uint8_t *out,
                               size_t *out_len)
 {
-    if (cipher == RK_LEGACY_AES_256_CBC) {
-        return rk_aead_cbc_open(aead, key, raw, raw + RK_CBC_IV_LEN, len - RK_CBC_IV_LEN, out,
-                                out_len);
+    size_t iv_len = stored_iv_len(format);
+    const uint8_t *iv = iv_len > 0 ? raw : format->iv;
+    raw += iv_len;
+    len -= iv_len;
+    if (format->cipher == RK_LEGACY_AES_256_CBC) {
+        return rk_aead_cbc_open(aead, key, iv, raw, len, out, out_len);
     }
-    *out_len = len - RK_GCM_NONCE_LEN - RK_GCM_TAG_LEN;
-    return rk_aead_gcm_open(aead, key, raw, NULL, 0, raw + RK_GCM_NONCE_LEN, *out_len, out);
+    *out_len = len - RK_GCM_TAG_LEN;
+    return rk_aead_gcm_open(aead, key, iv, NULL, 0, raw, *out_len, out);
 }
 
 enum rk_status rk_legacy_open(struct rk_aead *aead, const struct rk_keyset *keys,
@@ -240,7 +254,7 @@ enum rk_status rk_legacy_open(struct rk_aead *aead, const struct rk_keyset *keys
     uint8_t *head = out->data + out->len;
     bool string = format->bson_type == RK_BSON_STRING;
     uint8_t *plain = head + (string ? 4 : 5);
-    status = decrypt(aead, format->cipher, key, raw.data + format->prefix_len,
+    status = decrypt(aead, format, key, raw.data + format->prefix_len,
                      payload.raw_len - format->prefix_len, plain, &len);
     if (status != RK_OK) {
         goto done;

@@ -27,9 +27,37 @@ static bool wildcard_parent(const struct rk_bson_elem *key, struct rk_text *pare
     return true;
 }
 
-static enum rk_verdict check_index_key(const struct rk_scope *scope, const struct rk_bson_elem *key,
-                                       bool constrains)
+/* An index while it is looked at. */
+struct index_look {
+    struct rk_scope *scope;
+    struct rk_command_info *info;
+    bool unique;
+    bool expires;
+    bool collation; /* another than the simple one */
+};
+
+/* unique: by the field's own setting. */
+static enum rk_verdict check_unique(const struct index_look *look, const struct rk_field *field,
+                                    struct rk_text path)
 {
+    switch (field->unique_index) {
+    case RK_UNIQUE_INDEX_ALLOW:
+        return RK_VERDICT_FORWARD;
+    case RK_UNIQUE_INDEX_WARN:
+        look->info->warning = "a unique index on an encrypted field holds under one key only";
+        return RK_VERDICT_FORWARD;
+    case RK_UNIQUE_INDEX_REFUSE:
+        break;
+    }
+    return rk_refuse(look->scope, RK_CODE_PREDICATE, "unique index", path.at, path.len,
+                     "uniqueness cannot hold while two keys are live; use a plain index, or set "
+                     "unique_index in the policy");
+}
+
+static enum rk_verdict check_index_key(const struct index_look *look,
+                                       const struct rk_bson_elem *key)
+{
+    const struct rk_scope *scope = look->scope;
     struct rk_text path = {key->key, key->key_len};
     bool wildcard = wildcard_parent(key, &path);
     struct rk_path_match match = rk_scope_relate(scope, path.at, path.len);
@@ -45,39 +73,59 @@ static enum rk_verdict check_index_key(const struct rk_scope *scope, const struc
                          "randomly encrypted values cannot be searched; make the field "
                          "deterministic in the policy");
     }
-    if (constrains) {
-        return rk_refuse(scope, RK_CODE_PREDICATE, "unique or TTL index", path.at, path.len,
-                         "uniqueness cannot hold while two keys are live, and the server cannot "
-                         "read an encrypted date; use a plain index");
+    if (look->expires) {
+        return rk_refuse(scope, RK_CODE_PREDICATE, "TTL index", path.at, path.len,
+                         "the server cannot read an encrypted date; keep an unprotected one");
     }
-    return RK_VERDICT_FORWARD;
+    if (look->collation) {
+        return rk_refuse(scope, RK_CODE_COLLATION, "index with collation", path.at, path.len,
+                         "ciphertext cannot be compared by it; use the simple collation");
+    }
+    return look->unique ? check_unique(look, match.field, path) : RK_VERDICT_FORWARD;
 }
 
-static enum rk_verdict check_index(const struct rk_scope *scope, const struct rk_bson_view *index,
+/* A collation under which strings are not compared byte by byte. */
+static bool has_collation(const struct rk_bson_view *options)
+{
+    struct rk_bson_elem elem;
+    struct rk_bson_view view;
+    return rk_bson_find(options, "collation", &elem) && rk_bson_elem_view(&elem, &view) &&
+           !(rk_bson_find(&view, "locale", &elem) && rk_text_is(rk_elem_text(&elem), "simple"));
+}
+
+static enum rk_verdict check_index(struct rk_statement *st, const struct rk_bson_view *index,
                                    const char *keys_name)
 {
     enum rk_verdict verdict = RK_VERDICT_FORWARD;
+    struct rk_scope *scope = &st->scope;
     struct rk_bson_iter iter;
     struct rk_bson_elem elem;
     struct rk_bson_elem key;
     struct rk_bson_view view;
     struct rk_text path;
-    bool constrains = is_true(index, "unique") || is_true(index, "prepareUnique") ||
-                      rk_bson_find(index, "expireAfterSeconds", &elem);
-    if (constrains && scope->policy != NULL && !rk_bson_find(index, keys_name, &elem)) {
+    const struct index_look look = {
+        .scope = scope,
+        .info = st->info,
+        .unique = is_true(index, "unique") || is_true(index, "prepareUnique"),
+        .expires = rk_bson_find(index, "expireAfterSeconds", &elem),
+        .collation = has_collation(index),
+    };
+    if ((look.unique || look.expires) && scope->policy != NULL &&
+        !rk_bson_find(index, keys_name, &elem)) {
         return rk_refuse(scope, RK_CODE_PREDICATE, "index", NULL, 0,
                          "name it by its keyPattern, so that its fields can be looked at");
     }
     if (rk_bson_find(index, keys_name, &elem) && rk_bson_elem_view(&elem, &view)) {
         rk_bson_iter_init(&iter, &view);
         while (rk_bson_next(&iter, &key) == RK_BSON_STEP_ELEM && !rk_stops(verdict)) {
-            verdict = check_index_key(scope, &key, constrains);
+            verdict = check_index_key(&look, &key);
         }
     }
     if (!rk_stops(verdict) && rk_bson_find(index, "partialFilterExpression", &elem) &&
         rk_bson_elem_view(&elem, &view) && rk_query_mentions(scope, &view, &path)) {
         verdict = rk_refuse(scope, RK_CODE_PREDICATE, elem.key, path.at, path.len,
-                            "it would keep the ciphertext of today's keys");
+                            "it would keep the ciphertext of today's keys; filter by an "
+                            "unprotected field");
     }
     return verdict;
 }
@@ -85,14 +133,14 @@ static enum rk_verdict check_index(const struct rk_scope *scope, const struct rk
 static enum rk_verdict check_new_index(void *arg, const struct rk_bson_view *index,
                                        struct rk_bson_writer *w)
 {
-    const struct rk_statement *st = arg;
+    struct rk_statement *st = arg;
     struct rk_bson_iter iter;
     struct rk_bson_elem elem;
     rk_bson_iter_init(&iter, index);
     while (rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM) {
         rk_bson_copy(w, &elem);
     }
-    return check_index(&st->scope, index, "key");
+    return check_index(st, index, "key");
 }
 
 const struct rk_command_field rk_fields_create_indexes[] = {
@@ -159,9 +207,7 @@ enum rk_verdict rk_check_create(struct rk_statement *st)
         return rk_refuse(&st->scope, RK_CODE_PREDICATE, elem.key, path.at, path.len,
                          "the server sees ciphertext and could not validate it");
     }
-    if (rk_bson_find(&st->view, "collation", &elem) && rk_bson_elem_view(&elem, &view) &&
-        !(rk_bson_find(&view, "locale", &elem) && rk_text_is(rk_elem_text(&elem), "simple")) &&
-        has_deterministic(st->scope.policy)) {
+    if (has_collation(&st->view) && has_deterministic(st->scope.policy)) {
         return rk_refuse(&st->scope, RK_CODE_COLLATION, "collation", NULL, 0,
                          "every query would inherit it, and ciphertext cannot be compared by it; "
                          "name it in the queries that need it");
@@ -171,7 +217,7 @@ enum rk_verdict rk_check_create(struct rk_statement *st)
     }
     if (!rk_stops(verdict) && rk_bson_find(&st->view, "index", &elem) &&
         rk_bson_elem_view(&elem, &view)) {
-        verdict = check_index(&st->scope, &view, "keyPattern");
+        verdict = check_index(st, &view, "keyPattern");
     }
     return verdict;
 }

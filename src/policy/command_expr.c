@@ -145,27 +145,6 @@ bool rk_expr_names(const struct rk_scope *scope, const struct rk_bson_elem *elem
     return false;
 }
 
-enum rk_verdict rk_expr_hand_on(const struct rk_scope *scope, const char *what, struct rk_text path,
-                                const struct rk_path_node **node)
-{
-    struct rk_path_match match = rk_scope_relate(scope, path.at, path.len);
-    *node = NULL;
-    if (match.relation == RK_PATH_UNRELATED) {
-        return RK_VERDICT_FORWARD;
-    }
-    if (match.relation == RK_PATH_BELOW) {
-        return rk_refuse(scope, RK_CODE_BELOW, what, path.at, path.len,
-                         "it lies inside an encrypted value; name the protected path itself");
-    }
-    if (match.node == NULL || match.node->has_legacy) {
-        return rk_refuse(scope, RK_CODE_PREDICATE, what, path.at, path.len,
-                         "values in a legacy format can be read under their own path only; sweep "
-                         "the collection, then drop legacy from the policy");
-    }
-    *node = match.node;
-    return RK_VERDICT_FORWARD;
-}
-
 /* {$slice: n} or {$slice: [skip, n]}, as find takes it; in expressions it names an array. */
 static bool is_count(const struct rk_bson_elem *elem)
 {
@@ -185,68 +164,92 @@ static bool is_count(const struct rk_bson_elem *elem)
     return elem->type == RK_BSON_ARRAY;
 }
 
-/* One element of a projection whose value is not a plain yes or no. */
-static enum rk_verdict check_computed(const struct rk_scope *scope, const struct rk_bson_elem *elem,
-                                      bool related, struct rk_aliases *aliases)
-{
-    const struct rk_path_node *node;
-    struct rk_bson_view ops;
-    struct rk_bson_elem op;
-    struct rk_text path;
-    if (rk_expr_reference(elem, &path)) {
-        enum rk_verdict verdict = rk_expr_hand_on(scope, "projection", path, &node);
-        if (verdict == RK_VERDICT_FORWARD && node != NULL && aliases != NULL) {
-            rk_aliases_add(aliases, elem->key, elem->key_len, node);
-            /* Arrays on the way would put indexes into later spellings of a dotted name. */
-            aliases->all = aliases->all || memchr(elem->key, '.', elem->key_len) != NULL;
-        }
-        return verdict;
-    }
-    if (rk_elem_is_operators(elem, &ops)) {
-        bool elem_match = rk_bson_find(&ops, "$elemMatch", &op);
-        bool above = rk_scope_relate(scope, elem->key, elem->key_len).relation == RK_PATH_ABOVE;
-        if (above && !elem_match && rk_bson_find(&ops, "$slice", &op) && is_count(&op)) {
-            return RK_VERDICT_FORWARD; /* whole elements, whatever is in them */
-        }
-        if (related && (elem_match || rk_bson_find(&ops, "$slice", &op))) {
-            return rk_refuse(scope, RK_CODE_PREDICATE, op.key, elem->key, elem->key_len,
-                             "not possible on encrypted values; project the whole path");
-        }
-        if (elem_match) {
-            return RK_VERDICT_FORWARD; /* a filter, in which "$" has no meaning in values */
-        }
-    }
-    if (rk_expr_touches(scope, elem, &path)) {
-        return rk_refuse(scope, RK_CODE_PREDICATE, "an expression", path.at, path.len,
-                         "the server cannot compute on ciphertext; project the whole value");
-    }
-    return RK_VERDICT_FORWARD;
-}
-
-enum rk_verdict rk_projection_check(const struct rk_scope *scope, const struct rk_bson_view *spec,
-                                    struct rk_aliases *aliases, bool *moved)
+/* Operators that only find's projections know. *done: it was one, and it is written. */
+static enum rk_verdict rewrite_find_operator(const struct rk_scope *scope,
+                                             const struct rk_bson_elem *elem,
+                                             struct rk_path_match match, bool *done,
+                                             struct rk_bson_writer *w)
 {
     enum rk_verdict verdict = RK_VERDICT_FORWARD;
-    struct rk_bson_iter iter;
-    struct rk_bson_elem elem;
-    if (!rk_scope_guarded(scope)) {
+    const struct rk_comparison cmp = {.scope = scope, .path = elem, .match = match};
+    struct rk_bson_view ops;
+    struct rk_bson_elem op;
+    *done =
+        rk_elem_is_operators(elem, &ops) && (rk_bson_find(&ops, "$elemMatch", &op) ||
+                                             (rk_bson_find(&ops, "$slice", &op) && is_count(&op)));
+    if (!*done) {
         return verdict;
     }
+    bool elem_match = rk_bson_key_is(&op, "$elemMatch");
+    if (match.relation == RK_PATH_ABOVE && elem_match) {
+        rk_bson_begin_sub(w, elem->type, elem->key, elem->key_len);
+        verdict = rk_query_rewrite_element(&cmp, &op, w);
+        rk_bson_end(w);
+        return verdict;
+    }
+    if (match.relation == RK_PATH_EXACT) {
+        return rk_refuse(scope, RK_CODE_PREDICATE, op.key, elem->key, elem->key_len,
+                         "not possible on encrypted values; project the whole path");
+    }
+    rk_bson_copy(w, elem); /* whole elements, whatever is in them */
+    return verdict;
+}
+
+/* One element of a projection whose value is not a plain yes or no. */
+static enum rk_verdict rewrite_computed(const struct rk_scope *scope,
+                                        const struct rk_bson_elem *elem, struct rk_path_match match,
+                                        struct rk_aliases *aliases, struct rk_bson_writer *w)
+{
+    struct rk_carried carried;
+    bool done = false;
+    enum rk_verdict verdict = RK_VERDICT_FORWARD;
+    if (aliases == NULL) {
+        verdict = rewrite_find_operator(scope, elem, match, &done, w);
+    }
+    if (!done) {
+        verdict = rk_expr_rewrite(scope, elem, &carried, w);
+        if (!rk_stops(verdict)) {
+            verdict =
+                rk_worse(verdict, rk_expr_hand_on(scope, "projection", &carried, elem, aliases));
+        }
+    }
+    return verdict;
+}
+
+/* Does a projection say by this only whether the field stays? */
+static bool is_yes_or_no(const struct rk_bson_elem *elem)
+{
+    return elem->type == RK_BSON_BOOL || elem->type == RK_BSON_INT32 ||
+           elem->type == RK_BSON_INT64 || elem->type == RK_BSON_DOUBLE ||
+           elem->type == RK_BSON_DECIMAL128;
+}
+
+enum rk_verdict rk_projection_rewrite(const struct rk_scope *scope, const struct rk_bson_view *spec,
+                                      bool adds, struct rk_aliases *aliases, bool *moved,
+                                      struct rk_bson_writer *w)
+{
+    enum rk_verdict verdict = RK_VERDICT_FORWARD;
+    bool guarded = rk_scope_guarded(scope);
+    struct rk_bson_iter iter;
+    struct rk_bson_elem elem;
     rk_bson_iter_init(&iter, spec);
     while (rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM && !rk_stops(verdict)) {
-        struct rk_path_match match = rk_scope_relate(scope, elem.key, elem.key_len);
-        bool related = match.relation != RK_PATH_UNRELATED;
+        struct rk_path_match match = {.relation = RK_PATH_UNRELATED};
+        if (guarded) {
+            match = rk_scope_relate(scope, elem.key, elem.key_len);
+        }
         if (match.relation == RK_PATH_BELOW) {
             return rk_refuse(
                 scope, RK_CODE_BELOW, "projection", elem.key, elem.key_len,
                 "it lies inside an encrypted value; project the protected path itself");
         }
-        if (elem.type == RK_BSON_STRING || elem.type == RK_BSON_SYMBOL ||
-            elem.type == RK_BSON_DOCUMENT || elem.type == RK_BSON_ARRAY) {
-            verdict = check_computed(scope, &elem, related, aliases);
-            if (related && moved != NULL) {
-                *moved = true;
-            }
+        if (!guarded || (!adds && is_yes_or_no(&elem))) {
+            rk_bson_copy(w, &elem);
+            continue;
+        }
+        verdict = rk_worse(verdict, rewrite_computed(scope, &elem, match, aliases, w));
+        if (match.relation != RK_PATH_UNRELATED && moved != NULL) {
+            *moved = true;
         }
     }
     return verdict;

@@ -39,13 +39,18 @@ static enum rk_verdict check_order(struct rk_statement *st, const struct rk_bson
                                           : RK_VERDICT_FORWARD;
 }
 
-static enum rk_verdict check_projection(struct rk_statement *st, const struct rk_bson_elem *elem,
-                                        struct rk_bson_writer *w)
+static enum rk_verdict rewrite_projection(struct rk_statement *st, const struct rk_bson_elem *elem,
+                                          struct rk_bson_writer *w)
 {
     struct rk_bson_view spec;
-    rk_bson_copy(w, elem);
-    return rk_bson_elem_view(elem, &spec) ? rk_projection_check(&st->scope, &spec, NULL, NULL)
-                                          : RK_VERDICT_FORWARD;
+    if (elem->type != RK_BSON_DOCUMENT || !rk_bson_elem_view(elem, &spec)) {
+        rk_bson_copy(w, elem); /* mongod refuses it */
+        return RK_VERDICT_FORWARD;
+    }
+    rk_bson_begin_sub(w, elem->type, elem->key, elem->key_len);
+    enum rk_verdict verdict = rk_projection_rewrite(&st->scope, &spec, false, NULL, NULL, w);
+    rk_bson_end(w);
+    return verdict;
 }
 
 static enum rk_verdict check_distinct_key(struct rk_statement *st, const struct rk_bson_elem *elem,
@@ -187,14 +192,14 @@ const struct rk_command_field rk_fields_find_and_modify[] = {
     {"update", rewrite_update, NULL},
     {"arrayFilters", check_array_filters, NULL},
     {"sort", check_order, NULL},
-    {"fields", check_projection, NULL},
+    {"fields", rewrite_projection, NULL},
     RULE_END,
 };
 
 const struct rk_command_field rk_fields_find[] = {
     {"filter", rewrite_filter, NULL},
     {"sort", check_order, NULL},
-    {"projection", check_projection, NULL},
+    {"projection", rewrite_projection, NULL},
     {"min", check_order, NULL},
     {"max", check_order, NULL},
     RULE_END,

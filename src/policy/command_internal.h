@@ -54,6 +54,8 @@ struct rk_aliases {
     bool all;
 };
 
+struct rk_var; /* expr_internal.h */
+
 /* Where a rewrite stands: the namespace, its policy, and what to encrypt with. */
 struct rk_scope {
     const struct rk_policy_set *set;
@@ -63,10 +65,14 @@ struct rk_scope {
     const struct rk_policy *policy;   /* NULL: the namespace is unprotected */
     char ns[RK_SCOPE_NS_MAX];         /* for messages */
     const struct rk_aliases *aliases; /* NULL outside of pipelines */
+    const struct rk_var *vars;        /* bound around an expression, innermost first */
     bool collation;                   /* the command compares strings by a collation */
-    bool whole;                       /* no collection: all of the database, of admin the cluster */
+    bool moved; /* a protected path may hold something else by now: nothing can be compared */
+    bool whole; /* no collection: all of the database, of admin the cluster */
     struct rk_error *err;
 };
+
+#define RK_MOVED_ADVICE "an earlier stage changed what this path holds; put the comparison first"
 
 /* A copy of scope that stands at another collection of the same database. */
 struct rk_scope rk_scope_at(const struct rk_scope *scope, const char *coll, uint32_t coll_len);
@@ -83,6 +89,8 @@ bool rk_scope_touches(const struct rk_scope *scope, const char *path, size_t len
 
 void rk_aliases_add(struct rk_aliases *aliases, const char *name, uint32_t len,
                     const struct rk_path_node *node);
+/* Stands for a place where several kinds of protected values may be. */
+extern const struct rk_path_node rk_anything;
 
 /* REJECT with "<ns>: <what> on <path>: <advice>"; path NULL: without it. Never a value. */
 enum rk_verdict rk_refuse(const struct rk_scope *scope, int code, const char *what,
@@ -122,11 +130,23 @@ enum rk_verdict rk_rewrite_members(const struct rk_scope *scope, const struct rk
 enum {
     RK_QUERY_UPSERT = 1u << 0, /* mongod takes equalities for the new document's fields */
     RK_QUERY_IN_OR = 1u << 1,
+    RK_QUERY_EXPR = 1u << 2, /* in an expression, where a string may be a path */
+};
+
+/* One comparison of a protected path with a value. */
+struct rk_comparison {
+    const struct rk_scope *scope;
+    const struct rk_bson_elem *path; /* its key is the path */
+    struct rk_path_match match;
+    unsigned flags;
 };
 
 /* Appends the elements of a filter. */
 enum rk_verdict rk_query_rewrite(const struct rk_scope *scope, const struct rk_bson_view *filter,
                                  unsigned flags, struct rk_bson_writer *w);
+/* Appends {$elemMatch: filter} for an array above protected fields. */
+enum rk_verdict rk_query_rewrite_element(const struct rk_comparison *cmp,
+                                         const struct rk_bson_elem *op, struct rk_bson_writer *w);
 /* Does the filter name a protected path anywhere? *path is then the key. */
 bool rk_query_mentions(const struct rk_scope *scope, const struct rk_bson_view *filter,
                        struct rk_text *path);
@@ -138,15 +158,18 @@ typedef enum rk_verdict rk_seed_fn(void *arg, const struct rk_bson_elem *path,
 enum rk_verdict rk_query_seeds(const struct rk_scope *scope, const struct rk_bson_view *filter,
                                rk_seed_fn *each, void *arg);
 
-/* One comparison of a protected path with a value. */
-struct rk_comparison {
-    const struct rk_scope *scope;
-    const struct rk_bson_elem *path; /* the filter's element; its key is the path */
-    struct rk_path_match match;
-    unsigned flags;
-};
-/* How many ciphertexts a stored value equal to this one may have. */
-size_t rk_candidates_count(const struct rk_scope *scope, const struct rk_bson_elem *value);
+/* May the path be compared with this (not null) value? HOLD without a current key. */
+enum rk_verdict rk_compare_check(const struct rk_comparison *cmp, const struct rk_bson_elem *value);
+/* In how many forms a stored value equal to this one may lie there: under each key, in each type
+ * of number, in legacy formats, in the clear. */
+size_t rk_compare_forms(const struct rk_comparison *cmp, const struct rk_bson_elem *value);
+/* Appends all forms as members of an array, from *index on. */
+enum rk_verdict rk_compare_put_all(const struct rk_comparison *cmp,
+                                   const struct rk_bson_elem *value, unsigned *index,
+                                   struct rk_bson_writer *w);
+/* Appends form i < rk_compare_forms under name; form 0 is the one that would be written today. */
+enum rk_verdict rk_compare_put(const struct rk_comparison *cmp, const struct rk_bson_elem *value,
+                               size_t i, const char *name, struct rk_bson_writer *w);
 /* Appends the comparison under key; as a list under many where several ciphertexts can match.
  * With key == NULL it is the bare {path: value}. */
 enum rk_verdict rk_compare_one(const struct rk_comparison *cmp, const char *key, const char *many,
@@ -154,6 +177,44 @@ enum rk_verdict rk_compare_one(const struct rk_comparison *cmp, const char *key,
 /* Appends $in or $nin. */
 enum rk_verdict rk_compare_list(const struct rk_comparison *cmp, const struct rk_bson_elem *list,
                                 struct rk_bson_writer *w);
+/* Are values of this field equal if and only if what is stored of them is? Only then can the
+ * server group and join by it. Else why says what is in the way. */
+bool rk_field_is_exact(const struct rk_scope *scope, const struct rk_field *field,
+                       const char **why);
+
+/* ---- expr.c */
+
+/* What an expression gives, as far as protected values are concerned. In rising order: what
+ * carries both this and that carries the later one. */
+enum rk_carries {
+    RK_CARRIES_NO_VALUE, /* null, or nothing at all */
+    RK_CARRIES_CONSTANT, /* of the command */
+    RK_CARRIES_NOTHING,  /* something unprotected */
+    RK_CARRIES_FIELD,    /* what stands at a node */
+    RK_CARRIES_ANYTHING, /* protected values among others */
+};
+struct rk_carried {
+    enum rk_carries what;
+    const struct rk_path_node *node; /* of FIELD */
+    bool constants;                  /* of FIELD: or constants instead */
+    bool legacy;                     /* there may be legacy values among them */
+    bool below;                      /* it lies inside an encrypted value */
+    struct rk_text path;             /* by which they came in */
+};
+bool rk_carries_protected(const struct rk_carried *carried);
+
+/* Appends the expression elem under its key, constants that are compared with deterministic
+ * fields encrypted. */
+enum rk_verdict rk_expr_rewrite(const struct rk_scope *scope, const struct rk_bson_elem *elem,
+                                struct rk_carried *carried, struct rk_bson_writer *w);
+/* The same for an expression that may not give anything protected. */
+enum rk_verdict rk_expr_rewrite_plain(const struct rk_scope *scope, const struct rk_bson_elem *elem,
+                                      struct rk_bson_writer *w);
+/* What is carried stands under another name from now on: REJECT where it could not be decrypted
+ * there. aliases: where to note it, or NULL. */
+enum rk_verdict rk_expr_hand_on(const struct rk_scope *scope, const char *what,
+                                const struct rk_carried *carried, const struct rk_bson_elem *name,
+                                struct rk_aliases *aliases);
 
 /* ---- command_expr.c */
 
@@ -166,14 +227,12 @@ bool rk_expr_touches(const struct rk_scope *scope, const struct rk_bson_elem *el
 /* Does any key or string inside name a protected path? For stages with shapes of their own. */
 bool rk_expr_names(const struct rk_scope *scope, const struct rk_bson_elem *elem,
                    struct rk_text *path);
-/* A protected value handed on whole, under another name: REJECT where it could not be decrypted
- * there. *node is then what stands there, NULL when nothing protected does. */
-enum rk_verdict rk_expr_hand_on(const struct rk_scope *scope, const char *what, struct rk_text path,
-                                const struct rk_path_node **node);
-/* A projection: what find, findAndModify and $project, $addFields take. With aliases (pipelines)
- * new names are added to it; *moved is set when a protected path gets another meaning. */
-enum rk_verdict rk_projection_check(const struct rk_scope *scope, const struct rk_bson_view *spec,
-                                    struct rk_aliases *aliases, bool *moved);
+/* Appends the elements of a projection: what find, findAndModify and $project take, and (adds: in
+ * which numbers are values) $addFields. With aliases (pipelines) new names are added to it; *moved
+ * is set when a protected path gets another meaning. */
+enum rk_verdict rk_projection_rewrite(const struct rk_scope *scope, const struct rk_bson_view *spec,
+                                      bool adds, struct rk_aliases *aliases, bool *moved,
+                                      struct rk_bson_writer *w);
 /* Index-like documents: no protected path may be among the keys. */
 enum rk_verdict rk_keys_check(const struct rk_scope *scope, const char *what,
                               const struct rk_bson_view *keys);

@@ -8,7 +8,7 @@
 #define BUCKETS_PREFIX "system.buckets."
 
 static const struct rk_field anything_field = {.path = "", .algorithm = RK_ALGORITHM_RANDOM};
-static const struct rk_path_node anything = {.name = "", .field = &anything_field};
+const struct rk_path_node rk_anything = {.name = "", .field = &anything_field};
 
 bool rk_scope_is_buckets(const char *coll, size_t coll_len)
 {
@@ -43,6 +43,7 @@ struct rk_scope rk_scope_at(const struct rk_scope *scope, const char *coll, uint
     char name[RK_SCOPE_NS_MAX - sizeof db];
     at.policy = rk_scope_find(scope->set, scope->db, scope->db_len, coll, coll_len);
     at.aliases = NULL;
+    at.moved = false;
     at.whole = coll_len == 0;
     print_name(db, sizeof db, scope->db, scope->db_len);
     print_name(name, sizeof name, coll, coll_len);
@@ -52,7 +53,7 @@ struct rk_scope rk_scope_at(const struct rk_scope *scope, const char *coll, uint
 
 bool rk_scope_guarded(const struct rk_scope *scope)
 {
-    return scope->policy != NULL ||
+    return scope->policy != NULL || scope->vars != NULL ||
            (scope->aliases != NULL && (scope->aliases->n > 0 || scope->aliases->all));
 }
 
@@ -68,6 +69,9 @@ void rk_aliases_add(struct rk_aliases *aliases, const char *name, uint32_t len,
     aliases->at[aliases->n].node = node;
     aliases->n++;
 }
+
+static const struct rk_path_match anywhere = {
+    .relation = RK_PATH_EXACT, .node = &rk_anything, .field = &anything_field};
 
 /* What path means where name stands for node. */
 static struct rk_path_match relate_alias(const char *name, uint32_t name_len,
@@ -86,6 +90,9 @@ static struct rk_path_match relate_alias(const char *name, uint32_t name_len,
     if (len > name_len && path[name_len] != '.') {
         return match;
     }
+    if (node == &rk_anything) {
+        return anywhere;
+    }
     size_t off = len > name_len ? name_len + 1u : len;
     const char *dot = memchr(path + off, '.', len - off);
     size_t first = dot != NULL ? (size_t)(dot - path) - off : len - off;
@@ -100,8 +107,7 @@ struct rk_path_match rk_scope_relate(const struct rk_scope *scope, const char *p
     struct rk_path_match match = {.relation = RK_PATH_UNRELATED};
     const struct rk_aliases *aliases = scope->aliases;
     if (aliases != NULL && aliases->all) {
-        return (struct rk_path_match){
-            .relation = RK_PATH_EXACT, .node = &anything, .field = &anything_field};
+        return anywhere;
     }
     for (unsigned i = 0; aliases != NULL && i < aliases->n; i++) {
         match =

@@ -38,7 +38,8 @@ static const char *type_name(uint8_t bson_type)
                                                                                   : "unknown";
 }
 
-/* Equal values of these types have equal bytes, which is what deterministic encryption compares. */
+/* Equal values of these types have equal bytes, which is what deterministic encryption compares.
+ * A symbol equals a string, a double another number. */
 static bool equal_bytewise(uint8_t bson_type)
 {
     switch (bson_type) {
@@ -48,7 +49,6 @@ static bool equal_bytewise(uint8_t bson_type)
     case RK_BSON_BOOL:
     case RK_BSON_DATE:
     case RK_BSON_CODE:
-    case RK_BSON_SYMBOL:
     case RK_BSON_INT32:
     case RK_BSON_TIMESTAMP:
     case RK_BSON_INT64:
@@ -81,6 +81,13 @@ bool rk_document_type_allowed(const char *ns, const struct rk_field *field, uint
                                 "deterministically, since equal values may differ in their bytes; "
                                 "use algorithm random, or store it as another type (string, long)",
                                 ns, field->path, type_name(bson_type));
+        return false;
+    }
+    if (field->bson_type != 0 && field->bson_type != bson_type) {
+        (void)rk_error_set_code(err, RK_EREFUSED, RK_CODE_UNENCRYPTABLE,
+                                "%s, path \"%s\": a value of type %s is not what the policy says "
+                                "of this field; use type %s, or drop type from the policy",
+                                ns, field->path, type_name(bson_type), type_name(field->bson_type));
         return false;
     }
     return true;

@@ -15,8 +15,8 @@ struct stage {
     rewrite_fn *rewrite; /* appends the stage itself */
 };
 
-static enum rk_verdict refuse_expression(const struct rk_pipeline *p,
-                                         const struct rk_bson_elem *stage, struct rk_text path)
+enum rk_verdict rk_pipeline_refuse(const struct rk_pipeline *p, const struct rk_bson_elem *stage,
+                                   struct rk_text path)
 {
     return rk_refuse(&p->scope, RK_CODE_PREDICATE, stage->key, path.at, path.len,
                      "equal values have different ciphertexts and the server cannot compute on "
@@ -39,7 +39,7 @@ static enum rk_verdict rewrite_match(struct rk_pipeline *p, const struct rk_bson
         rk_bson_copy(w, stage);
         return RK_VERDICT_FORWARD;
     }
-    if (p->moved) {
+    if (p->scope.moved) {
         if (rk_query_mentions(&p->scope, &filter, &path)) {
             return rk_refuse(&p->scope, RK_CODE_PREDICATE, stage->key, path.at, path.len,
                              p->scope.whole
@@ -61,8 +61,7 @@ bool rk_pipeline_carries(const struct rk_pipeline *p)
     return rk_scope_guarded(&p->scope) && !p->bare;
 }
 
-/* The stage makes documents of its own, with none of the values that were there before. */
-static void nothing_left(struct rk_pipeline *p)
+void rk_pipeline_nothing_left(struct rk_pipeline *p)
 {
     p->bare = !p->aliases.all; /* with all, an alias that comes later would not be noticed */
 }
@@ -70,7 +69,7 @@ static void nothing_left(struct rk_pipeline *p)
 static enum rk_verdict check_count(struct rk_pipeline *p, const struct rk_bson_elem *stage)
 {
     (void)stage;
-    nothing_left(p);
+    rk_pipeline_nothing_left(p);
     return RK_VERDICT_FORWARD;
 }
 
@@ -102,36 +101,90 @@ static enum rk_verdict check_sort(struct rk_pipeline *p, const struct rk_bson_el
                                            : RK_VERDICT_FORWARD;
 }
 
-static enum rk_verdict check_project(struct rk_pipeline *p, const struct rk_bson_elem *stage)
+static enum rk_verdict rewrite_project(struct rk_pipeline *p, const struct rk_bson_elem *stage,
+                                       struct rk_bson_writer *w)
 {
     struct rk_bson_view spec;
-    if (!rk_bson_elem_view(stage, &spec)) {
-        return RK_VERDICT_FORWARD;
-    }
     /* All references are to the documents before this stage, so new names count only after it. */
     struct rk_aliases before = p->aliases;
     struct rk_scope scope = p->scope;
     scope.aliases = &before;
-    if (rk_bson_key_is(stage, "$project") && leaves_protected_out(&scope, &spec)) {
-        nothing_left(p);
+    if (!rk_bson_elem_view(stage, &spec)) {
+        rk_bson_copy(w, stage); /* mongod refuses it */
         return RK_VERDICT_FORWARD;
     }
-    return rk_projection_check(&scope, &spec, &p->aliases, &p->moved);
+    if (rk_bson_key_is(stage, "$project") && leaves_protected_out(&scope, &spec)) {
+        rk_pipeline_nothing_left(p);
+    }
+    rk_bson_begin_sub(w, stage->type, stage->key, stage->key_len);
+    enum rk_verdict verdict = rk_projection_rewrite(
+        &scope, &spec, !rk_bson_key_is(stage, "$project"), &p->aliases, &p->scope.moved, w);
+    rk_bson_end(w);
+    return verdict;
 }
 
 /* $bucket, $fill, $setWindowFields, $densify, ...: no protected path in them at all. */
 static enum rk_verdict check_unnamed(struct rk_pipeline *p, const struct rk_bson_elem *stage)
 {
     struct rk_text path;
-    return rk_expr_names(&p->scope, stage, &path) ? refuse_expression(p, stage, path)
+    return rk_expr_names(&p->scope, stage, &path) ? rk_pipeline_refuse(p, stage, path)
                                                   : RK_VERDICT_FORWARD;
 }
 
-static enum rk_verdict check_expression(struct rk_pipeline *p, const struct rk_bson_elem *stage)
+/* May path, taken from any sub-document, lie on the way to a protected field? */
+static bool touches_anywhere(const struct rk_path_node *node, struct rk_text path)
 {
-    struct rk_text path;
-    return rk_expr_touches(&p->scope, stage, &path) ? refuse_expression(p, stage, path)
-                                                    : RK_VERDICT_FORWARD;
+    if (node->field != NULL) {
+        return false;
+    }
+    if (rk_path_relate_from(node, path.at, path.len).relation != RK_PATH_UNRELATED) {
+        return true;
+    }
+    for (size_t i = 0; i < node->n_children; i++) {
+        if (touches_anywhere(&node->children[i], path)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* *descends: $$DESCEND is in it. True when a reference in it, path, could name a protected field of
+ * some sub-document. */
+static bool reads_below(const struct rk_scope *scope, const struct rk_bson_elem *elem,
+                        bool *descends, struct rk_text *path)
+{
+    struct rk_bson_view view;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem inner;
+    struct rk_text one;
+    bool reads = false;
+    *descends = *descends || rk_text_is(rk_elem_text(elem), "$$DESCEND");
+    if (rk_expr_reference(elem, &one) &&
+        (scope->policy == NULL || touches_anywhere(&scope->policy->root, one))) {
+        *path = one;
+        return true;
+    }
+    if (rk_bson_elem_view(elem, &view)) {
+        rk_bson_iter_init(&iter, &view);
+        while (rk_bson_next(&iter, &inner) == RK_BSON_STEP_ELEM) {
+            reads = reads_below(scope, &inner, descends, path) || reads;
+        }
+    }
+    return reads;
+}
+
+static enum rk_verdict rewrite_redact(struct rk_pipeline *p, const struct rk_bson_elem *stage,
+                                      struct rk_bson_writer *w)
+{
+    struct rk_text path = {"", 0};
+    bool descends = false;
+    if (rk_scope_guarded(&p->scope) && reads_below(&p->scope, stage, &descends, &path) &&
+        descends) {
+        return rk_refuse(&p->scope, RK_CODE_PREDICATE, stage->key, path.at, path.len,
+                         "with $$DESCEND it is asked of every sub-document, where it may be an "
+                         "encrypted field; redact by unprotected names, or without $$DESCEND");
+    }
+    return rk_expr_rewrite_plain(&p->scope, stage, w);
 }
 
 static enum rk_verdict check_unwind(struct rk_pipeline *p, const struct rk_bson_elem *stage)
@@ -145,87 +198,46 @@ static enum rk_verdict check_unwind(struct rk_pipeline *p, const struct rk_bson_
     if (rk_expr_reference(&path_elem, &path)) {
         enum rk_path_relation relation = rk_scope_relate(&p->scope, path.at, path.len).relation;
         if (relation == RK_PATH_EXACT || relation == RK_PATH_BELOW) {
-            return refuse_expression(p, stage, path);
+            return rk_pipeline_refuse(p, stage, path);
         }
     }
     struct rk_bson_elem index;
     if (stage->type == RK_BSON_DOCUMENT && rk_bson_find(&args, "includeArrayIndex", &index)) {
         path = rk_elem_text(&index);
-        p->moved = p->moved || rk_scope_touches(&p->scope, path.at, path.len);
+        p->scope.moved = p->scope.moved || rk_scope_touches(&p->scope, path.at, path.len);
     }
     return RK_VERDICT_FORWARD;
 }
 
-/* One accumulator {name: {$first: "$ssn"}} of $group. */
-static enum rk_verdict check_accumulator(struct rk_pipeline *p, const struct rk_scope *before,
-                                         const struct rk_bson_elem *stage,
-                                         const struct rk_bson_elem *field)
+/* $replaceWith: an expression; $replaceRoot: {newRoot: it} */
+static enum rk_verdict replace_with(struct rk_pipeline *p, const struct rk_bson_elem *stage,
+                                    const struct rk_bson_elem *root, struct rk_bson_writer *w)
 {
-    static const char *const whole[] = {"$first", "$last", "$push"};
-    const struct rk_path_node *node;
-    struct rk_bson_view acc;
-    struct rk_bson_iter iter;
-    struct rk_bson_elem op;
-    struct rk_text path;
-    if (!rk_bson_key_is(field, "_id") && rk_elem_is_operators(field, &acc)) {
-        rk_bson_iter_init(&iter, &acc);
-        if (rk_bson_next(&iter, &op) != RK_BSON_STEP_ELEM) {
-            return RK_VERDICT_FORWARD;
-        }
-        for (size_t i = 0; i < sizeof whole / sizeof whole[0]; i++) {
-            if (rk_bson_key_is(&op, whole[i]) && rk_expr_reference(&op, &path)) {
-                enum rk_verdict verdict = rk_expr_hand_on(before, stage->key, path, &node);
-                if (verdict == RK_VERDICT_FORWARD && node != NULL) {
-                    rk_aliases_add(&p->aliases, field->key, field->key_len, node);
-                }
-                return verdict;
-            }
-        }
+    struct rk_carried carried;
+    enum rk_verdict verdict = rk_expr_rewrite(&p->scope, root, &carried, w);
+    if (!rk_stops(verdict)) {
+        verdict = rk_worse(verdict, rk_expr_hand_on(&p->scope, stage->key, &carried, root, NULL));
     }
-    return rk_expr_touches(before, field, &path) ? refuse_expression(p, stage, path)
-                                                 : RK_VERDICT_FORWARD;
-}
-
-static enum rk_verdict check_group(struct rk_pipeline *p, const struct rk_bson_elem *stage)
-{
-    enum rk_verdict verdict = RK_VERDICT_FORWARD;
-    struct rk_aliases before = p->aliases;
-    struct rk_scope scope = p->scope;
-    struct rk_bson_view spec;
-    struct rk_bson_iter iter;
-    struct rk_bson_elem field;
-    if (!rk_bson_elem_view(stage, &spec)) {
-        return verdict;
-    }
-    scope.aliases = &before;
-    nothing_left(p);
-    rk_bson_iter_init(&iter, &spec);
-    while (rk_bson_next(&iter, &field) == RK_BSON_STEP_ELEM && !rk_stops(verdict)) {
-        verdict = check_accumulator(p, &scope, stage, &field);
-    }
-    p->moved = true;
+    p->aliases.all = p->aliases.all || rk_carries_protected(&carried);
+    p->scope.moved = true;
     return verdict;
 }
 
-/* $replaceRoot, $replaceWith */
-static enum rk_verdict check_replace(struct rk_pipeline *p, const struct rk_bson_elem *stage)
+static enum rk_verdict rewrite_replace(struct rk_pipeline *p, const struct rk_bson_elem *stage,
+                                       struct rk_bson_writer *w)
 {
-    const struct rk_path_node *node = NULL;
-    enum rk_verdict verdict = RK_VERDICT_FORWARD;
     struct rk_bson_view args;
-    struct rk_bson_elem root = *stage;
-    struct rk_text path;
-    if (rk_bson_key_is(stage, "$replaceRoot") && rk_bson_elem_view(stage, &args) &&
-        !rk_bson_find(&args, "newRoot", &root)) {
-        return verdict;
+    struct rk_bson_elem root;
+    if (rk_bson_key_is(stage, "$replaceWith")) {
+        return replace_with(p, stage, stage, w);
     }
-    if (rk_expr_reference(&root, &path)) {
-        verdict = rk_expr_hand_on(&p->scope, stage->key, path, &node);
-    } else if (rk_expr_touches(&p->scope, &root, &path)) {
-        verdict = refuse_expression(p, stage, path);
+    if (!rk_bson_elem_view(stage, &args) || !rk_bson_find(&args, "newRoot", &root)) {
+        rk_bson_copy(w, stage); /* mongod refuses it */
+        return RK_VERDICT_FORWARD;
     }
-    p->aliases.all = p->aliases.all || node != NULL;
-    p->moved = true;
+    rk_bson_begin_sub(w, stage->type, stage->key, stage->key_len);
+    enum rk_verdict verdict = replace_with(p, stage, &root, w);
+    rk_bson_end(w);
     return verdict;
 }
 
@@ -265,14 +277,14 @@ static enum rk_verdict check_geo_near(struct rk_pipeline *p, const struct rk_bso
     }
     if (rk_bson_find(&args, "query", &elem) && rk_bson_elem_view(&elem, &filter) &&
         rk_query_mentions(&p->scope, &filter, &path)) {
-        return refuse_expression(p, stage, path);
+        return rk_pipeline_refuse(p, stage, path);
     }
     static const char *const names[] = {"key", "distanceField", "includeLocs"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         if (rk_bson_find(&args, names[i], &elem)) {
             path = rk_elem_text(&elem);
             if (path.len > 0 && rk_scope_touches(&p->scope, path.at, path.len)) {
-                return refuse_expression(p, stage, path);
+                return rk_pipeline_refuse(p, stage, path);
             }
         }
     }
@@ -311,7 +323,7 @@ static enum rk_verdict check_change_stream(struct rk_pipeline *p, const struct r
     for (size_t i = 0; i < rk_policy_set_count(set); i++) {
         if (watches(&p->scope, rk_policy_set_at(set, i))) {
             add_images(p, rk_policy_set_at(set, i));
-            p->moved = true;
+            p->scope.moved = true;
         }
     }
     return RK_VERDICT_FORWARD;
@@ -326,15 +338,15 @@ static const struct stage stages[] = {
     {"$out", rk_stage_out, NULL},
     {"$merge", rk_stage_out, NULL},
     {"$sort", check_sort, NULL},
-    {"$project", check_project, NULL},
-    {"$addFields", check_project, NULL},
-    {"$set", check_project, NULL},
-    {"$group", check_group, NULL},
+    {"$project", NULL, rewrite_project},
+    {"$addFields", NULL, rewrite_project},
+    {"$set", NULL, rewrite_project},
+    {"$group", NULL, rk_stage_group},
     {"$unwind", check_unwind, NULL},
-    {"$replaceRoot", check_replace, NULL},
-    {"$replaceWith", check_replace, NULL},
-    {"$redact", check_expression, NULL},
-    {"$sortByCount", check_expression, NULL},
+    {"$replaceRoot", NULL, rewrite_replace},
+    {"$replaceWith", NULL, rewrite_replace},
+    {"$redact", NULL, rewrite_redact},
+    {"$sortByCount", NULL, rk_stage_sort_by_count},
     {"$bucket", check_unnamed, NULL},
     {"$bucketAuto", check_unnamed, NULL},
     {"$setWindowFields", check_unnamed, NULL},
@@ -399,7 +411,7 @@ void rk_pipeline_init(struct rk_pipeline *p, const struct rk_scope *scope)
     p->scope = *scope;
     p->aliases = (struct rk_aliases){0};
     p->scope.aliases = &p->aliases;
-    p->moved = false;
+    p->scope.moved = false;
     p->bare = false;
 }
 

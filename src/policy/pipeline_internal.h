@@ -7,12 +7,21 @@
 struct rk_pipeline {
     struct rk_scope scope; /* aliases points at the member below */
     struct rk_aliases aliases;
-    bool moved; /* a protected path may hold something else by now: filters cannot be rewritten */
-    bool bare;  /* no protected value is left; what names one is treated as before all the same */
+    bool bare; /* no protected value is left; what names one is treated as before all the same */
 };
 
 /* Can there be protected values in the documents that come out? */
 bool rk_pipeline_carries(const struct rk_pipeline *p);
+
+/* The stage makes documents of its own, with none of the values that were there before. */
+void rk_pipeline_nothing_left(struct rk_pipeline *p);
+enum rk_verdict rk_pipeline_refuse(const struct rk_pipeline *p, const struct rk_bson_elem *stage,
+                                   struct rk_text path);
+
+enum rk_verdict rk_stage_group(struct rk_pipeline *p, const struct rk_bson_elem *stage,
+                               struct rk_bson_writer *w);
+enum rk_verdict rk_stage_sort_by_count(struct rk_pipeline *p, const struct rk_bson_elem *stage,
+                                       struct rk_bson_writer *w);
 
 /* The stages that name another collection. A check looks and the stage is then copied; a rewrite
  * appends it. */

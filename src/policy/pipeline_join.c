@@ -2,6 +2,7 @@
  * Aggregation stages that name another collection: joins, whose two sides may be under two
  * policies, and stages that write.
  */
+#include "expr_internal.h"
 #include "pipeline_internal.h"
 
 #define JOIN_ADVICE                                                                                \
@@ -53,7 +54,7 @@ static enum rk_verdict join_as(struct rk_pipeline *p, const struct rk_bson_elem 
     }
     struct rk_text path = rk_elem_text(&as);
     if (rk_scope_touches(&p->scope, path.at, path.len)) {
-        p->moved = true;
+        p->scope.moved = true;
     }
     if (foreign->policy != NULL) {
         if (foreign->policy->has_legacy) {
@@ -68,52 +69,109 @@ static enum rk_verdict join_as(struct rk_pipeline *p, const struct rk_bson_elem 
     return RK_VERDICT_FORWARD;
 }
 
-static enum rk_verdict check_join(const struct rk_pipeline *p, const struct rk_bson_elem *stage,
-                                  const struct rk_bson_view *args, const struct rk_scope *foreign,
-                                  const char *const local[], const char *const other[])
+/* Two fields of one logical name, where equal values have equal ciphertexts, can be matched. */
+static bool fields_match(const struct rk_scope *local, struct rk_text path,
+                         const struct rk_scope *foreign, struct rk_text other, const char **why)
 {
-    struct rk_bson_elem elem;
-    struct rk_text path;
-    for (size_t i = 0; local[i] != NULL; i++) {
-        if (field_touches(&p->scope, args, local[i], &path) ||
-            (rk_bson_find(args, local[i], &elem) && rk_expr_touches(&p->scope, &elem, &path))) {
-            return rk_refuse(&p->scope, RK_CODE_LOOKUP, stage->key, path.at, path.len, JOIN_ADVICE);
-        }
+    struct rk_path_match a = rk_scope_relate(local, path.at, path.len);
+    struct rk_path_match b = rk_scope_relate(foreign, other.at, other.len);
+    if (a.relation == RK_PATH_UNRELATED && b.relation == RK_PATH_UNRELATED) {
+        return true;
     }
-    for (size_t i = 0; other[i] != NULL; i++) {
-        if (field_touches(foreign, args, other[i], &path)) {
-            return rk_refuse(foreign, RK_CODE_LOOKUP, stage->key, path.at, path.len, JOIN_ADVICE);
-        }
-    }
-    return RK_VERDICT_FORWARD;
+    return a.relation == RK_PATH_EXACT && b.relation == RK_PATH_EXACT &&
+           a.field->field_id == b.field->field_id && rk_field_is_exact(local, a.field, why) &&
+           rk_field_is_exact(foreign, b.field, why);
 }
 
-/* Appends a stage's arguments, of which "pipeline" belongs to sub's collection. */
-static enum rk_verdict rewrite_arguments(const struct rk_bson_elem *stage,
+/* localField and foreignField */
+static enum rk_verdict check_fields(const struct rk_pipeline *p, const struct rk_bson_elem *stage,
+                                    const struct rk_bson_view *args, const struct rk_scope *foreign)
+{
+    struct rk_bson_elem local;
+    struct rk_bson_elem other;
+    const char *why = JOIN_ADVICE;
+    if (!rk_bson_find(args, "localField", &local) || !rk_bson_find(args, "foreignField", &other)) {
+        return RK_VERDICT_FORWARD; /* a join by pipeline, or mongod refuses it */
+    }
+    struct rk_text path = rk_elem_text(&local);
+    struct rk_text other_path = rk_elem_text(&other);
+    if (fields_match(&p->scope, path, foreign, other_path, &why)) {
+        return RK_VERDICT_FORWARD;
+    }
+    return rk_scope_touches(&p->scope, path.at, path.len)
+               ? rk_refuse(&p->scope, RK_CODE_LOOKUP, stage->key, path.at, path.len, why)
+               : rk_refuse(foreign, RK_CODE_LOOKUP, stage->key, other_path.at, other_path.len, why);
+}
+
+/* Variables of a join by pipeline, seen by sub. */
+static enum rk_verdict rewrite_let(const struct rk_pipeline *p, const struct rk_bson_elem *let,
+                                   struct rk_var vars[RK_VARS_MAX], struct rk_pipeline *sub,
+                                   struct rk_bson_writer *w)
+{
+    const struct rk_expr x = {.scope = &p->scope};
+    enum rk_verdict verdict = RK_VERDICT_FORWARD;
+    struct rk_bson_view list;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem elem;
+    unsigned n = 0;
+    if (!rk_bson_elem_view(let, &list) ||
+        (!rk_scope_guarded(&p->scope) && !rk_scope_guarded(&sub->scope))) {
+        rk_bson_copy(w, let);
+        return verdict;
+    }
+    rk_bson_begin_sub(w, let->type, let->key, let->key_len);
+    rk_bson_iter_init(&iter, &list);
+    while (rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM && !rk_stops(verdict)) {
+        if (n == RK_VARS_MAX) {
+            return rk_refuse(&p->scope, RK_CODE_LOOKUP, let->key, NULL, 0,
+                             "binds too many variables for a collection with encrypted fields");
+        }
+        vars[n] = (struct rk_var){.up = sub->scope.vars, .name = {elem.key, elem.key_len}};
+        verdict = rk_worse(verdict, rk_var_check_name(&p->scope, let, vars[n].name));
+        if (!rk_stops(verdict)) {
+            verdict = rk_worse(verdict, rk_expr_bind(&x, &elem, &vars[n], w));
+        }
+        if (!rk_stops(verdict)) {
+            verdict = rk_worse(verdict,
+                               rk_expr_hand_on(&p->scope, let->key, &vars[n].carried, &elem, NULL));
+        }
+        sub->scope.vars = &vars[n++];
+    }
+    rk_bson_end(w);
+    return verdict;
+}
+
+/* Appends a stage's arguments, of which "pipeline" belongs to sub's collection and sees "let". */
+static enum rk_verdict rewrite_arguments(const struct rk_pipeline *p,
+                                         const struct rk_bson_elem *stage,
                                          const struct rk_bson_view *args, struct rk_pipeline *sub,
                                          struct rk_bson_writer *w)
 {
     enum rk_verdict verdict = RK_VERDICT_FORWARD;
+    const struct rk_var *outer = sub->scope.vars;
+    struct rk_var vars[RK_VARS_MAX];
     struct rk_bson_iter iter;
     struct rk_bson_elem elem;
     rk_bson_begin_sub(w, stage->type, stage->key, stage->key_len);
+    if (rk_bson_find(args, "let", &elem)) {
+        verdict = rewrite_let(p, &elem, vars, sub, w);
+    }
     rk_bson_iter_init(&iter, args);
     while (rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM && !rk_stops(verdict)) {
         if (rk_bson_key_is(&elem, "pipeline")) {
             verdict = rk_worse(verdict, rk_pipeline_run(sub, &elem, w));
-        } else {
+        } else if (!rk_bson_key_is(&elem, "let")) {
             rk_bson_copy(w, &elem);
         }
     }
     rk_bson_end(w);
+    sub->scope.vars = outer; /* vars end here */
     return verdict;
 }
 
 enum rk_verdict rk_stage_lookup(struct rk_pipeline *p, const struct rk_bson_elem *stage,
                                 struct rk_bson_writer *w)
 {
-    static const char *const local[] = {"localField", "let", NULL};
-    static const char *const other[] = {"foreignField", NULL};
     struct rk_scope foreign = p->scope;
     struct rk_bson_view args;
     struct rk_bson_elem from;
@@ -129,23 +187,40 @@ enum rk_verdict rk_stage_lookup(struct rk_pipeline *p, const struct rk_bson_elem
         return rk_refuse(&p->scope, RK_CODE_LOOKUP, stage->key, NULL, 0,
                          "from must name a collection");
     }
-    enum rk_verdict verdict = check_join(p, stage, &args, &foreign, local, other);
+    enum rk_verdict verdict = check_fields(p, stage, &args, &foreign);
     if (rk_stops(verdict)) {
         return verdict;
     }
     rk_pipeline_init(&sub, &foreign);
-    verdict = rewrite_arguments(stage, &args, &sub, w);
+    verdict = rewrite_arguments(p, stage, &args, &sub, w);
     if (rk_stops(verdict)) {
         return verdict;
     }
-    bool anything = sub.aliases.all || sub.aliases.n > 0 || (sub.moved && foreign.policy != NULL);
+    bool anything =
+        sub.aliases.all || sub.aliases.n > 0 || (sub.scope.moved && foreign.policy != NULL);
     return rk_worse(verdict, join_as(p, stage, &args, &foreign, anything));
+}
+
+/* Every step compares what the one before came to: no encrypted field can be among them. */
+static enum rk_verdict check_graph(const struct rk_pipeline *p, const struct rk_bson_elem *stage,
+                                   const struct rk_bson_view *args, const struct rk_scope *foreign)
+{
+    static const char *const names[] = {"connectFromField", "connectToField"};
+    struct rk_bson_elem elem;
+    struct rk_text path;
+    if (rk_bson_find(args, "startWith", &elem) && rk_expr_touches(&p->scope, &elem, &path)) {
+        return rk_refuse(&p->scope, RK_CODE_LOOKUP, stage->key, path.at, path.len, JOIN_ADVICE);
+    }
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (field_touches(foreign, args, names[i], &path)) {
+            return rk_refuse(foreign, RK_CODE_LOOKUP, stage->key, path.at, path.len, JOIN_ADVICE);
+        }
+    }
+    return RK_VERDICT_FORWARD;
 }
 
 enum rk_verdict rk_stage_graph_lookup(struct rk_pipeline *p, const struct rk_bson_elem *stage)
 {
-    static const char *const local[] = {"startWith", NULL};
-    static const char *const other[] = {"connectFromField", "connectToField", NULL};
     struct rk_scope foreign;
     struct rk_bson_view args;
     struct rk_bson_view filter;
@@ -158,7 +233,7 @@ enum rk_verdict rk_stage_graph_lookup(struct rk_pipeline *p, const struct rk_bso
         return rk_refuse(&p->scope, RK_CODE_LOOKUP, stage->key, NULL, 0,
                          "from must name a collection");
     }
-    enum rk_verdict verdict = check_join(p, stage, &args, &foreign, local, other);
+    enum rk_verdict verdict = check_graph(p, stage, &args, &foreign);
     if (rk_stops(verdict)) {
         return verdict;
     }
@@ -185,14 +260,14 @@ enum rk_verdict rk_stage_union_with(struct rk_pipeline *p, const struct rk_bson_
     }
     rk_pipeline_init(&sub, &foreign);
     if (rk_bson_elem_view(stage, &args)) {
-        verdict = rewrite_arguments(stage, &args, &sub, w);
+        verdict = rewrite_arguments(p, stage, &args, &sub, w);
     } else {
         rk_bson_copy(w, stage);
     }
     p->bare = p->bare && !rk_pipeline_carries(&sub);
-    if (foreign.policy != p->scope.policy || sub.moved || rk_scope_guarded(&sub.scope)) {
-        bool same = foreign.policy == p->scope.policy && !sub.moved && sub.aliases.n == 0;
-        p->moved = p->moved || !same;
+    if (foreign.policy != p->scope.policy || sub.scope.moved || rk_scope_guarded(&sub.scope)) {
+        bool same = foreign.policy == p->scope.policy && !sub.scope.moved && sub.aliases.n == 0;
+        p->scope.moved = p->scope.moved || !same;
         p->aliases.all = p->aliases.all || sub.aliases.all || sub.aliases.n > 0 ||
                          (!same && foreign.policy != NULL);
     }

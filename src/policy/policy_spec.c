@@ -152,6 +152,13 @@ static enum rk_status build_field(struct rk_policy_entry *entry, size_t i,
                             "policy %s, path \"%s\": algorithm must be random or deterministic",
                             entry->ns, spec->path);
     }
+    if (spec->algorithm == RK_ALGORITHM_RANDOM &&
+        (spec->bson_type != 0 || spec->accept_plaintext)) {
+        return rk_error_set(err, RK_EINVAL,
+                            "policy %s, path \"%s\": type and accept_plaintext say how values are "
+                            "compared, which needs algorithm deterministic",
+                            entry->ns, spec->path);
+    }
     char *name = NULL;
     if (spec->name != NULL && spec->name[0] != '\0') {
         name = strdup(spec->name);
@@ -167,6 +174,9 @@ static enum rk_status build_field(struct rk_policy_entry *entry, size_t i,
     struct rk_field *field = &entry->policy.fields[i];
     field->path = path;
     field->algorithm = spec->algorithm;
+    field->bson_type = spec->bson_type;
+    field->accept_plaintext = spec->accept_plaintext;
+    field->unique_index = spec->unique_index;
     field->field_id = rk_envelope_field_id(name);
     status = copy_legacy(field, entry->ns, spec, err);
     if (status != RK_OK) {

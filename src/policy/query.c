@@ -61,10 +61,9 @@ static enum rk_verdict refuse_predicate(const struct rk_comparison *cmp, const c
     return rk_refuse(cmp->scope, code, op, cmp->path->key, cmp->path->key_len, advice);
 }
 
-/* Appends {$elemMatch: filter} for an array above protected fields: in the filter paths start at
- * the elements, so the array's node is its root. */
-static enum rk_verdict rewrite_element(const struct rk_comparison *cmp,
-                                       const struct rk_bson_elem *op, struct rk_bson_writer *w)
+/* In the filter paths start at the elements, so the array's node is its root. */
+enum rk_verdict rk_query_rewrite_element(const struct rk_comparison *cmp,
+                                         const struct rk_bson_elem *op, struct rk_bson_writer *w)
 {
     struct rk_bson_view filter;
     if (cmp->match.relation != RK_PATH_ABOVE || cmp->match.node == NULL ||
@@ -112,7 +111,7 @@ static enum rk_verdict rewrite_operators(const struct rk_comparison *cmp,
             rk_bson_end(w);
             break;
         case PRED_ELEMENT:
-            one = rewrite_element(cmp, &op, w);
+            one = rk_query_rewrite_element(cmp, &op, w);
             break;
         case PRED_SHAPE:
             if (cmp->match.relation != RK_PATH_ABOVE) {
@@ -172,7 +171,6 @@ static enum rk_verdict rewrite_branch(void *arg, const struct rk_bson_view *memb
 static enum rk_verdict rewrite_top(const struct rk_scope *scope, const struct rk_bson_elem *elem,
                                    unsigned flags, struct rk_bson_writer *w)
 {
-    struct rk_text path = {0};
     if (rk_bson_key_is(elem, "$and") || rk_bson_key_is(elem, "$nor") ||
         rk_bson_key_is(elem, "$or")) {
         struct branch branch = {scope, flags};
@@ -183,11 +181,9 @@ static enum rk_verdict rewrite_top(const struct rk_scope *scope, const struct rk
         return rk_rewrite_members(scope, elem, rewrite_branch, &branch, w);
     }
     if (rk_bson_key_is(elem, "$expr")) {
-        if (rk_expr_touches(scope, elem, &path)) {
-            return rk_refuse(scope, RK_CODE_PREDICATE, elem->key, path.at, path.len,
-                             "an expression cannot read an encrypted value; use a plain predicate");
-        }
-    } else if (rk_bson_key_is(elem, "$where") || rk_bson_key_is(elem, "$text")) {
+        return rk_expr_rewrite_plain(scope, elem, w);
+    }
+    if (rk_bson_key_is(elem, "$where") || rk_bson_key_is(elem, "$text")) {
         return rk_refuse(scope, RK_CODE_WHERE, elem->key, NULL, 0,
                          "not possible in a collection with encrypted fields");
     } else if (!rk_bson_key_is(elem, "$comment") && !rk_bson_key_is(elem, "$alwaysTrue") &&
@@ -347,8 +343,9 @@ enum rk_verdict rk_query_seeds(const struct rk_scope *scope, const struct rk_bso
             continue;
         }
         struct rk_path_match match = rk_scope_relate(scope, elem.key, elem.key_len);
+        const struct rk_comparison cmp = {.scope = scope, .path = &elem, .match = match};
         if (match.relation == RK_PATH_EXACT && seed_value(&elem, &value) &&
-            !rk_elem_is_null(&value) && rk_candidates_count(scope, &value) > 1) {
+            !rk_elem_is_null(&value) && rk_compare_forms(&cmp, &value) > 1) {
             verdict = rk_worse(verdict, each(arg, &elem, match.field, &value));
         }
     }

@@ -18,7 +18,8 @@ struct encoding {
     uint32_t len;
 };
 
-static unsigned encodings_of(const struct rk_bson_elem *value, struct encoding out[2])
+static unsigned encodings_of(const struct rk_field *field, const struct rk_bson_elem *value,
+                             struct encoding out[2])
 {
     int64_t v;
     unsigned n = 0;
@@ -27,70 +28,174 @@ static unsigned encodings_of(const struct rk_bson_elem *value, struct encoding o
             (struct encoding){.type = value->type, .value = value->value, .len = value->value_len};
         return 1;
     }
-    if (v >= INT32_MIN && v <= INT32_MAX) {
+    if (v >= INT32_MIN && v <= INT32_MAX && field->bson_type != RK_BSON_INT64) {
         out[n].type = RK_BSON_INT32;
         rk_store_u32(out[n].number, (uint32_t)v);
         out[n].len = 4;
         out[n].value = out[n].number;
         n++;
     }
-    out[n].type = RK_BSON_INT64;
-    rk_store_u64(out[n].number, (uint64_t)v);
-    out[n].len = 8;
-    out[n].value = out[n].number;
-    return n + 1;
+    if (field->bson_type != RK_BSON_INT32) {
+        out[n].type = RK_BSON_INT64;
+        rk_store_u64(out[n].number, (uint64_t)v);
+        out[n].len = 8;
+        out[n].value = out[n].number;
+        n++;
+    }
+    return n;
 }
 
-size_t rk_candidates_count(const struct rk_scope *scope, const struct rk_bson_elem *value)
+/* Legacy formats in which a value of this type may lie. */
+static size_t legacy_forms(const struct rk_field *field, const struct rk_bson_elem *value)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < field->n_legacy; i++) {
+        n += rk_legacy_forms(&field->legacy[i], value->type, value->value, value->value_len);
+    }
+    return n;
+}
+
+size_t rk_compare_forms(const struct rk_comparison *cmp, const struct rk_bson_elem *value)
 {
     struct encoding encodings[2];
-    return encodings_of(value, encodings) * rk_keyset_count(scope->crypt->keys);
+    const struct rk_field *field = cmp->match.field;
+    return encodings_of(field, value, encodings) * rk_keyset_count(cmp->scope->crypt->keys) +
+           legacy_forms(field, value) + (field->accept_plaintext ? 1 : 0);
 }
 
-static enum rk_verdict put_candidate(const struct rk_comparison *cmp, const struct encoding *enc,
-                                     const struct rk_data_key *key, const char *name,
-                                     size_t name_len, struct rk_bson_writer *w)
+static enum rk_verdict failed(const struct rk_comparison *cmp, enum rk_status status,
+                              struct rk_bson_writer *w)
+{
+    if (status == RK_ELIMIT || status == RK_ENOMEM) {
+        w->status = status; /* asked for once, at the end */
+        return RK_VERDICT_REPLACE;
+    }
+    return rk_refuse(cmp->scope, RK_CODE_INTERNAL, "encryption", cmp->path->key, cmp->path->key_len,
+                     "failed; see the proxy's log");
+}
+
+static enum rk_verdict put_sealed(const struct rk_comparison *cmp, const struct encoding *enc,
+                                  const struct rk_data_key *key, const char *name,
+                                  struct rk_bson_writer *w)
 {
     uint8_t head[BINARY_HEAD_LEN] = {0, 0, 0, 0, RK_ENVELOPE_SUBTYPE};
     const struct rk_field *field = cmp->match.field;
     struct rk_crypt *crypt = cmp->scope->crypt;
-    rk_bson_put(w, RK_BSON_BINARY, name, name_len, head, sizeof head);
+    rk_bson_put(w, RK_BSON_BINARY, name, strlen(name), head, sizeof head);
     if (w->status != RK_OK) {
-        return RK_VERDICT_REPLACE; /* the writer's status is asked for once, at the end */
+        return RK_VERDICT_REPLACE;
     }
     size_t at = w->out->len;
     enum rk_status status =
         rk_envelope_seal(crypt->aead, key, RK_ALGORITHM_DETERMINISTIC, field->field_id,
                          crypt->now_s, enc->type, enc->value, enc->len, w->out);
-    if (status == RK_ELIMIT || status == RK_ENOMEM) {
-        w->status = status;
-        return RK_VERDICT_REPLACE;
-    }
     if (status != RK_OK) {
-        return rk_refuse(cmp->scope, RK_CODE_INTERNAL, "encryption", cmp->path->key,
-                         cmp->path->key_len, "failed; see the proxy's log");
+        return failed(cmp, status, w);
     }
     rk_store_u32(w->out->data + at - BINARY_HEAD_LEN, (uint32_t)(w->out->len - at));
     crypt->values_encrypted++;
     return RK_VERDICT_REPLACE;
 }
 
-static enum rk_verdict put_all(const struct rk_comparison *cmp, const struct rk_bson_elem *value,
-                               unsigned *index, struct rk_bson_writer *w)
+/* Form i of the field's legacy formats. */
+static enum rk_verdict put_legacy(const struct rk_comparison *cmp, const struct rk_bson_elem *value,
+                                  size_t i, const char *name, struct rk_bson_writer *w)
+{
+    const struct rk_field *field = cmp->match.field;
+    struct rk_crypt *crypt = cmp->scope->crypt;
+    for (size_t k = 0; k < field->n_legacy; k++) {
+        const struct rk_legacy_format *format = &field->legacy[k];
+        size_t n = rk_legacy_forms(format, value->type, value->value, value->value_len);
+        if (i >= n) {
+            i -= n;
+            continue;
+        }
+        rk_bson_put(w, rk_legacy_stored_type(format), name, strlen(name), NULL, 0);
+        if (w->status != RK_OK) {
+            return RK_VERDICT_REPLACE;
+        }
+        enum rk_status status = rk_legacy_seal(crypt->aead, crypt->keys, format, i, value->type,
+                                               value->value, value->value_len, w->out);
+        if (status == RK_ENOKEY) {
+            return rk_refuse(cmp->scope, RK_CODE_OPERATION_FAILED, "equality", cmp->path->key,
+                             cmp->path->key_len,
+                             "the key of its legacy format is not in the keyring");
+        }
+        return status == RK_OK ? RK_VERDICT_REPLACE : failed(cmp, status, w);
+    }
+    return failed(cmp, RK_EINVAL, w);
+}
+
+/* The value as it came: records that were never encrypted are found by it. */
+static void put_plain(const struct rk_comparison *cmp, const struct rk_bson_elem *value,
+                      const char *name, struct rk_bson_writer *w)
+{
+    if ((cmp->flags & RK_QUERY_EXPR) == 0) {
+        rk_bson_copy_as(w, name, strlen(name), value);
+        return;
+    }
+    rk_bson_begin_sub(w, RK_BSON_DOCUMENT, name, strlen(name));
+    rk_bson_copy_as(w, "$literal", strlen("$literal"), value);
+    rk_bson_end(w);
+}
+
+enum rk_verdict rk_compare_put(const struct rk_comparison *cmp, const struct rk_bson_elem *value,
+                               size_t i, const char *name, struct rk_bson_writer *w)
 {
     struct encoding encodings[2];
-    unsigned n = encodings_of(value, encodings);
+    const struct rk_field *field = cmp->match.field;
     const struct rk_keyset *keys = cmp->scope->crypt->keys;
+    unsigned n = encodings_of(field, value, encodings);
+    size_t sealed = n * rk_keyset_count(keys);
+    if (i < sealed) {
+        return put_sealed(cmp, &encodings[i % n], rk_keyset_at(keys, i / n), name, w);
+    }
+    if (i - sealed < legacy_forms(field, value)) {
+        return put_legacy(cmp, value, i - sealed, name, w);
+    }
+    put_plain(cmp, value, name, w);
+    return RK_VERDICT_REPLACE;
+}
+
+enum rk_verdict rk_compare_put_all(const struct rk_comparison *cmp,
+                                   const struct rk_bson_elem *value, unsigned *index,
+                                   struct rk_bson_writer *w)
+{
     enum rk_verdict verdict = RK_VERDICT_REPLACE;
-    for (size_t k = 0; k < rk_keyset_count(keys) && !rk_stops(verdict); k++) {
-        for (unsigned i = 0; i < n && !rk_stops(verdict); i++) {
-            char name[16];
-            int len = snprintf(name, sizeof name, "%u", (*index)++);
-            verdict =
-                put_candidate(cmp, &encodings[i], rk_keyset_at(keys, k), name, (size_t)len, w);
-        }
+    size_t n = rk_compare_forms(cmp, value);
+    for (size_t i = 0; i < n && !rk_stops(verdict); i++) {
+        char name[16];
+        (void)snprintf(name, sizeof name, "%u", (*index)++);
+        verdict = rk_compare_put(cmp, value, i, name, w);
     }
     return verdict;
+}
+
+bool rk_field_is_exact(const struct rk_scope *scope, const struct rk_field *field, const char **why)
+{
+    if (field == NULL) {
+        return false;
+    }
+    if (field->algorithm != RK_ALGORITHM_DETERMINISTIC) {
+        *why = "randomly encrypted values cannot be compared by the server; make the field "
+               "deterministic in the policy, or do this in the application";
+    } else if (field->n_legacy > 0 || field->accept_plaintext) {
+        *why = "equal values may lie there in several formats; sweep the collection, then drop "
+               "legacy and accept_plaintext from the policy";
+    } else if (rk_keyset_count(scope->crypt->keys) != 1) {
+        *why = "equal values may lie there under several keys; do this in the application, or wait "
+               "until the sweep is done and only one key is left";
+    } else if (field->bson_type == 0) {
+        *why = "equal numbers of two types have different ciphertexts; give the field's type in "
+               "the policy";
+    } else if (scope->moved) {
+        *why = RK_MOVED_ADVICE;
+    } else if (scope->collation) {
+        *why = "ciphertext cannot be compared by a collation; drop it from the command";
+    } else {
+        return true;
+    }
+    return false;
 }
 
 static enum rk_verdict refuse(const struct rk_comparison *cmp, int code, const char *what,
@@ -99,9 +204,23 @@ static enum rk_verdict refuse(const struct rk_comparison *cmp, int code, const c
     return rk_refuse(cmp->scope, code, what, cmp->path->key, cmp->path->key_len, advice);
 }
 
-/* May the field be compared with this (not null) value? HOLD without a current key. */
-static enum rk_verdict check_value(const struct rk_comparison *cmp,
-                                   const struct rk_bson_elem *value)
+/* May an integer of some type be there? */
+static bool is_integer(uint8_t bson_type)
+{
+    return bson_type == 0 || bson_type == RK_BSON_INT32 || bson_type == RK_BSON_INT64;
+}
+
+static bool legacy_is_random(const struct rk_field *field)
+{
+    for (size_t i = 0; i < field->n_legacy; i++) {
+        if (!field->legacy[i].iv_fixed) {
+            return true;
+        }
+    }
+    return false;
+}
+
+enum rk_verdict rk_compare_check(const struct rk_comparison *cmp, const struct rk_bson_elem *value)
 {
     const struct rk_scope *scope = cmp->scope;
     const struct rk_field *field = cmp->match.field;
@@ -110,21 +229,25 @@ static enum rk_verdict check_value(const struct rk_comparison *cmp,
         return refuse(cmp, RK_CODE_ABOVE, "comparison",
                       "the value would hold protected fields; name them by their dotted paths");
     }
+    if (cmp->match.node == &rk_anything) {
+        return refuse(cmp, RK_CODE_PREDICATE, "comparison",
+                      "an earlier stage put values of several kinds there; compare before it");
+    }
     if (field->algorithm != RK_ALGORITHM_DETERMINISTIC) {
         return refuse(cmp, RK_CODE_RANDOM_EQUALITY, "equality",
                       "a randomly encrypted field can only be tested with $exists or null; make "
                       "it deterministic in the policy to search it");
     }
-    if (field->n_legacy > 0) {
+    if (legacy_is_random(field)) {
         return refuse(cmp, RK_CODE_RANDOM_EQUALITY, "equality",
-                      "records in a legacy format would be missed; sweep the collection, then "
-                      "drop legacy from the policy");
+                      "records in a legacy format with random iv would be missed; sweep the "
+                      "collection, then drop legacy from the policy");
     }
     if (scope->collation) {
         return refuse(cmp, RK_CODE_COLLATION, "equality",
                       "ciphertext cannot be compared by a collation; drop it from the command");
     }
-    if (!rk_bson_elem_int(value, &integer) &&
+    if (!(rk_bson_elem_int(value, &integer) && is_integer(field->bson_type)) &&
         !rk_document_type_allowed(scope->ns, field, value->type, scope->err)) {
         return RK_VERDICT_REJECT;
     }
@@ -155,22 +278,19 @@ enum rk_verdict rk_compare_one(const struct rk_comparison *cmp, const char *key,
         return refuse(cmp, RK_CODE_PREDICATE, "a regular expression",
                       "ciphertext has no pattern; compare whole values");
     }
-    enum rk_verdict verdict = check_value(cmp, value);
+    enum rk_verdict verdict = rk_compare_check(cmp, value);
     if (rk_stops(verdict)) {
         return verdict;
     }
     unsigned index = 0;
-    if (rk_candidates_count(cmp->scope, value) == 1) {
-        struct encoding encodings[2];
-        (void)encodings_of(value, encodings);
-        return put_candidate(cmp, &encodings[0], rk_keyset_at(cmp->scope->crypt->keys, 0), name,
-                             strlen(name), w);
+    if (rk_compare_forms(cmp, value) == 1) {
+        return rk_compare_put(cmp, value, 0, name, w);
     }
     if (key == NULL) {
         rk_bson_begin_sub(w, RK_BSON_DOCUMENT, name, strlen(name));
     }
     rk_bson_begin_sub(w, RK_BSON_ARRAY, many, strlen(many));
-    verdict = put_all(cmp, value, &index, w);
+    verdict = rk_compare_put_all(cmp, value, &index, w);
     rk_bson_end(w);
     if (key == NULL) {
         rk_bson_end(w);
@@ -202,9 +322,9 @@ enum rk_verdict rk_compare_list(const struct rk_comparison *cmp, const struct rk
             return refuse(cmp, RK_CODE_REGEX_IN, "a regular expression in a list",
                           "ciphertext has no pattern; list whole values");
         }
-        verdict = check_value(cmp, &item);
+        verdict = rk_compare_check(cmp, &item);
         if (!rk_stops(verdict)) {
-            verdict = put_all(cmp, &item, &index, w);
+            verdict = rk_compare_put_all(cmp, &item, &index, w);
         }
         if (rk_stops(verdict)) {
             return verdict;

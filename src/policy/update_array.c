@@ -43,9 +43,13 @@ static bool has_one_form(const struct rk_scope *scope, const struct rk_path_node
     struct rk_bson_iter iter;
     struct rk_bson_elem item;
     if (node->field != NULL) {
+        const struct rk_comparison cmp = {
+            .scope = scope,
+            .path = value,
+            .match = {.relation = RK_PATH_EXACT, .node = node, .field = node->field}};
         return rk_elem_is_null(value) || (node->field->algorithm == RK_ALGORITHM_DETERMINISTIC &&
                                           node->field->n_legacy == 0 && !scope->collation &&
-                                          rk_candidates_count(scope, value) == 1);
+                                          rk_compare_forms(&cmp, value) == 1);
     }
     if (!rk_bson_elem_view(value, &view)) {
         return true;

@@ -121,6 +121,11 @@ static enum rk_step whole_msg(struct rk_session *session, const uint8_t *data,
     case RK_VERDICT_REPLACE:
         break;
     }
+    if (info.warning != NULL) {
+        rk_log(RK_LOG_WARN, "request_warning", RK_S("client", session->peer),
+               RK_S("command", info.name), RK_S("db", info.db), RK_S("collection", info.coll),
+               RK_S("reason", info.warning));
+    }
     if (!has_reply) {
         log_dropped(session, &info);
     }

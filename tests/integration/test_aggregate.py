@@ -59,6 +59,9 @@ SAME = {
     "redact": [{"$redact": {"$cond": [{"$eq": ["$group", 1]}, "$$PRUNE", "$$KEEP"]}}, BY_ID],
     "computed from unprotected": [
         {"$addFields": {"double": {"$multiply": ["$group", 2]}, "copy": "$ssn"}}, BY_ID],
+    "copied into an array": [{"$project": {"x": ["$ssn"]}}, BY_ID],
+    "let": [{"$project": {"x": {"$let": {"vars": {"d": "$$ROOT"}, "in": "$$d.ssn"}}}}, BY_ID],
+    "map": [{"$project": {"x": {"$map": {"input": "$contact", "in": "$$this.mail"}}}}, BY_ID],
     "sample of all": [{"$sample": {"size": 20}}, BY_ID],
     "top by unprotected": [
         {"$group": {"_id": None, "x": {"$top": {"output": "$_id", "sortBy": {"_id": -1}}}}}],
@@ -75,10 +78,9 @@ REFUSED = {
     "overwritten": [{"$set": {"ssn": "$group"}}, {"$match": {"ssn": 1}}],
     "pushed": [
         {"$group": {"_id": "$group", "x": {"$push": "$ssn"}}}, {"$match": {"x": ONE}}],
-    "copied into an array": [{"$project": {"x": ["$ssn"]}}],
-    "let": [{"$project": {"x": {"$let": {"vars": {"d": "$$ROOT"}, "in": "$$d.ssn"}}}}],
     "getField": [{"$project": {"x": {"$toUpper": {"$getField": "ssn"}}}}],
-    "map": [{"$project": {"x": {"$map": {"input": "$contact", "in": "$$this.mail"}}}}],
+    "map": [{"$project": {"x": {"$map": {"input": "$contact", "in": {
+        "$toString": "$$this.mail"}}}}}],
     "bucket": [{"$bucket": {"groupBy": "$ssn", "boundaries": [0, 1]}}],
     "unwind": [{"$unwind": "$answer"}],
     "unwind pushed": [{"$group": {"_id": 1, "x": {"$push": "$ssn"}}}, {"$unwind": "$x"}],

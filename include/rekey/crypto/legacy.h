@@ -19,6 +19,7 @@
 #include <rekey/crypto/keyset.h>
 
 #define RK_LEGACY_PREFIX_MAX 16u
+#define RK_LEGACY_IV_MAX 16u
 
 enum rk_legacy_cipher {
     RK_LEGACY_AES_256_CBC = 1,
@@ -35,6 +36,9 @@ struct rk_legacy_format {
     enum rk_legacy_encoding encoding;
     uint8_t prefix[RK_LEGACY_PREFIX_MAX]; /* the version bytes, must match exactly */
     size_t prefix_len;
+    bool iv_fixed;   /* every value was encrypted with iv: equal values have equal ciphertexts */
+    bool iv_implied; /* it is then not stored in front of the ciphertext */
+    uint8_t iv[RK_LEGACY_IV_MAX]; /* 16 bytes (CBC) or 12 (GCM) */
     char *key;         /* name of the legacy key in the keyset; owned by who owns the format */
     uint8_t bson_type; /* of the plaintext: RK_BSON_STRING (UTF-8 bytes) or RK_BSON_BINARY
                           (subtype 0); see rk_legacy_open */
@@ -53,6 +57,23 @@ bool rk_legacy_matches(const struct rk_legacy_format *format, uint8_t bson_type,
  */
 RK_MUST_CHECK enum rk_status rk_legacy_open(struct rk_aead *aead, const struct rk_keyset *keys,
                                             const struct rk_legacy_format *format,
+                                            uint8_t bson_type, const uint8_t *value,
+                                            size_t value_len, struct rk_buf *out);
+
+/*
+ * A format with a fixed iv can be searched: the same plaintext is the same ciphertext again, in one
+ * of a few spellings (base64 with either alphabet, with or without padding; a reader of such a
+ * format takes BinData of subtype 0 only). rk_legacy_forms is their number for this value: 0 when
+ * the iv is not fixed, or a value of this type was never written in the format.
+ */
+size_t rk_legacy_forms(const struct rk_legacy_format *format, uint8_t bson_type,
+                       const uint8_t *value, size_t value_len);
+/* The BSON type of what is stored. */
+uint8_t rk_legacy_stored_type(const struct rk_legacy_format *format);
+/* Appends spelling form < rk_legacy_forms as BSON value bytes of that type. RK_ENOKEY when the
+ * keyset lacks the key; out is then as it was. */
+RK_MUST_CHECK enum rk_status rk_legacy_seal(struct rk_aead *aead, const struct rk_keyset *keys,
+                                            const struct rk_legacy_format *format, size_t form,
                                             uint8_t bson_type, const uint8_t *value,
                                             size_t value_len, struct rk_buf *out);
 

@@ -14,6 +14,13 @@
 #include <rekey/crypto/envelope.h>
 #include <rekey/crypto/legacy.h>
 
+/* createIndexes with unique on a deterministic field: uniqueness does not hold across keys. */
+enum rk_unique_index {
+    RK_UNIQUE_INDEX_REFUSE,
+    RK_UNIQUE_INDEX_WARN, /* allowed; rk_command_info.warning says so */
+    RK_UNIQUE_INDEX_ALLOW,
+};
+
 /* What a configuration says. Strings and arrays are copied by rk_policy_set_new. */
 struct rk_field_spec {
     const char *path;
@@ -21,6 +28,9 @@ struct rk_field_spec {
     enum rk_algorithm algorithm;
     const struct rk_legacy_format *legacy; /* tried in this order */
     size_t n_legacy;
+    uint8_t bson_type;     /* the only one that may be stored (deterministic fields); 0: any */
+    bool accept_plaintext; /* there may be values that were never encrypted: equality finds them */
+    enum rk_unique_index unique_index;
 };
 
 struct rk_policy_spec {
@@ -52,6 +62,9 @@ struct rk_field {
     uint32_t field_id;
     struct rk_legacy_format *legacy;
     size_t n_legacy;
+    uint8_t bson_type;
+    bool accept_plaintext;
+    enum rk_unique_index unique_index;
 };
 
 struct rk_policy {

@@ -30,8 +30,8 @@ static int set_up(void **state)
                                       .key = (char[]){"old"},
                                       .bson_type = RK_BSON_STRING};
     const struct rk_field_spec fields[] = {
-        {"answer", NULL, RK_ALGORITHM_RANDOM, &legacy, 1},
-        {"contacts.phone", NULL, RK_ALGORITHM_DETERMINISTIC, NULL, 0},
+        {.path = "answer", .algorithm = RK_ALGORITHM_RANDOM, .legacy = &legacy, .n_legacy = 1},
+        {.path = "contacts.phone", .algorithm = RK_ALGORITHM_DETERMINISTIC},
     };
     const struct rk_policy_spec spec = {"app.people", fields, 2};
     for (uint32_t id = 1; id <= 3; id++) {

@@ -54,7 +54,9 @@ static void test_refused_stages(void **state)
         {AGG("{'$group': {'_id': {'a': '$ssn'}}}"), 51092},
         {AGG("{'$group': {'_id': 1, 'x': {'$addToSet': '$ssn'}}}"), 51092},
         {AGG("{'$group': {'_id': 1, 'x': {'$max': '$ssn'}}}"), 51092},
-        {AGG("{'$group': {'_id': 1, 'x': {'$push': {'a': '$ssn'}}}}"), 51092},
+        {AGG("{'$group': {'_id': 1, 'x': {'$push': {'a': '$ssn'}}}}, {'$match': {'x.a': "
+             "'SECRET'}}"),
+         51092},
         {AGG("{'$group': {'_id': 1, 'x': {'$top': {'output': '$a', 'sortBy': {'ssn': 1}}}}}"),
          51092},
         {AGG("{'$sortByCount': '$ssn'}"), 51092},
@@ -65,9 +67,15 @@ static void test_refused_stages(void **state)
         {AGG("{'$redact': {'$cond': ['$ssn', '$$KEEP', '$$PRUNE']}}"), 51092},
         {AGG("{'$unwind': '$note'}"), 51092},
         {AGG("{'$project': {'x': {'$concat': ['$ssn', 'SECRET']}}}"), 51092},
-        {AGG("{'$addFields': {'x': {'y': '$ssn'}}}"), 51092},
+        {AGG("{'$addFields': {'x': {'y': '$ssn'}}}, {'$match': {'x.y': 'SECRET'}}"), 51092},
+        {AGG("{'$addFields': {'x': {'$ifNull': ['$ssn', 'n']}}}, {'$match': {'x': 'SECRET'}}"),
+         51092},
+        {AGG("{'$set': {'ssn': 1}}, {'$project': {'x': {'$eq': ['$ssn', 'SECRET']}}}"), 51092},
         {AGG("{'$set': {'x': '$ssn.a'}}"), 51102},
-        {AGG("{'$replaceWith': {'$mergeObjects': ['$$ROOT', {'a': 'SECRET'}]}}"), 51092},
+        {AGG("{'$replaceWith': {'$mergeObjects': ['$$ROOT', {'a': 1}]}}, {'$sort': {'ssn': 1}}"),
+         51092},
+        {AGG("{'$redact': {'$cond': [{'$eq': ['$email', 'SECRET']}, '$$PRUNE', '$$DESCEND']}}"),
+         51092},
         {AGG("{'$geoNear': {'query': {'ssn': 'SECRET'}}}"), 51092},
         {AGG("{'$search': {'text': 'SECRET'}}"), 51092},
         {AGG("{'$notYetInvented': 'SECRET'}"), 51092},
@@ -164,9 +172,14 @@ static void test_joins(void **state)
     assert_reject(AGG("{'$lookup': {'from': 'orders', 'localField': 'ssn', 'foreignField': 'b', "
                       "'as': 'p'}}"),
                   51204);
-    assert_reject(AGG("{'$lookup': {'from': 'orders', 'let': {'s': '$ssn'}, 'pipeline': [], 'as': "
-                      "'p'}}"),
-                  51204);
+    assert_reject(
+        AGG("{'$lookup': {'from': 'orders', 'let': {'s': '$ssn'}, 'pipeline': [{'$match': "
+            "{'$expr': {'$eq': ['$b', '$$s']}}}], 'as': 'p'}}"),
+        51092);
+    assert_replace(AGG("{'$lookup': {'from': 'people', 'let': {'v': 'x', 'a': '$a'}, 'pipeline': "
+                       "[{'$match': {'$expr': {'$eq': ['$ssn', '$$v']}}}], 'as': 'p'}}"),
+                   AGG("{'$lookup': {'let': {'v': null, 'a': '$a'}, 'from': 'people', 'pipeline': "
+                       "[{'$match': {'$expr': {'$eq': ['$ssn', <9: 'x'>]}}}], 'as': 'p'}}"));
     assert_reject(OPEN("{'$lookup': {'from': 'old', 'localField': 'a', 'foreignField': 'a', 'as': "
                        "'p'}}"),
                   51204);

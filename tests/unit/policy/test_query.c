@@ -129,9 +129,15 @@ static void test_refusals(void **state)
         {FIND("{'ssn': {'a': 'SECRET'}}"), 31041},
         {FIND("{'ssn': ['SECRET']}"), 31041},
         {FIND("{'ssn': {'$in': 'SECRET'}}"), 14},
-        {FIND("{'$expr': {'$eq': ['$ssn', 'SECRET']}}"), 51092},
-        {FIND("{'$expr': {'$eq': ['$$CURRENT.ssn', 'SECRET']}}"), 51092},
-        {FIND("{'$expr': {'$eq': ['$$ROOT', 'SECRET']}}"), 51092},
+        {FIND("{'$expr': {'$gt': ['$ssn', 'SECRET']}}"), 51092},
+        {FIND("{'$expr': {'$gt': ['$$CURRENT.ssn', 'SECRET']}}"), 51092},
+        {FIND("{'$expr': {'$eq': ['$note', 'SECRET']}}"), 51158},
+        {FIND("{'$expr': {'$eq': ['$ssn', '$ssn']}}"), 51092},
+        {FIND("{'$expr': {'$eq': ['$ssn', '$ssn.a']}}"), 51102},
+        {FIND("{'$expr': '$ssn'}"), 51092},
+        {FIND("{'$expr': {'$in': ['$ssn', 'SECRET']}}"), 51092},
+        {FIND("{'$expr': {'$let': {'vars': {'CURRENT': 1}, 'in': '$ssn'}}}"), 51092},
+        {FIND("{'$expr': {'$eq': ['$$ROOT', 'SECRET']}}"), 31007},
         {FIND("{'$expr': {'$eq': [{'$getField': 'ssn'}, 'SECRET']}}"), 51092},
         {FIND("{'$expr': {'$eq': [{'$getField': {'$concat': ['s', 'sn']}}, 1]}}"), 51092},
         {FIND("{'$where': 'SECRET'}"), 51094},
@@ -146,6 +152,56 @@ static void test_refusals(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         assert_reject(cases[i].json, cases[i].code);
     }
+}
+
+static void test_expressions(void **state)
+{
+    (void)state;
+    use_one_key();
+    assert_replace(FIND("{'$expr': {'$eq': ['$ssn', 'x']}}"),
+                   FIND("{'$expr': {'$eq': ['$ssn', <9: 'x'>]}}"));
+    assert_replace(FIND("{'$expr': {'$in': ['$ssn', ['x', {'$literal': '$y'}, null]]}}"),
+                   FIND("{'$expr': {'$in': ['$ssn', [<9: 'x'>, <9: '$y'>, null]]}}"));
+    use_two_keys();
+    assert_replace(FIND("{'$expr': {'$eq': ['$ssn', 'x']}}"),
+                   FIND("{'$expr': {'$or': [{'$eq': ['$ssn', <9: 'x'>]}, {'$eq': ['$ssn', <7: "
+                        "'x'>]}]}}"));
+    assert_replace(FIND("{'$expr': {'$ne': ['x', '$ssn']}}"),
+                   FIND("{'$expr': {'$and': [{'$ne': ['$ssn', <9: 'x'>]}, {'$ne': ['$ssn', <7: "
+                        "'x'>]}]}}"));
+    assert_replace(FIND("{'$expr': {'$eq': [{'$ifNull': ['$ssn', 'n']}, 'x']}}"),
+                   FIND("{'$expr': {'$in': [{'$ifNull': ['$ssn', <9: 'n'>]}, [<9: 'x'>, <7: "
+                        "'x'>]]}}"));
+    assert_replace(FIND("{'$expr': {'$let': {'vars': {'v': 'x', 's': '$ssn'}, 'in': {'$ne': "
+                        "['$$s', '$$v']}}}}"),
+                   FIND("{'$expr': {'$let': {'vars': {'v': null, 's': '$ssn'}, 'in': {'$and': "
+                        "[{'$ne': ['$$s', <9: 'x'>]}, {'$ne': ['$$s', <7: 'x'>]}]}}}}"));
+    assert_replace(FIND("{'$expr': {'$in': ['x', '$contacts.email']}}"),
+                   FIND("{'$expr': {'$or': [{'$in': [<9: 'x'>, '$contacts.email']}, {'$in': [<7: "
+                        "'x'>, '$contacts.email']}]}}"));
+    assert_forward(FIND("{'$expr': {'$and': [{'$ne': ['$note', null]}, {'$eq': ['$contacts', "
+                        "[]]}, {'$gt': [{'$size': '$contacts'}, 1]}]}}"));
+}
+
+/* Runs of the same expression do not multiply: comparisons in comparisons are bounded. */
+static void test_nested_comparisons(void **state)
+{
+    static char json[8192];
+    (void)state;
+    for (unsigned depth = 1; depth <= 30; depth += 29) {
+        size_t n = (size_t)snprintf(json, sizeof json, "{'find': 'people', 'filter': {'$expr': ");
+        for (unsigned i = 0; i < depth; i++) {
+            n += (size_t)snprintf(json + n, sizeof json - n, "{'$eq': [{'$cond': [");
+        }
+        n += (size_t)snprintf(json + n, sizeof json - n, "true");
+        for (unsigned i = 0; i < depth; i++) {
+            n += (size_t)snprintf(json + n, sizeof json - n, ", '$ssn', 'c']}, 'x']}");
+        }
+        (void)snprintf(json + n, sizeof json - n, "}, '$db': 'shop'}");
+        assert_int_equal(run(json), depth == 1 ? RK_VERDICT_REPLACE : RK_VERDICT_REJECT);
+    }
+    assert_int_equal(err.code, 51092);
+    assert_non_null(strstr(err.message, "nested"));
 }
 
 static void test_harmless_expressions_pass(void **state)
@@ -185,6 +241,8 @@ int main(void)
         cmocka_unit_test(test_null_and_exists_everywhere),
         cmocka_unit_test(test_above_protected_fields),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_expressions),
+        cmocka_unit_test(test_nested_comparisons),
         cmocka_unit_test(test_harmless_expressions_pass),
         cmocka_unit_test(test_messages),
     };

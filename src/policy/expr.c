@@ -1,0 +1,525 @@
+/*
+ * Aggregation expressions, rewritten. What only hands protected values on ($cond, $ifNull, $map,
+ * ...) is followed, so that it is known what comes out; comparisons with constants get the
+ * constants' ciphertexts (expr_compare.c); every other operator may not touch a protected value.
+ *
+ * Constants bound by $let are put where they are used, and null where they were bound: what is
+ * compared with a protected field must not reach the server in the clear.
+ */
+#include "expr_internal.h"
+
+#define NO_VALUE_NAME "$$REMOVE"
+
+/* What two alternatives, or two members, carry together. */
+struct rk_carried rk_carried_join(struct rk_carried a, struct rk_carried b)
+{
+    struct rk_carried both = a.what >= b.what ? a : b;
+    const struct rk_carried *less = a.what >= b.what ? &b : &a;
+    both.legacy = a.legacy || b.legacy;
+    if (both.what != RK_CARRIES_FIELD || less->what == RK_CARRIES_NO_VALUE) {
+        return both;
+    }
+    both.constants = a.constants || b.constants || less->what == RK_CARRIES_CONSTANT;
+    if (less->what == RK_CARRIES_NOTHING ||
+        (less->what == RK_CARRIES_FIELD && less->node != both.node)) {
+        both.what = RK_CARRIES_ANYTHING;
+    }
+    return both;
+}
+
+bool rk_carries_protected(const struct rk_carried *carried)
+{
+    return carried->what >= RK_CARRIES_FIELD;
+}
+
+/* As a member of a document or array: a constant is then part of something computed. */
+static struct rk_carried inside(struct rk_carried carried)
+{
+    if (rk_carries_protected(&carried)) {
+        carried.what = RK_CARRIES_ANYTHING;
+    } else {
+        carried.what = RK_CARRIES_NOTHING;
+    }
+    return carried;
+}
+
+enum rk_verdict rk_expr_refuse(const struct rk_scope *scope, const char *op, struct rk_text path)
+{
+    return rk_refuse(scope, RK_CODE_PREDICATE, op, path.at, path.len,
+                     "the server cannot compute on ciphertext; do this in the application, or "
+                     "compare a deterministic field with constants by $eq, $ne or $in");
+}
+
+/* ---- references */
+
+static struct rk_carried carried_of(struct rk_path_match match, struct rk_text path)
+{
+    struct rk_carried carried = {.what = RK_CARRIES_NOTHING, .path = path};
+    if (match.relation == RK_PATH_BELOW ||
+        (match.relation != RK_PATH_UNRELATED && match.node == NULL)) {
+        carried.what = RK_CARRIES_ANYTHING;
+        carried.below = match.relation == RK_PATH_BELOW;
+    } else if (match.relation != RK_PATH_UNRELATED && match.node == &rk_anything) {
+        carried.what = RK_CARRIES_ANYTHING;
+    } else if (match.relation != RK_PATH_UNRELATED) {
+        carried.what = RK_CARRIES_FIELD;
+        carried.node = match.node;
+        carried.legacy = match.node->has_legacy;
+    }
+    return carried;
+}
+
+/* A path from what carried stands for. */
+static struct rk_carried carried_at(const struct rk_carried *from, struct rk_text rest)
+{
+    if (rest.len == 0 || !rk_carries_protected(from)) {
+        struct rk_carried same = *from;
+        same.what = rest.len > 0 ? RK_CARRIES_NOTHING : from->what;
+        return same;
+    }
+    if (from->what == RK_CARRIES_ANYTHING || from->constants) {
+        struct rk_carried any = *from;
+        any.what = RK_CARRIES_ANYTHING;
+        return any;
+    }
+    return carried_of(rk_path_relate_from(from->node, rest.at, rest.len), rest);
+}
+
+const struct rk_var *rk_var_find(const struct rk_scope *scope, struct rk_text text,
+                                 struct rk_text *rest)
+{
+    if (text.len < 3 || text.at[0] != '$' || text.at[1] != '$') {
+        return NULL;
+    }
+    const char *name = text.at + 2;
+    const char *dot = memchr(name, '.', text.len - 2);
+    size_t len = dot != NULL ? (size_t)(dot - name) : text.len - 2u;
+    *rest = (struct rk_text){name + len, 0};
+    if (dot != NULL) {
+        *rest = (struct rk_text){dot + 1, text.len - 3u - (uint32_t)len};
+    }
+    for (const struct rk_var *var = scope->vars; var != NULL; var = var->up) {
+        if (var->name.len == len && memcmp(var->name.at, name, len) == 0) {
+            return var;
+        }
+    }
+    return NULL;
+}
+
+/* What a string stands for: a path, a variable, or itself. */
+struct rk_carried rk_expr_string(const struct rk_scope *scope, const struct rk_bson_elem *elem)
+{
+    struct rk_text text = rk_elem_text(elem);
+    struct rk_text path;
+    const struct rk_var *var = rk_var_find(scope, text, &path);
+    if (var != NULL) {
+        return carried_at(&var->carried, path);
+    }
+    if (rk_text_is(text, NO_VALUE_NAME)) {
+        return (struct rk_carried){.what = RK_CARRIES_NO_VALUE};
+    }
+    if (rk_expr_reference(elem, &path)) {
+        return carried_of(rk_scope_relate(scope, path.at, path.len), path);
+    }
+    return (struct rk_carried){.what = text.len > 0 && text.at[0] == '$' ? RK_CARRIES_NOTHING
+                                                                         : RK_CARRIES_CONSTANT};
+}
+
+bool rk_expr_constant(const struct rk_scope *scope, const struct rk_bson_elem *elem,
+                      struct rk_bson_elem *value)
+{
+    struct rk_bson_view view;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem op;
+    struct rk_text rest;
+    const struct rk_var *var = rk_var_find(scope, rk_elem_text(elem), &rest);
+    if (var != NULL) {
+        *value = var->constant;
+        return var->carried.what == RK_CARRIES_CONSTANT && rest.len == 0;
+    }
+    if (rk_elem_is_operators(elem, &view)) {
+        rk_bson_iter_init(&iter, &view);
+        *value = *elem;
+        if (rk_bson_next(&iter, &op) != RK_BSON_STEP_ELEM || !rk_bson_key_is(&op, "$literal")) {
+            return false;
+        }
+        *value = op;
+        return true;
+    }
+    *value = *elem;
+    return elem->type == RK_BSON_STRING
+               ? rk_expr_string(scope, elem).what == RK_CARRIES_CONSTANT
+               : elem->type != RK_BSON_DOCUMENT && elem->type != RK_BSON_ARRAY;
+}
+
+/* ---- leaves */
+
+static enum rk_verdict rewrite_constant(const struct rk_expr *x, const struct rk_bson_elem *elem,
+                                        struct rk_carried *carried, struct rk_bson_writer *w)
+{
+    struct rk_bson_elem value;
+    struct rk_text rest;
+    if (!rk_expr_constant(x->scope, elem, &value) || rk_elem_is_null(&value)) {
+        rk_bson_copy(w, elem);
+        return RK_VERDICT_FORWARD;
+    }
+    carried->what = RK_CARRIES_CONSTANT;
+    if (x->seal != NULL) {
+        enum rk_verdict verdict = rk_compare_check(x->seal, &value);
+        return rk_stops(verdict) ? verdict : rk_compare_put(x->seal, &value, 0, elem->key, w);
+    }
+    if (rk_var_find(x->scope, rk_elem_text(elem), &rest) == NULL) {
+        rk_bson_copy(w, elem);
+        return RK_VERDICT_FORWARD;
+    }
+    rk_bson_begin_sub(w, RK_BSON_DOCUMENT, elem->key, elem->key_len);
+    rk_bson_copy_as(w, "$literal", strlen("$literal"), &value);
+    rk_bson_end(w);
+    return RK_VERDICT_REPLACE;
+}
+
+static enum rk_verdict rewrite_leaf(const struct rk_expr *x, const struct rk_bson_elem *elem,
+                                    struct rk_carried *carried, struct rk_bson_writer *w)
+{
+    *carried = (struct rk_carried){.what = RK_CARRIES_NO_VALUE};
+    if (elem->type == RK_BSON_STRING) {
+        *carried = rk_expr_string(x->scope, elem);
+        if (carried->below) {
+            return rk_refuse(x->scope, RK_CODE_BELOW, "an expression", carried->path.at,
+                             carried->path.len,
+                             "it lies inside an encrypted value; name the protected path itself");
+        }
+        if (carried->what != RK_CARRIES_CONSTANT) {
+            rk_bson_copy(w, elem);
+            return RK_VERDICT_FORWARD;
+        }
+    }
+    return rewrite_constant(x, elem, carried, w);
+}
+
+/* ---- members */
+
+/* Appends each member of an object or array under its own key; what is neither, as it is. */
+enum rk_verdict rk_expr_members(const struct rk_expr *x, const struct rk_bson_elem *elem,
+                                struct rk_carried *carried, struct rk_bson_writer *w)
+{
+    enum rk_verdict verdict = RK_VERDICT_FORWARD;
+    const struct rk_expr members = rk_expr_apart(x);
+    struct rk_carried one;
+    struct rk_bson_view view;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem member;
+    *carried = (struct rk_carried){.what = RK_CARRIES_NO_VALUE}; /* of an empty one */
+    if (!rk_bson_elem_view(elem, &view)) {
+        return rk_expr_run(&members, elem, carried, w);
+    }
+    rk_bson_begin_sub(w, elem->type, elem->key, elem->key_len);
+    rk_bson_iter_init(&iter, &view);
+    while (rk_bson_next(&iter, &member) == RK_BSON_STEP_ELEM && !rk_stops(verdict)) {
+        verdict = rk_worse(verdict, rk_expr_run(&members, &member, &one, w));
+        *carried = rk_carried_join(*carried, inside(one));
+    }
+    rk_bson_end(w);
+    return verdict;
+}
+
+/* ---- operators */
+
+/* Every operator without a rule: computes, so that it may be given nothing protected. */
+static enum rk_verdict rewrite_plain(const struct rk_expr *x, const struct rk_bson_elem *op,
+                                     struct rk_carried *carried, struct rk_bson_writer *w)
+{
+    const struct rk_expr plain = rk_expr_apart(x);
+    enum rk_verdict verdict = rk_expr_run(&plain, op, carried, w);
+    if (!rk_stops(verdict) && rk_carries_protected(carried)) {
+        return rk_expr_refuse(x->scope, op->key, carried->path);
+    }
+    carried->what = RK_CARRIES_NOTHING;
+    return verdict;
+}
+
+/* $getField and the like name fields in ways of their own. */
+static enum rk_verdict rewrite_named(const struct rk_expr *x, const struct rk_bson_elem *op,
+                                     struct rk_carried *carried, struct rk_bson_writer *w)
+{
+    struct rk_text path;
+    if (rk_expr_touches(x->scope, op, &path)) {
+        return rk_expr_refuse(x->scope, op->key, path);
+    }
+    return rewrite_plain(x, op, carried, w);
+}
+
+static enum rk_verdict rewrite_literal(const struct rk_expr *x, const struct rk_bson_elem *op,
+                                       struct rk_carried *carried, struct rk_bson_writer *w)
+{
+    (void)x;
+    carried->what = rk_elem_is_null(op) ? RK_CARRIES_NO_VALUE : RK_CARRIES_CONSTANT;
+    rk_bson_copy(w, op);
+    return RK_VERDICT_FORWARD;
+}
+
+/* Operators whose result is one of their arguments, or is made of them: $ifNull, $mergeObjects.
+ * first: only the first argument is handed on. */
+static enum rk_verdict rewrite_arguments(const struct rk_expr *x, const struct rk_bson_elem *op,
+                                         bool first, struct rk_carried *carried,
+                                         struct rk_bson_writer *w)
+{
+    enum rk_verdict verdict = RK_VERDICT_FORWARD;
+    const struct rk_expr plain = rk_expr_apart(x);
+    struct rk_carried one;
+    struct rk_bson_view view;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem arg;
+    unsigned n = 0;
+    *carried = (struct rk_carried){.what = RK_CARRIES_NO_VALUE};
+    if (op->type != RK_BSON_ARRAY || !rk_bson_elem_view(op, &view)) {
+        return rk_expr_run(x, op, carried, w);
+    }
+    rk_bson_begin_sub(w, op->type, op->key, op->key_len);
+    rk_bson_iter_init(&iter, &view);
+    while (rk_bson_next(&iter, &arg) == RK_BSON_STEP_ELEM && !rk_stops(verdict)) {
+        bool handed_on = n++ == 0 || !first;
+        verdict = rk_worse(verdict, rk_expr_run(handed_on ? x : &plain, &arg, &one, w));
+        if (handed_on) {
+            *carried = rk_carried_join(*carried, one);
+        } else if (!rk_stops(verdict) && rk_carries_protected(&one)) {
+            return rk_expr_refuse(x->scope, op->key, one.path);
+        }
+    }
+    rk_bson_end(w);
+    return verdict;
+}
+
+/* $size and $isArray of what encryption leaves in its shape: what is above the fields, and arrays
+ * of deterministic values, which are no arrays themselves. */
+static enum rk_verdict rewrite_shape(const struct rk_expr *x, const struct rk_bson_elem *op,
+                                     struct rk_carried *carried, struct rk_bson_writer *w)
+{
+    const struct rk_expr apart = rk_expr_apart(x);
+    enum rk_verdict verdict = rewrite_arguments(&apart, op, true, carried, w);
+    const struct rk_field *field = carried->what == RK_CARRIES_FIELD ? carried->node->field : NULL;
+    if (!rk_stops(verdict) && (carried->what == RK_CARRIES_ANYTHING ||
+                               (field != NULL && field->algorithm == RK_ALGORITHM_RANDOM))) {
+        return rk_expr_refuse(x->scope, op->key, carried->path);
+    }
+    carried->what = RK_CARRIES_NOTHING;
+    return verdict;
+}
+
+static enum rk_verdict rewrite_alternatives(const struct rk_expr *x, const struct rk_bson_elem *op,
+                                            struct rk_carried *carried, struct rk_bson_writer *w)
+{
+    return rewrite_arguments(x, op, false, carried, w);
+}
+
+/* Parts of arrays: an encrypted value is none, but there may be an array of them. */
+static enum rk_verdict rewrite_first(const struct rk_expr *x, const struct rk_bson_elem *op,
+                                     struct rk_carried *carried, struct rk_bson_writer *w)
+{
+    enum rk_verdict verdict = rewrite_arguments(x, op, true, carried, w);
+    if (!rk_stops(verdict) && carried->what == RK_CARRIES_FIELD && carried->node->field != NULL &&
+        memchr(carried->node->field->path, '.', strlen(carried->node->field->path)) == NULL) {
+        return rk_expr_refuse(x->scope, op->key, carried->path);
+    }
+    return verdict;
+}
+
+static enum rk_verdict rewrite_merge(const struct rk_expr *x, const struct rk_bson_elem *op,
+                                     struct rk_carried *carried, struct rk_bson_writer *w)
+{
+    const struct rk_expr plain = rk_expr_apart(x);
+    enum rk_verdict verdict = rewrite_arguments(&plain, op, false, carried, w);
+    *carried = inside(*carried);
+    return verdict;
+}
+
+/* {if: ..., then: ..., else: ...}, [if, then, else]; of $switch a branch {case: ..., then: ...}. */
+static enum rk_verdict rewrite_cond(const struct rk_expr *x, const struct rk_bson_elem *op,
+                                    struct rk_carried *carried, struct rk_bson_writer *w)
+{
+    enum rk_verdict verdict = RK_VERDICT_FORWARD;
+    const struct rk_expr plain = rk_expr_apart(x);
+    struct rk_carried one;
+    struct rk_bson_view view;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem arg;
+    *carried = (struct rk_carried){.what = RK_CARRIES_NO_VALUE};
+    if (!rk_bson_elem_view(op, &view)) {
+        return rewrite_plain(x, op, carried, w);
+    }
+    rk_bson_begin_sub(w, op->type, op->key, op->key_len);
+    rk_bson_iter_init(&iter, &view);
+    while (rk_bson_next(&iter, &arg) == RK_BSON_STEP_ELEM && !rk_stops(verdict)) {
+        bool condition = op->type == RK_BSON_ARRAY
+                             ? rk_bson_key_is(&arg, "0")
+                             : !rk_bson_key_is(&arg, "then") && !rk_bson_key_is(&arg, "else");
+        verdict = rk_worse(verdict, rk_expr_run(condition ? &plain : x, &arg, &one, w));
+        if (!condition) {
+            *carried = rk_carried_join(*carried, one);
+        } else if (!rk_stops(verdict) && rk_carries_protected(&one)) {
+            return rk_expr_refuse(x->scope, "a condition", one.path);
+        }
+    }
+    rk_bson_end(w);
+    return verdict;
+}
+
+static enum rk_verdict rewrite_branches(const struct rk_expr *x, const struct rk_bson_elem *list,
+                                        struct rk_carried *carried, struct rk_bson_writer *w)
+{
+    enum rk_verdict verdict = RK_VERDICT_FORWARD;
+    struct rk_carried one;
+    struct rk_bson_view view;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem branch;
+    *carried = (struct rk_carried){.what = RK_CARRIES_NO_VALUE};
+    if (!rk_bson_elem_view(list, &view)) {
+        return rewrite_plain(x, list, carried, w);
+    }
+    rk_bson_begin_sub(w, list->type, list->key, list->key_len);
+    rk_bson_iter_init(&iter, &view);
+    while (rk_bson_next(&iter, &branch) == RK_BSON_STEP_ELEM && !rk_stops(verdict)) {
+        verdict = rk_worse(verdict, rewrite_cond(x, &branch, &one, w));
+        *carried = rk_carried_join(*carried, one);
+    }
+    rk_bson_end(w);
+    return verdict;
+}
+
+static enum rk_verdict rewrite_switch(const struct rk_expr *x, const struct rk_bson_elem *op,
+                                      struct rk_carried *carried, struct rk_bson_writer *w)
+{
+    enum rk_verdict verdict = RK_VERDICT_FORWARD;
+    struct rk_carried one;
+    struct rk_bson_view view;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem arg;
+    *carried = (struct rk_carried){.what = RK_CARRIES_NO_VALUE};
+    if (!rk_bson_elem_view(op, &view)) {
+        return rewrite_plain(x, op, carried, w);
+    }
+    rk_bson_begin_sub(w, op->type, op->key, op->key_len);
+    rk_bson_iter_init(&iter, &view);
+    while (rk_bson_next(&iter, &arg) == RK_BSON_STEP_ELEM && !rk_stops(verdict)) {
+        bool branches = rk_bson_key_is(&arg, "branches");
+        verdict = rk_worse(verdict, branches ? rewrite_branches(x, &arg, &one, w)
+                                             : rk_expr_run(x, &arg, &one, w));
+        *carried = rk_carried_join(*carried, one);
+    }
+    rk_bson_end(w);
+    return verdict;
+}
+
+struct operator_rule {
+    const char *name;
+    rk_expr_fn *rewrite;
+};
+
+static const struct operator_rule rules[] = {
+    {"$eq", rk_expr_compare},
+    {"$ne", rk_expr_compare},
+    {"$in", rk_expr_in},
+    {"$cond", rewrite_cond},
+    {"$switch", rewrite_switch},
+    {"$ifNull", rewrite_alternatives},
+    {"$literal", rewrite_literal},
+    {"$let", rk_expr_let},
+    {"$map", rk_expr_over},
+    {"$filter", rk_expr_over},
+    {"$arrayElemAt", rewrite_first},
+    {"$first", rewrite_first},
+    {"$last", rewrite_first},
+    {"$slice", rewrite_first},
+    {"$reverseArray", rewrite_first},
+    {"$mergeObjects", rewrite_merge},
+    {"$concatArrays", rewrite_merge},
+    {"$size", rewrite_shape},
+    {"$isArray", rewrite_shape},
+    {"$getField", rewrite_named},
+    {"$setField", rewrite_named},
+    {"$unsetField", rewrite_named},
+    {"$sortArray", rewrite_named},
+};
+
+static rk_expr_fn *rule_find(const char *name)
+{
+    for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
+        if (strcmp(rules[i].name, name) == 0) {
+            return rules[i].rewrite;
+        }
+    }
+    return rewrite_plain;
+}
+
+enum rk_verdict rk_expr_run(const struct rk_expr *x, const struct rk_bson_elem *elem,
+                            struct rk_carried *carried, struct rk_bson_writer *w)
+{
+    enum rk_verdict verdict = RK_VERDICT_FORWARD;
+    struct rk_carried one;
+    struct rk_bson_view view;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem op;
+    struct rk_bson_elem value;
+    if (!rk_bson_elem_view(elem, &view)) {
+        return rewrite_leaf(x, elem, carried, w);
+    }
+    if (!rk_elem_is_operators(elem, &view)) {
+        return rk_expr_members(x, elem, carried, w);
+    }
+    if (x->seal != NULL && rk_expr_constant(x->scope, elem, &value)) {
+        return rewrite_constant(x, elem, carried, w);
+    }
+    *carried = (struct rk_carried){.what = RK_CARRIES_NO_VALUE};
+    rk_bson_begin_sub(w, elem->type, elem->key, elem->key_len);
+    rk_bson_iter_init(&iter, &view);
+    while (rk_bson_next(&iter, &op) == RK_BSON_STEP_ELEM && !rk_stops(verdict)) {
+        one = (struct rk_carried){.what = RK_CARRIES_NO_VALUE};
+        verdict = rk_worse(verdict, rule_find(op.key)(x, &op, &one, w));
+        *carried = rk_carried_join(*carried, one);
+    }
+    rk_bson_end(w);
+    return verdict;
+}
+
+enum rk_verdict rk_expr_rewrite(const struct rk_scope *scope, const struct rk_bson_elem *elem,
+                                struct rk_carried *carried, struct rk_bson_writer *w)
+{
+    const struct rk_expr x = {.scope = scope};
+    *carried = (struct rk_carried){.what = RK_CARRIES_NOTHING};
+    if (!rk_scope_guarded(scope)) {
+        rk_bson_copy(w, elem);
+        return RK_VERDICT_FORWARD;
+    }
+    return rk_expr_run(&x, elem, carried, w);
+}
+
+enum rk_verdict rk_expr_hand_on(const struct rk_scope *scope, const char *what,
+                                const struct rk_carried *carried, const struct rk_bson_elem *name,
+                                struct rk_aliases *aliases)
+{
+    if (!rk_carries_protected(carried)) {
+        return RK_VERDICT_FORWARD;
+    }
+    if (carried->legacy) {
+        return rk_refuse(scope, RK_CODE_PREDICATE, what, carried->path.at, carried->path.len,
+                         "values in a legacy format can be read under their own path only; sweep "
+                         "the collection, then drop legacy from the policy");
+    }
+    if (aliases != NULL) {
+        bool pure = carried->what == RK_CARRIES_FIELD && !carried->constants;
+        rk_aliases_add(aliases, name->key, name->key_len, pure ? carried->node : &rk_anything);
+        /* Arrays on the way would put indexes into later spellings of a dotted name. */
+        aliases->all = aliases->all || memchr(name->key, '.', name->key_len) != NULL;
+    }
+    return RK_VERDICT_FORWARD;
+}
+
+enum rk_verdict rk_expr_rewrite_plain(const struct rk_scope *scope, const struct rk_bson_elem *elem,
+                                      struct rk_bson_writer *w)
+{
+    struct rk_carried carried;
+    enum rk_verdict verdict = rk_expr_rewrite(scope, elem, &carried, w);
+    return !rk_stops(verdict) && rk_carries_protected(&carried)
+               ? rk_expr_refuse(scope, elem->key, carried.path)
+               : verdict;
+}

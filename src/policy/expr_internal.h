@@ -1,0 +1,57 @@
+/* Expressions while they are rewritten: expr.c, expr_compare.c and expr_vars.c. */
+#ifndef REKEY_POLICY_EXPR_INTERNAL_H
+#define REKEY_POLICY_EXPR_INTERNAL_H
+
+#include "command_internal.h"
+
+#define RK_VARS_MAX 16u /* bound by one $let */
+
+/* A variable of $let, $map, $filter or $lookup, in frames on the rewriters' stacks. */
+struct rk_var {
+    const struct rk_var *up;
+    struct rk_text name;
+    struct rk_carried carried;
+    struct rk_bson_elem constant; /* when it carries one */
+};
+
+struct rk_expr {
+    const struct rk_scope *scope;
+    const struct rk_comparison
+        *seal;      /* constants that are handed on are encrypted for this field */
+    unsigned again; /* how often an expression around this one was run twice */
+};
+
+/* Appends the operator and its arguments under its key. */
+typedef enum rk_verdict rk_expr_fn(const struct rk_expr *x, const struct rk_bson_elem *op,
+                                   struct rk_carried *carried, struct rk_bson_writer *w);
+
+rk_expr_fn rk_expr_run; /* of a whole expression */
+rk_expr_fn rk_expr_members;
+rk_expr_fn rk_expr_compare;
+rk_expr_fn rk_expr_in;
+rk_expr_fn rk_expr_let;
+rk_expr_fn rk_expr_over;
+
+/* x, where what is handed on is not compared with the field of x->seal. */
+static inline struct rk_expr rk_expr_apart(const struct rk_expr *x)
+{
+    return (struct rk_expr){.scope = x->scope, .again = x->again};
+}
+
+struct rk_carried rk_carried_join(struct rk_carried a, struct rk_carried b);
+struct rk_carried rk_expr_string(const struct rk_scope *scope, const struct rk_bson_elem *elem);
+/* The constant that elem stands for: itself, {$literal: it}, or a variable bound to one. */
+bool rk_expr_constant(const struct rk_scope *scope, const struct rk_bson_elem *elem,
+                      struct rk_bson_elem *value);
+/* The variable that "$$name.rest" begins with, or NULL. */
+const struct rk_var *rk_var_find(const struct rk_scope *scope, struct rk_text text,
+                                 struct rk_text *rest);
+/* May a variable be called that? */
+enum rk_verdict rk_var_check_name(const struct rk_scope *scope, const struct rk_bson_elem *op,
+                                  struct rk_text name);
+/* Appends the value of a variable under its name; a constant is kept for where it is used. */
+enum rk_verdict rk_expr_bind(const struct rk_expr *x, const struct rk_bson_elem *elem,
+                             struct rk_var *var, struct rk_bson_writer *w);
+enum rk_verdict rk_expr_refuse(const struct rk_scope *scope, const char *op, struct rk_text path);
+
+#endif
