@@ -25,6 +25,16 @@ type source interface {
 	ID() int64
 }
 
+// failure is a cursor that the server refused. The driver opens cursors at once; others do it when
+// they are first read, and there the protocol has the error.
+type failure struct{ error }
+
+func (failure) TryNext(context.Context) bool { return false }
+func (f failure) Decode(any) error           { return f.error }
+func (f failure) Err() error                 { return f.error }
+func (failure) Close(context.Context) error  { return nil }
+func (failure) ID() int64                    { return 0 }
+
 // A cursor that waits is asked again for so long when it has nothing.
 type cursor struct {
 	source
@@ -82,7 +92,7 @@ func openFind(c *call, on *mongo.Collection) (any, error) {
 	}
 	found, err := on.Find(c.ctx, c.document("filter"), with[options.FindOptions](c.args))
 	if err != nil {
-		return nil, err
+		return c.open(as, cursor{source: failure{err}})
 	}
 	return c.open(as, cursor{source: found, wait: wait})
 }
@@ -91,7 +101,7 @@ func openAggregate(c *call, on *mongo.Collection) (any, error) {
 	as, pipeline := c.text("as"), c.list("pipeline")
 	found, err := on.Aggregate(c.ctx, pipeline, with[options.AggregateOptions](c.args))
 	if err != nil {
-		return nil, err
+		return c.open(as, cursor{source: failure{err}})
 	}
 	return c.open(as, cursor{source: found})
 }
@@ -138,13 +148,9 @@ func next(c *call) (any, error) {
 }
 
 func closeCursor(c *call) (any, error) {
-	name := c.text("cursor")
-	found, err := c.cursor(name)
+	found, err := c.cursor(c.text("cursor"))
 	if err != nil {
 		return nil, err
 	}
-	c.scenario.Lock()
-	delete(c.scenario.cursors, name)
-	c.scenario.Unlock()
 	return nil, found.Close(c.ctx)
 }

@@ -95,10 +95,7 @@ for (const [name, operation] of Object.entries(native.operations)) {
 
 serve({
   describe: native.describe('mongoose', mongoose.version),
-  open: (uri) =>
-    mongoose
-      .createConnection(uri, { ...native.KEEP_TYPES, autoIndex: false, autoCreate: false })
-      .asPromise(),
+  open: (uri) => mongoose.createConnection(uri, { autoIndex: false, autoCreate: false }).asPromise(),
   operations,
   EJSON
 });

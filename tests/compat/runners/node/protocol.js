@@ -162,10 +162,7 @@ const ofScenario = {
     sessions.delete(session);
   },
   next: async ({ cursors }, { cursor }) => (await cursors.get(cursor).next()) ?? null,
-  closeCursor: async ({ cursors }, { cursor }) => {
-    await cursors.get(cursor).close();
-    cursors.delete(cursor);
-  }
+  closeCursor: ({ cursors }, { cursor }) => cursors.get(cursor).close()
 };
 
 const ofClient = {

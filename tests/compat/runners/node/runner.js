@@ -7,8 +7,10 @@ const { pipeline } = require('node:stream/promises');
 const { BSON, GridFSBucket, MongoClient } = require('mongodb');
 const { serve, Cursor, Stream } = require('./protocol.js');
 
-// Numbers keep the type that they have in the reply.
-const KEEP_TYPES = { promoteValues: false, promoteLongs: false, bsonRegExp: true };
+// What is read keeps its types. As an option of the client promoteValues would make the driver take
+// no server error for one that it retries: codes would be objects, too.
+const typed = (bytes) => BSON.deserialize(bytes, { promoteValues: false, bsonRegExp: true });
+const rows = (cursor) => cursor.map(typed);
 
 const database = ({ client, db, concerns }) => client.db(db, concerns);
 const collection = (scope) => database(scope).collection(scope.coll, scope.concerns);
@@ -41,6 +43,11 @@ const remove = (method) =>
     counted(await coll[method](filter, options), scope, 'deletedCount')
   );
 
+const find = (coll, { filter, ...options }) => rows(coll.find(filter, { ...options, raw: true }));
+
+const aggregate = (part, { pipeline, ...options }) =>
+  rows(part.aggregate(pipeline, { ...options, raw: true }));
+
 const CURSOR_TYPES = {
   tailable: { tailable: true },
   tailableAwait: { tailable: true, awaitData: true }
@@ -64,8 +71,11 @@ const operations = {
   insertMany: on(collection, async (coll, { documents, ...options }, scope) =>
     counted(await coll.insertMany(documents, options), scope, 'insertedCount')
   ),
-  find: on(collection, (coll, { filter, ...options }) => coll.find(filter, options).toArray()),
-  findOne: on(collection, (coll, { filter, ...options }) => coll.findOne(filter, options)),
+  find: on(collection, (coll, args) => find(coll, args).toArray()),
+  findOne: on(collection, async (coll, { filter, ...options }) => {
+    const found = await coll.findOne(filter, { ...options, raw: true });
+    return found && typed(found);
+  }),
   countDocuments: on(collection, (coll, { filter, ...options }) =>
     coll.countDocuments(filter, options)
   ),
@@ -87,9 +97,7 @@ const operations = {
   findOneAndDelete: on(collection, (coll, { filter, ...options }) =>
     coll.findOneAndDelete(filter, options)
   ),
-  aggregate: on(collection, (coll, { pipeline, ...options }) =>
-    coll.aggregate(pipeline, options).toArray()
-  ),
+  aggregate: on(collection, (coll, args) => aggregate(coll, args).toArray()),
   bulkWrite: on(collection, async (coll, { requests, ...options }, scope) =>
     bulkCounted(await coll.bulkWrite(requests, options), scope)
   ),
@@ -110,9 +118,7 @@ const operations = {
   ping: async ({ client }) => {
     await client.db('admin').command({ ping: 1 });
   },
-  aggregateDatabase: on(database, (db, { pipeline, ...options }) =>
-    db.aggregate(pipeline, options).toArray()
-  ),
+  aggregateDatabase: on(database, (db, args) => aggregate(db, args).toArray()),
   listCollections: on(database, async (db, { filter, ...options }) => {
     const found = await db.listCollections(filter, { nameOnly: true, ...options }).toArray();
     return found.map(({ name }) => name).sort();
@@ -121,13 +127,12 @@ const operations = {
     await db.createCollection(name, options);
   }),
 
-  openFind: on(collection, (coll, { as, filter, cursorType, ...options }, { scenario }) => {
+  openFind: on(collection, (coll, { as, cursorType, ...args }, { scenario }) => {
     const type = CURSOR_TYPES[cursorType];
-    const cursor = coll.find(filter, { ...type, ...options });
-    scenario.cursors.set(as, new Cursor(cursor, type));
+    scenario.cursors.set(as, new Cursor(find(coll, { ...type, ...args }), type));
   }),
-  openAggregate: on(collection, (coll, { as, pipeline, ...options }, { scenario }) => {
-    scenario.cursors.set(as, new Cursor(coll.aggregate(pipeline, options)));
+  openAggregate: on(collection, (coll, { as, ...args }, { scenario }) => {
+    scenario.cursors.set(as, new Cursor(aggregate(coll, args)));
   }),
   watch: async (scope, { as, pipeline, on = 'collection', resumeFrom, ...options }) => {
     const { cursors } = scope.scenario;
@@ -156,10 +161,10 @@ const describe = (driver, version) => ({
 if (require.main === module) {
   serve({
     describe: describe('Node', require('mongodb/package.json').version),
-    open: async (uri) => new MongoClient(uri, KEEP_TYPES),
+    open: async (uri) => new MongoClient(uri),
     operations,
     EJSON: BSON.EJSON
   });
 }
 
-module.exports = { operations, on, counted, updated, bulkCounted, describe, KEEP_TYPES };
+module.exports = { operations, counted, updated, bulkCounted, describe };
