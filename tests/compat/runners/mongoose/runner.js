@@ -89,13 +89,28 @@ const operations = {
   })
 };
 
+// What mongoose answers or changes before anyone is asked goes to the driver as it is: empty lists,
+// and updates that are none.
+const isEmpty = (list) => Array.isArray(list) && list.length === 0;
+const isNoUpdate = (update) =>
+  update && !Array.isArray(update) && !/^\$/.test(Object.keys(update)[0] ?? '');
+const asksNobody = ({ documents, pipeline, requests, update }) =>
+  [documents, pipeline, requests].some(isEmpty) || isNoUpdate(update);
+
 for (const [name, operation] of Object.entries(native.operations)) {
-  operations[name] ??= throughDriver(operation);
+  const own = operations[name];
+  const driver = throughDriver(operation);
+  operations[name] = own
+    ? (scope, args) => (asksNobody(args) ? driver : own)(scope, args)
+    : driver;
 }
 
 serve({
   describe: native.describe('mongoose', mongoose.version),
-  open: (uri) => mongoose.createConnection(uri, { autoIndex: false, autoCreate: false }).asPromise(),
+  open: (uri) =>
+    mongoose
+      .createConnection(uri, { ...native.KEEP_TYPES, autoIndex: false, autoCreate: false })
+      .asPromise(),
   operations,
   EJSON
 });

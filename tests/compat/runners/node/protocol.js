@@ -44,9 +44,7 @@ function kindOf(error) {
 
 function describeError(error) {
   const described = { kind: kindOf(error) };
-  if (described.kind === 'client') {
-    console.error(error);
-  }
+  console.error(error);
   if (error?.code != null && Number.isInteger(Number(error.code))) {
     described.code = Number(error.code);
   }

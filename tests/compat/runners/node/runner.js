@@ -7,10 +7,9 @@ const { pipeline } = require('node:stream/promises');
 const { BSON, GridFSBucket, MongoClient } = require('mongodb');
 const { serve, Cursor, Stream } = require('./protocol.js');
 
-// What is read keeps its types. As an option of the client promoteValues would make the driver take
-// no server error for one that it retries: codes would be objects, too.
-const typed = (bytes) => BSON.deserialize(bytes, { promoteValues: false, bsonRegExp: true });
-const rows = (cursor) => cursor.map(typed);
+// A long stays one. Not promoteValues: with it the driver does not know the errors that it retries,
+// since their codes are objects, too.
+const KEEP_TYPES = { promoteLongs: false, bsonRegExp: true };
 
 const database = ({ client, db, concerns }) => client.db(db, concerns);
 const collection = (scope) => database(scope).collection(scope.coll, scope.concerns);
@@ -43,10 +42,8 @@ const remove = (method) =>
     counted(await coll[method](filter, options), scope, 'deletedCount')
   );
 
-const find = (coll, { filter, ...options }) => rows(coll.find(filter, { ...options, raw: true }));
-
-const aggregate = (part, { pipeline, ...options }) =>
-  rows(part.aggregate(pipeline, { ...options, raw: true }));
+const find = (coll, { filter, ...options }) => coll.find(filter, options);
+const aggregate = (part, { pipeline, ...options }) => part.aggregate(pipeline, options);
 
 const CURSOR_TYPES = {
   tailable: { tailable: true },
@@ -72,10 +69,7 @@ const operations = {
     counted(await coll.insertMany(documents, options), scope, 'insertedCount')
   ),
   find: on(collection, (coll, args) => find(coll, args).toArray()),
-  findOne: on(collection, async (coll, { filter, ...options }) => {
-    const found = await coll.findOne(filter, { ...options, raw: true });
-    return found && typed(found);
-  }),
+  findOne: on(collection, (coll, { filter, ...options }) => coll.findOne(filter, options)),
   countDocuments: on(collection, (coll, { filter, ...options }) =>
     coll.countDocuments(filter, options)
   ),
@@ -161,10 +155,10 @@ const describe = (driver, version) => ({
 if (require.main === module) {
   serve({
     describe: describe('Node', require('mongodb/package.json').version),
-    open: async (uri) => new MongoClient(uri),
+    open: async (uri) => new MongoClient(uri, KEEP_TYPES),
     operations,
     EJSON: BSON.EJSON
   });
 }
 
-module.exports = { operations, counted, updated, bulkCounted, describe };
+module.exports = { operations, counted, updated, bulkCounted, describe, KEEP_TYPES };
