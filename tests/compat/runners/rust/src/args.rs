@@ -12,15 +12,20 @@ use serde::de::DeserializeOwned;
 use crate::outcome::{failure, Result};
 
 pub fn text<'a>(from: &'a Document, name: &str) -> Result<&'a str> {
-    from.get_str(name).map_err(|_| failure(format!("no string {name}")))
+    from.get_str(name)
+        .map_err(|_| failure(format!("no string {name}")))
 }
 
 pub fn document(from: &Document, name: &str) -> Result<Document> {
-    from.get_document(name).cloned().map_err(|_| failure(format!("no document {name}")))
+    from.get_document(name)
+        .cloned()
+        .map_err(|_| failure(format!("no document {name}")))
 }
 
 pub fn value(from: &Document, name: &str) -> Result<Bson> {
-    from.get(name).cloned().ok_or_else(|| failure(format!("no {name}")))
+    from.get(name)
+        .cloned()
+        .ok_or_else(|| failure(format!("no {name}")))
 }
 
 /// A filter may be left out.
@@ -29,12 +34,16 @@ pub fn filter(from: &Document) -> Document {
 }
 
 pub fn documents(from: &Document, name: &str) -> Result<Vec<Document>> {
-    let list = from.get_array(name).map_err(|_| failure(format!("no list {name}")))?;
+    let list = from
+        .get_array(name)
+        .map_err(|_| failure(format!("no list {name}")))?;
     list.iter().map(|item| element(item, name)).collect()
 }
 
 fn element(item: &Bson, name: &str) -> Result<Document> {
-    item.as_document().cloned().ok_or_else(|| failure(format!("{name} has a non-document")))
+    item.as_document()
+        .cloned()
+        .ok_or_else(|| failure(format!("{name} has a non-document")))
 }
 
 pub fn update(from: &Document) -> Result<UpdateModifications> {
@@ -57,7 +66,9 @@ pub fn number(from: &Document, name: &str) -> Option<i64> {
 }
 
 pub fn millis(from: &Document, name: &str) -> Option<Duration> {
-    number(from, name).and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis)
+    number(from, name)
+        .and_then(|ms| u64::try_from(ms).ok())
+        .map(Duration::from_millis)
 }
 
 fn read_preference(from: &Document) -> Result<Option<SelectionCriteria>> {
@@ -81,7 +92,10 @@ fn read_concern(from: &Document) -> Option<ReadConcern> {
 }
 
 fn write_concern(from: &Document) -> Result<Option<WriteConcern>> {
-    from.get_document("writeConcern").ok().map(options).transpose()
+    from.get_document("writeConcern")
+        .ok()
+        .map(options)
+        .transpose()
 }
 
 pub fn unacknowledged(step: &Document) -> bool {

@@ -2,9 +2,7 @@
 
 use bson::{doc, serialize_to_document, Bson, Document};
 use futures_util::TryStreamExt;
-use mongodb::options::{
-    AggregateOptions, CursorType, FindOneOptions, FindOptions, IndexOptions,
-};
+use mongodb::options::{AggregateOptions, CursorType, FindOneOptions, FindOptions, IndexOptions};
 use mongodb::results::UpdateResult;
 use mongodb::{ClientSession, Collection, IndexModel};
 
@@ -56,8 +54,9 @@ fn find_one_options(args: &Document) -> Result<FindOneOptions> {
     Ok(options)
 }
 
+/// An int, as in the other drivers' results.
 fn count(number: u64) -> Bson {
-    Bson::Int64(number as i64)
+    Bson::Int32(number as i32)
 }
 
 fn updated(result: UpdateResult) -> Bson {
@@ -89,13 +88,20 @@ pub async fn read(
         }
         "countDocuments" => {
             let options = args::options(args)?;
-            count(run!(session, on.count_documents(filter).with_options(Some(options))))
+            count(run!(
+                session,
+                on.count_documents(filter).with_options(Some(options))
+            ))
         }
         "estimatedDocumentCount" => count(on.estimated_document_count().await?),
         "distinct" => {
             let name = args::text(args, "fieldName")?;
             let options = args::options(args)?;
-            run!(session, on.distinct(name, filter).with_options(Some(options))).into()
+            run!(
+                session,
+                on.distinct(name, filter).with_options(Some(options))
+            )
+            .into()
         }
         "aggregate" => {
             let pipeline = args::documents(args, "pipeline")?;
@@ -128,21 +134,32 @@ pub async fn write(
         "insertMany" => {
             let documents = args::documents(args, "documents")?;
             let options = args::options(args)?;
-            let result = run!(session, on.insert_many(&documents).with_options(Some(options)));
+            let result = run!(
+                session,
+                on.insert_many(&documents).with_options(Some(options))
+            );
             doc! {"insertedCount": count(result.inserted_ids.len() as u64)}.into()
         }
         "updateOne" => {
             let (update, options) = (args::update(args)?, args::options(args)?);
-            updated(run!(session, on.update_one(filter, update).with_options(Some(options))))
+            updated(run!(
+                session,
+                on.update_one(filter, update).with_options(Some(options))
+            ))
         }
         "updateMany" => {
             let (update, options) = (args::update(args)?, args::options(args)?);
-            updated(run!(session, on.update_many(filter, update).with_options(Some(options))))
+            updated(run!(
+                session,
+                on.update_many(filter, update).with_options(Some(options))
+            ))
         }
         "replaceOne" => {
             let replacement = args::document(args, "replacement")?;
             let options = args::options(args)?;
-            let action = on.replace_one(filter, &replacement).with_options(Some(options));
+            let action = on
+                .replace_one(filter, &replacement)
+                .with_options(Some(options));
             updated(run!(session, action))
         }
         "deleteOne" => {
@@ -170,7 +187,11 @@ async fn find_and_modify(
     Ok(match op {
         "findOneAndUpdate" => {
             let (update, options) = (args::update(args)?, args::options(args)?);
-            run!(session, on.find_one_and_update(filter, update).with_options(Some(options)))
+            run!(
+                session,
+                on.find_one_and_update(filter, update)
+                    .with_options(Some(options))
+            )
         }
         "findOneAndReplace" => {
             let replacement = args::document(args, "replacement")?;
@@ -180,7 +201,10 @@ async fn find_and_modify(
         }
         "findOneAndDelete" => {
             let options = args::options(args)?;
-            run!(session, on.find_one_and_delete(filter).with_options(Some(options)))
+            run!(
+                session,
+                on.find_one_and_delete(filter).with_options(Some(options))
+            )
         }
         _ => return Err(failure(format!("no operation {op}"))),
     })

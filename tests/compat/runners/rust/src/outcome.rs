@@ -19,7 +19,10 @@ pub fn unsupported(why: &'static str) -> Error {
 
 /// I/O traits of the driver wrap its own errors.
 pub fn unwrapped(error: std::io::Error) -> Error {
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+    match error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<Error>())
+    {
         Some(inner) => inner.clone(),
         None => error.into(),
     }
@@ -62,7 +65,9 @@ fn describe(error: &Error) -> Document {
 fn bulk(refused: &InsertManyError) -> Document {
     let mut said = doc! {"kind": "bulk"};
     if let Some(errors) = &refused.write_errors {
-        let errors = errors.iter().map(|e| doc! {"index": e.index as i64, "code": e.code});
+        let errors = errors
+            .iter()
+            .map(|e| doc! {"index": e.index as i64, "code": e.code});
         said.insert("writeErrors", errors.collect::<Vec<_>>());
     }
     if let Some(error) = &refused.write_concern_error {

@@ -139,7 +139,11 @@ impl<'a> Scenario<'a> {
         }
     }
 
-    async fn dispatch(&self, step: &Document, session: Option<&mut ClientSession>) -> Result<Value> {
+    async fn dispatch(
+        &self,
+        step: &Document,
+        session: Option<&mut ClientSession>,
+    ) -> Result<Value> {
         let empty = Document::new();
         let args = step.get_document("args").unwrap_or(&empty);
         let op = args::text(step, "op")?;
@@ -153,9 +157,7 @@ impl<'a> Scenario<'a> {
             "watch" => self.watch(step, args, session).await,
             "next" => self.next(args, session).await,
             "closeCursor" => self.close_cursor(args),
-            "gridfsUpload" | "gridfsDownload" | "gridfsDelete" => {
-                self.gridfs(op, step, args).await
-            }
+            "gridfsUpload" | "gridfsDownload" | "gridfsDelete" => self.gridfs(op, step, args).await,
             "ping" | "close" | "sleep" => self.connection(op, args).await,
             "runCommand" | "adminCommand" | "aggregateDatabase" | "listCollections"
             | "createCollection" => self.on_database(op, step, args, session).await,
@@ -174,8 +176,13 @@ impl<'a> Scenario<'a> {
         let name = step.get_str("coll").unwrap_or("people");
         let on = self.database(step).await?.collection::<Document>(name);
         match op {
-            "find" | "findOne" | "countDocuments" | "estimatedDocumentCount" | "distinct"
-            | "aggregate" | "listIndexes" => collection::read(&on, op, args, session).await,
+            "find"
+            | "findOne"
+            | "countDocuments"
+            | "estimatedDocumentCount"
+            | "distinct"
+            | "aggregate"
+            | "listIndexes" => collection::read(&on, op, args, session).await,
             "createIndex" | "dropIndex" | "drop" | "rename" => {
                 collection::administer(&on, op, args, session).await
             }
@@ -221,7 +228,10 @@ impl<'a> Scenario<'a> {
             _ => {
                 let name = args::text(args, "name")?;
                 let options = args::options(args)?;
-                run!(session, on.create_collection(name).with_options(Some(options)));
+                run!(
+                    session,
+                    on.create_collection(name).with_options(Some(options))
+                );
                 Bson::Null
             }
         })
@@ -262,7 +272,12 @@ impl<'a> Scenario<'a> {
     ) -> Result<Bson> {
         if op == "startSession" {
             let options: SessionOptions = args::options(args)?;
-            let session = self.client().await?.start_session().with_options(options).await?;
+            let session = self
+                .client()
+                .await?
+                .start_session()
+                .with_options(options)
+                .await?;
             let name = args::text(args, "as")?.to_owned();
             self.sessions.borrow_mut().insert(name, session);
             return Ok(Bson::Null);
@@ -321,7 +336,9 @@ impl<'a> Scenario<'a> {
             }
         } else {
             let options: AggregateOptions = args::options(args)?;
-            let action = on.aggregate(args::documents(args, "pipeline")?).with_options(options);
+            let action = on
+                .aggregate(args::documents(args, "pipeline")?)
+                .with_options(options);
             match session {
                 Some(session) => Open::InSession(action.session(session).await?, session_name),
                 None => Open::Plain(action.await?),
@@ -336,7 +353,9 @@ impl<'a> Scenario<'a> {
     }
 
     fn close_cursor(&self, args: &Document) -> Result<Bson> {
-        self.cursors.borrow_mut().remove(args::text(args, "cursor")?);
+        self.cursors
+            .borrow_mut()
+            .remove(args::text(args, "cursor")?);
         Ok(Bson::Null)
     }
 
@@ -364,7 +383,10 @@ impl<'a> Scenario<'a> {
         let opened = match session {
             Some(session) => {
                 let stream = action.session(session).await?.with_type();
-                Open::StreamInSession(Box::new(stream), self.session_name(step).unwrap_or_default())
+                Open::StreamInSession(
+                    Box::new(stream),
+                    self.session_name(step).unwrap_or_default(),
+                )
             }
             None => Open::Stream(Box::new(action.await?.with_type())),
         };
@@ -379,7 +401,11 @@ impl<'a> Scenario<'a> {
             Open::Plain(cursor) => cursor.try_next().await,
             Open::Tailable(cursor) => {
                 // Nothing is lost when the wait ends: the cursor itself keeps its state.
-                timeout(TAILABLE_WAIT, cursor.next()).await.ok().flatten().transpose()
+                timeout(TAILABLE_WAIT, cursor.next())
+                    .await
+                    .ok()
+                    .flatten()
+                    .transpose()
             }
             Open::InSession(cursor, _) => match session {
                 Some(session) => cursor.next(session).await.transpose(),
@@ -412,7 +438,9 @@ impl<'a> Scenario<'a> {
             "gridfsUpload" => {
                 let data = BASE64_STANDARD.decode(args::text(args, "dataBase64")?);
                 let data = data.map_err(|e| failure(e.to_string()))?;
-                let mut action = bucket.open_upload_stream(args::text(args, "filename")?).id(id);
+                let mut action = bucket
+                    .open_upload_stream(args::text(args, "filename")?)
+                    .id(id);
                 if let Some(size) = args::number(args, "chunkSizeBytes") {
                     action = action.chunk_size_bytes(size as u32);
                 }

@@ -2,6 +2,7 @@ package compat;
 
 import com.mongodb.MongoBulkWriteException;
 import com.mongodb.MongoException;
+import com.mongodb.MongoExecutionTimeoutException;
 import com.mongodb.MongoServerException;
 import com.mongodb.MongoSocketException;
 import com.mongodb.MongoTimeoutException;
@@ -49,6 +50,9 @@ final class Outcome {
             return kind("network");
         }
         if (failure instanceof MongoServerException refused) {
+            return kind("command").append("code", new BsonInt32(refused.getCode()));
+        }
+        if (failure instanceof MongoExecutionTimeoutException refused) {
             return kind("command").append("code", new BsonInt32(refused.getCode()));
         }
         return kind("client");

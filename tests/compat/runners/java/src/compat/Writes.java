@@ -28,13 +28,17 @@ import java.util.List;
 import org.bson.BsonBoolean;
 import org.bson.BsonDocument;
 import org.bson.BsonInt32;
-import org.bson.BsonInt64;
 import org.bson.BsonValue;
 
 /** Writing operations of a collection, for one step. session may be null. */
 record Writes(MongoCollection<BsonDocument> on, Args args, ClientSession session) {
     private static BsonDocument unacknowledged() {
         return new BsonDocument("acknowledged", BsonBoolean.FALSE);
+    }
+
+    /** An int, as in the other drivers' results. */
+    private static BsonInt32 count(long n) {
+        return new BsonInt32(Math.toIntExact(n));
     }
 
     BsonValue insertOne() {
@@ -88,8 +92,8 @@ record Writes(MongoCollection<BsonDocument> on, Args args, ClientSession session
             return unacknowledged();
         }
         BsonDocument said = new BsonDocument()
-                .append("matchedCount", new BsonInt64(result.getMatchedCount()))
-                .append("modifiedCount", new BsonInt64(result.getModifiedCount()));
+                .append("matchedCount", count(result.getMatchedCount()))
+                .append("modifiedCount", count(result.getModifiedCount()));
         if (result.getUpsertedId() != null) {
             said.append("upsertedId", result.getUpsertedId());
         }
@@ -135,7 +139,7 @@ record Writes(MongoCollection<BsonDocument> on, Args args, ClientSession session
 
     private static BsonValue said(DeleteResult result) {
         return result.wasAcknowledged()
-                ? new BsonDocument("deletedCount", new BsonInt64(result.getDeletedCount()))
+                ? new BsonDocument("deletedCount", count(result.getDeletedCount()))
                 : unacknowledged();
     }
 
