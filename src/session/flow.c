@@ -169,7 +169,7 @@ void rk_flow_resume(struct rk_session *session, struct rk_flow *flow)
 
 void rk_flow_drained(struct rk_session *session, struct rk_flow *flow)
 {
-    if (!session->closed && flow->waiting && flow->key_wait == NULL &&
+    if (!session->closed && flow->waiting && !rk_key_wait_pending(flow) &&
         rk_conn_unsent(flow->to) <= session->ctx->limits.buffer_high_bytes) {
         rk_flow_resume(session, flow);
     }

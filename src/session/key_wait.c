@@ -150,3 +150,8 @@ void rk_key_wait_cancel(struct rk_flow *flow)
         wait_free(wait);
     }
 }
+
+bool rk_key_wait_pending(const struct rk_flow *flow)
+{
+    return flow->key_wait != NULL && !flow->key_wait->done;
+}

@@ -73,7 +73,7 @@ static bool finish(struct rk_session *session, int32_t reply_id, bool more_to_co
     if (!send_locals(session)) {
         return false;
     }
-    if (session->request.waiting && session->request.key_wait == NULL) {
+    if (session->request.waiting && !rk_key_wait_pending(&session->request)) {
         rk_flow_resume(session, &session->request);
     }
     return !session->closed;

@@ -244,5 +244,7 @@ enum rk_step rk_key_wait_start(struct rk_session *session, struct rk_flow *flow)
 /* True (once) with the failure when the load went wrong; the message is then to be refused. */
 bool rk_key_wait_failed(struct rk_flow *flow, struct rk_error *err);
 void rk_key_wait_cancel(struct rk_flow *flow);
+/* Is the load, and so the resumption of the flow, still to come? */
+bool rk_key_wait_pending(const struct rk_flow *flow);
 
 #endif
