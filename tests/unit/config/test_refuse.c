@@ -358,6 +358,20 @@ static void test_policies_are_refused_at_their_line(void **state)
     expect_policy_refusal("- namespace: a.b\n  fields:\n  - path: x\n    legacy:\n"
                           "    - {cipher: aes-256-cbc, encoding: binary}\n",
                           "rekey.yaml:8: policies[0].fields[0].legacy[0].key: ", "required");
+    expect_policy_refusal("- namespace: a.b\n  fields:\n  - path: x\n    legacy:\n"
+                          "    - {cipher: aes-256-gcm, encoding: binary, key: k,\n"
+                          "       iv_hex: 00112233445566778899aabbccddeeff}\n",
+                          "rekey.yaml:9: policies[0].fields[0].legacy[0].iv_hex: ", "12 bytes");
+    expect_policy_refusal("- namespace: a.b\n  fields:\n  - path: x\n    legacy:\n"
+                          "    - {cipher: aes-256-gcm, encoding: binary, key: k,\n"
+                          "       iv_implied: true}\n",
+                          "rekey.yaml:9: policies[0].fields[0].legacy[0].iv_implied: ", "iv_hex");
+    expect_policy_refusal("- namespace: a.b\n  fields: [{path: x, type: string}]\n",
+                          "rekey.yaml:5: policies[0].fields[0]", "needs algorithm deterministic");
+    expect_policy_refusal("- namespace: a.b\n  fields: [{path: x, accept_plaintext: true}]\n",
+                          "rekey.yaml:5: policies[0].fields[0]", "needs algorithm deterministic");
+    expect_policy_refusal("- namespace: a.b\n  fields:\n  - path: x\n    type: double\n",
+                          "rekey.yaml:7: policies[0].fields[0].type: ", "double");
     expect_refusal("upstream: {uri: 'mongodb://h', state_db: mine}\nkeys: {keyring_file: k}\n"
                    "policies:\n- namespace: mine.x\n  fields: [{path: a}]\n",
                    "rekey.yaml:4: policies[0].namespace: mine is the database of Rekey's own "
