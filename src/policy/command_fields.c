@@ -23,6 +23,11 @@ static enum rk_verdict rewrite_filter(struct rk_statement *st, const struct rk_b
         return rk_refuse(&st->scope, RK_CODE_TYPE_MISMATCH, elem->key, NULL, 0,
                          "must be a document");
     }
+    /* An upsert takes its equalities for the new document. */
+    if (st->upsert && rk_document_check_plain(st->scope.ns, elem->start, elem->start + elem->len,
+                                              st->scope.err) != RK_VERDICT_FORWARD) {
+        return RK_VERDICT_REJECT;
+    }
     rk_bson_begin_sub(w, elem->type, elem->key, elem->key_len);
     enum rk_verdict verdict =
         rk_query_rewrite(&st->scope, &filter, st->upsert ? RK_QUERY_UPSERT : 0, w);
@@ -88,6 +93,13 @@ static enum rk_verdict encrypt_document(void *arg, const struct rk_bson_view *do
                                st->scope.err);
 }
 
+/* The constants of a pipeline. */
+static enum rk_verdict check_constants(struct rk_statement *st, const struct rk_bson_elem *elem,
+                                       struct rk_bson_writer *w)
+{
+    return rk_copy_plain(&st->scope, elem, w);
+}
+
 static enum rk_verdict rewrite_update(struct rk_statement *st, const struct rk_bson_elem *elem,
                                       struct rk_bson_writer *w)
 {
@@ -150,6 +162,7 @@ static const struct rk_command_field update_statement[] = {
     {"q", rewrite_filter, NULL},
     {"u", rewrite_update, NULL},
     {"arrayFilters", check_array_filters, NULL},
+    {"c", check_constants, NULL},
     {"upsertSupplied", refuse_supplied, NULL},
     {"sort", check_order, NULL},
     RULE_END,
@@ -179,6 +192,7 @@ const struct rk_command_field rk_fields_insert[] = {
 
 const struct rk_command_field rk_fields_update[] = {
     {"updates", NULL, rewrite_update_statement},
+    {"let", check_constants, NULL},
     RULE_END,
 };
 
@@ -193,6 +207,7 @@ const struct rk_command_field rk_fields_find_and_modify[] = {
     {"arrayFilters", check_array_filters, NULL},
     {"sort", check_order, NULL},
     {"fields", rewrite_projection, NULL},
+    {"let", check_constants, NULL},
     RULE_END,
 };
 

@@ -96,6 +96,10 @@ extern const struct rk_path_node rk_anything;
 enum rk_verdict rk_refuse(const struct rk_scope *scope, int code, const char *what,
                           const char *path, size_t path_len, const char *advice);
 
+/* Copies an element to be stored at an unprotected path: REJECT when it claims to be encrypted. */
+enum rk_verdict rk_copy_plain(const struct rk_scope *scope, const struct rk_bson_elem *elem,
+                              struct rk_bson_writer *w);
+
 static inline bool rk_stops(enum rk_verdict verdict)
 {
     return verdict == RK_VERDICT_HOLD || verdict == RK_VERDICT_REJECT;

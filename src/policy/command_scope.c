@@ -140,6 +140,13 @@ enum rk_verdict rk_refuse(const struct rk_scope *scope, int code, const char *wh
     return RK_VERDICT_REJECT;
 }
 
+enum rk_verdict rk_copy_plain(const struct rk_scope *scope, const struct rk_bson_elem *elem,
+                              struct rk_bson_writer *w)
+{
+    rk_bson_copy(w, elem);
+    return rk_document_check_plain(scope->ns, elem->start, elem->start + elem->len, scope->err);
+}
+
 struct rk_text rk_elem_text(const struct rk_bson_elem *elem)
 {
     struct rk_text text = {.at = "", .len = 0};

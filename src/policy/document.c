@@ -243,6 +243,42 @@ enum rk_verdict rk_document_encrypt_value(struct rk_crypt *crypt, const char *ns
     return rk_document_verdict(w, RK_VERDICT_REPLACE, ns, err);
 }
 
+/* False positives of the scan are common enough (bytes in strings) to be looked at. */
+static bool claims_within(struct rk_bson_iter iter)
+{
+    struct rk_bson_elem elem;
+    struct rk_bson_view view;
+    struct rk_bson_iter inner;
+    while (rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM) {
+        if (elem.type == RK_BSON_BINARY &&
+            rk_envelope_claims(elem.value[4], elem.value + 5, elem.value_len - 5)) {
+            return true;
+        }
+        if (rk_bson_elem_view(&elem, &view)) {
+            rk_bson_iter_init(&inner, &view);
+            if (claims_within(inner)) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+enum rk_verdict rk_document_check_plain(const char *ns, const uint8_t *from, const uint8_t *to,
+                                        struct rk_error *err)
+{
+    const struct rk_bson_iter run = {.pos = from, .end = to};
+    if (from >= to || rk_envelope_scan(from, (size_t)(to - from)) == NULL || !claims_within(run)) {
+        return RK_VERDICT_FORWARD;
+    }
+    (void)rk_error_set_code(err, RK_EREFUSED, RK_CODE_UNENCRYPTABLE,
+                            "%s: a value at an unprotected path looks like Rekey's own ciphertext "
+                            "(binary subtype %u with its first bytes); no reader could tell them "
+                            "apart",
+                            ns, RK_ENVELOPE_SUBTYPE);
+    return RK_VERDICT_REJECT;
+}
+
 /*
  * mongod stores keys with dots and leading dollars since 5.0. Such a key that spells a protected
  * path is no path to mongod, and nothing would ever find and encrypt its value.
@@ -266,6 +302,13 @@ static enum rk_verdict reject_key(struct encrypt *e, const struct rk_bson_elem *
 static enum rk_verdict encrypt_elements(struct encrypt *e, const struct rk_path_node *node,
                                         bool in_array, const struct rk_bson_view *view);
 
+static enum rk_verdict copy_plain(struct encrypt *e, const uint8_t *from, const uint8_t *to)
+{
+    rk_document_copy_run(e->w, from, to);
+    return rk_document_verdict(e->w, rk_document_check_plain(e->ns, from, to, e->err), e->ns,
+                               e->err);
+}
+
 /* An element at or above a protected path. FORWARD: go on. */
 static enum rk_verdict encrypt_elem(struct encrypt *e, const struct rk_path_node *node,
                                     const struct rk_bson_elem *elem)
@@ -281,8 +324,7 @@ static enum rk_verdict encrypt_elem(struct encrypt *e, const struct rk_path_node
     }
     struct rk_bson_view sub;
     if (!rk_bson_elem_view(elem, &sub)) {
-        rk_bson_copy(e->w, elem);
-        return rk_document_verdict(e->w, RK_VERDICT_FORWARD, e->ns, e->err);
+        return copy_plain(e, elem->start, elem->start + elem->len);
     }
     rk_bson_begin_sub(e->w, elem->type, elem->key, elem->key_len);
     /* The writer's depth limit is what bounds this recursion: ask before descending. */
@@ -304,8 +346,7 @@ static enum rk_verdict encrypt_elements(struct encrypt *e, const struct rk_path_
     for (;;) {
         enum rk_bson_step step = rk_bson_next(&iter, &elem);
         if (step == RK_BSON_STEP_END) {
-            rk_document_copy_run(e->w, run, iter.end);
-            return rk_document_verdict(e->w, RK_VERDICT_FORWARD, e->ns, e->err);
+            return copy_plain(e, run, iter.end);
         }
         if (step == RK_BSON_STEP_MALFORMED) {
             (void)rk_error_set_code(e->err, RK_EINVAL, RK_CODE_INVALID_BSON,
@@ -319,8 +360,10 @@ static enum rk_verdict encrypt_elements(struct encrypt *e, const struct rk_path_
             }
             continue;
         }
-        rk_document_copy_run(e->w, run, elem.start);
-        enum rk_verdict verdict = encrypt_elem(e, child, &elem);
+        enum rk_verdict verdict = copy_plain(e, run, elem.start);
+        if (verdict == RK_VERDICT_FORWARD) {
+            verdict = encrypt_elem(e, child, &elem);
+        }
         if (verdict != RK_VERDICT_FORWARD) {
             return verdict;
         }

@@ -75,6 +75,13 @@ enum rk_verdict rk_document_encrypt_value(struct rk_crypt *crypt, const char *ns
                                           size_t key_len, struct rk_bson_writer *w,
                                           struct rk_error *err);
 
+/*
+ * REJECT when something in this run of whole elements, which would be stored as it is, claims to be
+ * an envelope: at an unprotected path nobody made one, and every later reader would fail on it.
+ */
+enum rk_verdict rk_document_check_plain(const char *ns, const uint8_t *from, const uint8_t *to,
+                                        struct rk_error *err);
+
 /* verdict, unless the writer has failed: then REJECT, with err filled. */
 enum rk_verdict rk_document_verdict(const struct rk_bson_writer *w, enum rk_verdict verdict,
                                     const char *ns, struct rk_error *err);

@@ -216,6 +216,17 @@ static enum rk_verdict write_sequence(struct rk_reply *r, const struct rk_msg_se
     return RK_VERDICT_FORWARD;
 }
 
+/*
+ * A collection without a policy holds what its applications wrote: bytes that only look like an
+ * envelope are theirs, and must not keep anyone from reading.
+ */
+static enum rk_undecryptable undecryptable_in(const struct rk_reply *r)
+{
+    bool named = r->info->coll[0] != '\0' && r->info->coll[0] != '$';
+    return named && r->info->policy == NULL ? RK_UNDECRYPTABLE_LEAVE
+                                            : rk_policy_set_undecryptable(r->set);
+}
+
 static enum rk_verdict write_message(struct rk_reply *r, struct rk_crypt *crypt,
                                      const struct rk_msg *msg, bool legacy, struct rk_buf *out,
                                      struct rk_error *err)
@@ -223,7 +234,7 @@ static enum rk_verdict write_message(struct rk_reply *r, struct rk_crypt *crypt,
     size_t start = 0;
     struct rk_bson_writer w;
     struct rk_bson_view body;
-    enum rk_undecryptable undecryptable = rk_policy_set_undecryptable(r->set);
+    enum rk_undecryptable undecryptable = undecryptable_in(r);
     bool shaped = legacy || r->distinct != NULL || r->info->write_errors != NULL;
     rk_bson_writer_init(&w, out);
     rk_decrypt_init(&r->d, crypt, undecryptable, r->ns, msg->body, msg->body_len, &w, err);

@@ -32,8 +32,7 @@ static enum rk_verdict rewrite_set(const struct rk_scope *scope, const struct rk
                                          field->key_len, w, scope->err);
     }
     if (match.relation == RK_PATH_UNRELATED) {
-        rk_bson_copy(w, field);
-        return RK_VERDICT_FORWARD;
+        return rk_copy_plain(scope, field, w);
     }
     return rk_update_put_value(scope, match.node, field, w);
 }
@@ -75,8 +74,7 @@ enum rk_verdict rk_operator_other(const struct rk_scope *scope, const struct rk_
                              ? "encrypted fields lie below; use $set with the whole new value"
                              : "the server cannot compute on ciphertext; use $set");
     }
-    rk_bson_copy(w, field);
-    return RK_VERDICT_FORWARD;
+    return rk_copy_plain(scope, field, w);
 }
 
 static const struct update_operator operators[] = {

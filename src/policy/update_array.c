@@ -23,8 +23,7 @@ enum rk_verdict rk_update_put_value(const struct rk_scope *scope, const struct r
 {
     struct rk_bson_view view;
     if (!rk_bson_elem_view(value, &view)) {
-        rk_bson_copy(w, value);
-        return RK_VERDICT_FORWARD;
+        return rk_copy_plain(scope, value, w);
     }
     rk_bson_begin_sub(w, value->type, value->key, value->key_len);
     enum rk_verdict verdict =

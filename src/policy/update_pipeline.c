@@ -114,8 +114,7 @@ static enum rk_verdict put_above(const struct place *place, const struct rk_path
                                 "computes; use an update with the operator $set");
     }
     if (!rk_bson_elem_view(elem, &view)) {
-        rk_bson_copy(w, elem);
-        return RK_VERDICT_FORWARD;
+        return rk_copy_plain(scope, elem, w);
     }
     rk_bson_begin_sub(w, elem->type, elem->key, elem->key_len);
     if (elem->type == RK_BSON_DOCUMENT) {
@@ -144,8 +143,7 @@ static enum rk_verdict put_field(const struct place *place, const struct rk_path
             return rk_refuse(place->scope, RK_CODE_PIPELINE, place->stage->key, path.at, path.len,
                              MOVE_ADVICE);
         }
-        rk_bson_copy(w, elem);
-        return RK_VERDICT_FORWARD;
+        return rk_copy_plain(place->scope, elem, w);
     }
     if (match.relation == RK_PATH_BELOW) {
         return refuse_at(place, "it lies inside an encrypted value; name the protected path "

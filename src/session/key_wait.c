@@ -67,7 +67,7 @@ static void on_posted(void *arg)
         return; /* timed out; the flow frees it */
     }
     struct rk_flow *flow = wait->flow;
-    if (wait->result == RK_ENOENT && wait->key_id != 0 && flow->n_absent < RK_ABSENT_MAX) {
+    if (wait->result == RK_ENOENT && wait->key_id != 0 && flow->n_absent < RK_CRYPT_ABSENT_MAX) {
         flow->absent[flow->n_absent++] = wait->key_id;
     } else if (wait->result != RK_OK) {
         (void)rk_error_set_code(&wait->err, wait->result, CODE_HOST_UNREACHABLE,

@@ -20,7 +20,6 @@
 /* Bytes read from a socket in one go. Shared by all sessions of a worker, so its size costs no
  * memory per connection. */
 #define RK_SCRATCH_BYTES (256u * 1024u)
-#define RK_ABSENT_MAX 16u
 
 /* How Rekey compresses what it writes itself. */
 struct rk_compression_settings {
@@ -121,7 +120,7 @@ struct rk_flow {
                            room on the other side */
     bool eof;           /* from has ended */
     struct rk_key_wait *key_wait;
-    uint32_t absent[RK_ABSENT_MAX]; /* ids that the registry says do not exist */
+    uint32_t absent[RK_CRYPT_ABSENT_MAX]; /* ids that the registry says do not exist */
     unsigned n_absent;
     rk_message_handler on_message;
     void (*on_passed)(struct rk_session *session); /* the last byte of a passed message is sent */

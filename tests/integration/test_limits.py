@@ -48,8 +48,8 @@ class Batches:
         self.mirror.people.drop()
         self.lsids = [{"id": Binary(uuid.uuid4().bytes, 4)} for _ in range(2)]
         self.clients = [
-            (RawClient(people.rekeyd.addresses[0], 25), people.app_db.name, 0),
-            (RawClient(people.rekeyd.upstream.addresses[0], 25), self.mirror.name, 1),
+            (RawClient(people.rekeyd.addresses[0], 60), people.app_db.name, 0),
+            (RawClient(people.rekeyd.upstream.addresses[0], 60), self.mirror.name, 1),
         ]
 
     def __enter__(self):
@@ -308,6 +308,7 @@ def test_only_encryption_makes_it_too_large(batches, ordered):
     batches.stored()
 
 
+@pytest.mark.timeout(120)
 def test_body_that_outgrows_the_limit_by_encryption(batches):
     """Some drivers send a batch as an array of the body and fill it to the limit."""
     each = 400
@@ -321,6 +322,7 @@ def test_body_that_outgrows_the_limit_by_encryption(batches):
     assert batches.people.stored.count_documents({}) == count - 1
 
 
+@pytest.mark.timeout(120)
 def test_longest_message(batches):
     """48,000,000 bytes reach the server; a message that only encryption makes longer is refused
     whole, and one that came too long ends the connection, as it does without rekeyd."""
@@ -351,6 +353,7 @@ def test_longest_message(batches):
         assert client.receive() is None
 
 
+@pytest.mark.timeout(120)
 def test_batches_of_large_documents(people):
     """Replies of 16 MB, first and later ones."""
     documents = [sized(4_000_000, _id=i) for i in range(9)]

@@ -5,6 +5,7 @@ either, which shows every command here."""
 import secrets
 
 import pytest
+from bson import Binary
 from bson.son import SON
 from pymongo.errors import OperationFailure
 
@@ -115,3 +116,64 @@ def test_totals_may_be_written(logged):
     logged.app.aggregate([{"$group": {"_id": "$name", "n": {"$sum": 1}}}, {"$out": "totals"}])
     assert logged.stored_db.totals.find_one() == {"_id": "n", "n": 1}
     logged.stored_db.totals.drop()
+
+
+# Bytes that only look like an envelope, to make every later reader fail.
+
+FORGED = Binary(b"RK\xe1\x1e\1\1\2\0" + bytes(80), 0x8E)
+
+
+def poison(app, forged):
+    """Each way to store a value at an unprotected path."""
+    yield lambda: app.insert_one({"_id": 9, "name": forged})
+    yield lambda: app.insert_one({"_id": 9, "list": [{"deep": [forged]}]})
+    yield lambda: app.insert_one({"_id": forged})
+    yield lambda: app.insert_one({"_id": 9, "contact": forged})
+    yield lambda: app.insert_one({"_id": 9, "contact": [{"kind": forged}, forged]})
+    yield lambda: app.replace_one({"_id": 1}, {"name": forged})
+    yield lambda: app.find_one_and_replace({"_id": 1}, {"name": forged})
+    yield lambda: app.update_one({"_id": 9, "name": forged}, {"$set": {"n": 1}}, upsert=True)
+    for update in (
+        {"$set": {"name": forged}}, {"$set": {"contact.0.kind": forged}},
+        {"$setOnInsert": {"name": [forged]}}, {"$set": {"contact": [forged]}},
+        {"$push": {"list": forged}}, {"$addToSet": {"list": {"$each": [forged]}}},
+        {"$push": {"contact": forged}}, {"$push": {"contact": {"kind": forged}}},
+        {"$min": {"name": forged}}, {"$max": {"name": forged}},
+        [{"$set": {"name": forged}}], [{"$set": {"name": {"$literal": [forged]}}}],
+        [{"$set": {"contact": {"kind": forged}}}], [{"$set": {"contact": forged}}],
+        [{"$replaceWith": {"name": forged}}], [{"$project": {"name": {"$literal": forged}}}],
+    ):
+        yield lambda update=update: app.update_one({"_id": 1}, update, upsert=True)
+        yield lambda update=update: app.find_one_and_update({"_id": 1}, update, upsert=True)
+    for update in ([{"$set": {"name": "$$x"}}],):
+        yield lambda update=update: app.update_one({"_id": 1}, update, let={"x": forged})
+        yield lambda update=update: app.find_one_and_update({"_id": 1}, update, let={"x": forged})
+
+
+def test_poison_is_not_stored(people):
+    wanted = {"_id": 1, "name": "n", "ssn": SECRET, "contact": [HOME], "list": []}
+    people.app.insert_one(dict(wanted))
+    genuine = people.stored.find_one()["ssn"]
+    for forged in (FORGED, Binary(FORGED[:4], 0x8E), genuine):
+        for write in poison(people.app, forged):
+            with pytest.raises(OperationFailure) as refused:
+                write()
+            assert refused.value.code == 31041 and "ciphertext" in str(refused.value)
+        assert people.seen() == [wanted]
+    people.app.update_one({"_id": 1}, {"$set": {"name": Binary(FORGED, 0), "s": "\x8eRK"}})
+    assert people.app.find_one()["name"] == bytes(FORGED), "the bytes alone are nothing special"
+
+
+def test_poison_beside_protected_collections(people):
+    """A collection without a policy is not looked at when it is written: what was stored is read.
+    More ids of keys that do not exist than one message may wait for make no difference."""
+    def forged(key_id):
+        head = b"RK\xe1\x1e\1\1\2\0" + key_id.to_bytes(4, "little")
+        return Binary(head + bytes(60), 0x8E)
+
+    wanted = [{"_id": i, "x": forged(1000 + i)} for i in range(40)] + [{"_id": 99, "x": FORGED}]
+    people.plain.insert_many(wanted)
+    assert list(people.plain.find().sort("_id")) == wanted
+    assert people.plain.distinct("x", {"_id": 99}) == [FORGED]
+    assert people.plain.find_one_and_update({"_id": 99}, {"$set": {"n": 1}}) == wanted[-1]
+    assert list(people.plain.aggregate([{"$match": {"_id": 99}}, {"$unset": "n"}])) == wanted[-1:]

@@ -8,6 +8,9 @@
 #include <rekey/crypto/aead.h>
 #include <rekey/crypto/keyset.h>
 
+/* So many ids of keys that do not exist are remembered while a message waits for keys. */
+#define RK_CRYPT_ABSENT_MAX 16u
+
 struct rk_crypt {
     struct rk_aead *aead;
     struct rk_keyset *keys;      /* the set to use for this message */

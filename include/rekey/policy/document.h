@@ -11,7 +11,7 @@
 /*
  * Appends view's elements to w with the protected values below node encrypted under the current
  * key. null stays as it is, and so does an envelope that is genuine for its field; any other
- * envelope is refused, as are types that cannot be encrypted and keys that spell a protected path
+ * envelope is refused wherever it stands, as are types that cannot be encrypted and keys that spell a protected path
  * with dots. ns is for messages. Returns FORWARD (nothing was protected; the elements were still
  * copied), REPLACE, HOLD or REJECT; with the last two, what was appended is to be thrown away.
  */
