@@ -77,14 +77,14 @@ static void wait_for_server(struct rk_session *session, const struct rk_route *r
     rk_session_set_timer(session, wait_ms - waited_ms);
 }
 
-/* Takes the next server that the route names. */
+/* Takes the next server that the route names; the last one stays, for the log. */
 static bool next_endpoint(struct rk_session *session, const struct rk_route *route)
 {
-    forget_endpoint(session);
     struct rk_endpoint *endpoint = rk_route_pick(route, session->peer, session->choice);
     if (endpoint == NULL) {
         return false;
     }
+    forget_endpoint(session);
     session->choice++;
     session->endpoint = rk_endpoint_ref(endpoint);
     return true;
@@ -134,7 +134,7 @@ void rk_upstream_reroute(struct rk_session *session)
     const struct rk_route *route = rk_routes_find(session->ctx->routes, session->route_id);
     const struct rk_endpoint *wanted =
         route != NULL ? rk_route_pick(route, session->peer, 0) : NULL;
-    bool stays = wanted != NULL && session->endpoint != NULL &&
+    bool stays = wanted != NULL && session->upstream.state != RK_CONN_IDLE &&
                  strcmp(wanted->address, session->endpoint->address) == 0;
     if (stays) {
         return;

@@ -86,7 +86,7 @@ static void log_servers(struct rk_monitor *monitor, const struct rk_server_seen 
            RK_I("secondaries", now.n[RK_SERVER_SECONDARY]),
            RK_I("arbiters", now.n[RK_SERVER_ARBITER]), RK_I("routers", now.n[RK_SERVER_ROUTER]),
            RK_I("standalones", now.n[RK_SERVER_STANDALONE]),
-           RK_I("unseen", now.n[RK_SERVER_UNKNOWN]), RK_I("others", now.n[RK_SERVER_OTHER]));
+           RK_I("others", now.n[RK_SERVER_OTHER]));
 }
 
 static void on_changed(const mongoc_apm_topology_changed_t *event)

@@ -68,13 +68,23 @@ static void add_role(struct build *b, struct rk_route *route, enum rk_role role,
     }
 }
 
-/* Servers that had the role when they were seen last, and that nobody has replaced. */
-static void add_unseen(struct build *b, struct rk_route *route, const struct rk_route *before)
+static bool is_seen(const struct build *b, const char *address)
 {
     for (size_t i = 0; i < b->n_servers; i++) {
-        const struct rk_server_seen *server = &b->servers[i];
-        if (server->type == RK_SERVER_UNKNOWN && leads_to(before, server->address)) {
-            add(b, route, server->address);
+        if (strcmp(b->servers[i].address, address) == 0 &&
+            b->servers[i].type != RK_SERVER_UNKNOWN) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Servers that had the role when they were seen last, and that nobody has replaced. */
+static void add_unseen(const struct build *b, struct rk_route *route, const struct rk_route *before)
+{
+    for (size_t i = 0; before != NULL && i < before->n_endpoints; i++) {
+        if (!is_seen(b, before->endpoints[i]->address)) {
+            route->endpoints[route->n_endpoints++] = rk_endpoint_ref(before->endpoints[i]);
         }
     }
 }
@@ -82,11 +92,11 @@ static void add_unseen(struct build *b, struct rk_route *route, const struct rk_
 static bool build_route(struct build *b, const struct rk_route_spec *spec,
                         const struct rk_routes *before, struct rk_route *route)
 {
-    size_t room = b->n_servers > 0 ? b->n_servers : 1;
     const struct rk_route *former = before != NULL ? rk_routes_find(before, spec->id) : NULL;
     if (former != NULL && former->role != spec->role) {
         former = NULL; /* what it led to was for another role */
     }
+    size_t room = b->n_servers + (former != NULL ? former->n_endpoints : 0) + 1;
     route->id = spec->id;
     route->role = spec->role;
     route->listen = strdup(spec->listen);
@@ -112,7 +122,7 @@ static bool build_route(struct build *b, const struct rk_route_spec *spec,
         }
         break;
     }
-    if (route->n_endpoints == 0) {
+    if (route->n_endpoints == 0 && spec->role != RK_ROLE_MEMBER) {
         add_unseen(b, route, former);
     }
     return true;

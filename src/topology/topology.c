@@ -17,7 +17,8 @@ struct rk_topology {
     bool stopping;
     bool looking; /* the thread is in a look-up, which may take its time */
     struct rk_topology_settings settings;
-    struct rk_monitor *monitor; /* NULL: mirror */
+    bool single;
+    struct rk_monitor *monitor; /* single */
     struct rk_route_spec *specs;
     size_t n_specs;
     unsigned last_id;
@@ -58,6 +59,14 @@ static bool want_names(struct rk_topology *t, const struct rk_route_spec *specs,
     }
     for (size_t i = 0; i < t->n_servers && ok; i++) {
         ok = rk_names_want(&t->names, t->servers[i].address, t->servers[i].address);
+    }
+    /* libmongoc lists only whom it sees: one that is gone for the moment keeps its addresses. */
+    for (size_t i = 0; t->single && i < t->routes->n && ok; i++) {
+        const struct rk_route *route = &t->routes->route[i];
+        for (size_t e = 0; e < route->n_endpoints && ok; e++) {
+            const char *address = route->endpoints[e]->address;
+            ok = rk_names_want(&t->names, address, address);
+        }
     }
     return ok;
 }
@@ -267,6 +276,7 @@ enum rk_status rk_topology_start(const char *uri, const struct rk_topology_setti
     }
     enum rk_status status = rk_topology_reconfigure(t, specs, n, err);
     if (status == RK_OK && uri != NULL) {
+        t->single = true;
         t->latency_due_us = 0;
         status =
             rk_monitor_start(uri, settings->monitor_interval_ms, on_servers, t, &t->monitor, err);

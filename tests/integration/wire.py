@@ -120,6 +120,10 @@ def op_query(namespace: str, query, flags=0, **header) -> bytes:
     return frame(head + encoded(query), OP_QUERY, **header)
 
 
+def op_reply(document, **header) -> bytes:
+    return frame(struct.pack("<iqii", 0, 0, 0, 1) + encoded(document), OP_REPLY, **header)
+
+
 def nested(depth: int, innermost: bytes) -> bytes:
     """{a: {a: ... innermost}}, depth documents around it."""
     document = innermost
