@@ -25,6 +25,7 @@ FIELDS = {
 }
 POLICIES = [policy(f"{DB}.{name}", fields) for name, fields in FIELDS.items()]
 
+ORDINARY = {"name": {"$not": {"$regex": "^system[.]"}}}
 COLLECTIONS = [*FIELDS, "plain"]  # these are always there
 
 TARGETS = ["direct", "proxy", "policy"]
@@ -96,7 +97,7 @@ class Fleet:
         """Emptying a collection is many times quicker than dropping it."""
         db = self.direct.get_database(DB, write_concern=WriteConcern(w=MEMBERS))
         kept = set()
-        for info in db.list_collections({"name": {"$not": {"$regex": "^system[.]"}}}):
+        for info in db.list_collections(filter=ORDINARY):
             collection = db[info["name"]]
             usual = not info["options"] and len(list(collection.list_indexes())) == 1
             if info["name"] in COLLECTIONS and usual:
