@@ -12,11 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "compat"))
 
-from core import explained, runner, scenarios  # noqa: E402
-from core.run import Run  # noqa: E402
-from core.targets import TARGETS, VARIANTS, Fleet  # noqa: E402
+from matrix import explained, runner, scenarios  # noqa: E402
+from matrix.run import Run  # noqa: E402
+from matrix.targets import TARGETS, VARIANTS, Fleet  # noqa: E402
 
 
 def arguments():
@@ -29,7 +30,7 @@ def arguments():
     parser.add_argument("--jobs", type=int, default=2, help="drivers at once, each with servers")
     parser.add_argument("--show", action="store_true", help="print every result")
     parser.add_argument("--logs", type=Path, help="keep the logs of servers and runners there")
-    parser.add_argument("--report", type=Path, help="write the matrix there (Markdown)")
+    parser.add_argument("--report", type=Path, help="default: docs/compatibility.md, after a whole run")
     return parser.parse_args()
 
 
@@ -51,6 +52,7 @@ def main():
     whole = not (args.runner or args.scenario or args.variant or args.target or args.quick)
     if whole:
         run.check_explained()
+        args.report = args.report or ROOT / "docs" / "compatibility.md"
     if args.report:
         args.report.write_text(run.report())
     print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)

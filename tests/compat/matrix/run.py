@@ -18,6 +18,7 @@ class Run:
         self.counts = defaultdict(Counter)  # (driver, variant) -> same, explained, different
         self.unsupported = set()  # (driver, op)
         self.problems = 0
+        self.messages = []  # of everything that is wrong
         self.lock = threading.Lock()
 
     def driver(self, fleet, variant: str, runner):
@@ -106,13 +107,17 @@ class Run:
         with self.lock:
             self.counts[driver, variant][outcome] += 1
         if message:
-            self.say(f"DIFFERENT {message}")
+            self.wrong(f"DIFFERENT {message}")
 
     def broken(self, message):
         """Not a difference, but nothing that a run may pass with."""
         with self.lock:
             self.problems += 1
-        self.say(f"BROKEN {message}")
+        self.wrong(f"BROKEN {message}")
+
+    def wrong(self, message):
+        self.messages.append(message)
+        self.say(message)
 
     def say(self, message):
         print(message, file=sys.stderr, flush=True)

@@ -71,6 +71,10 @@ def load(patterns=()) -> list:
     return found
 
 
+def themes() -> list:
+    return sorted(path.stem for path in DIRECTORY.glob("*.yaml"))
+
+
 def _scenario(path, entry) -> Scenario:
     scenario = Scenario(**entry)
     if not scenario.id.startswith(path.stem + "/"):

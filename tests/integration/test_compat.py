@@ -1,0 +1,42 @@
+"""The scenarios of the driver compatibility matrix with PyMongo, synchronous and asynchronous:
+directly and through rekeyd they must give the same. ./dev compat has the other drivers, TLS,
+authentication and compression."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "compat"))
+
+from matrix import explained, scenarios  # noqa: E402
+from matrix.run import Run  # noqa: E402
+from matrix.runner import Runner  # noqa: E402
+from matrix.targets import TARGETS, Fleet  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory):
+    servers = Fleet("plain", tmp_path_factory.mktemp("compat"))
+    yield servers
+    servers.close()
+
+
+@pytest.mark.parametrize("theme", scenarios.themes())
+@pytest.mark.parametrize("driver", ["pymongo", "pymongo-async"])
+def test_same_as_mongod(fleet, tmp_path, driver, theme):
+    run = Run(scenarios.load([f"{theme}/*"]), TARGETS, explained.load())
+    run.driver(fleet, "plain", Runner(driver, tmp_path, tmp_path / "runner.log"))
+    assert not run.failed, "\n".join(run.messages)
+
+
+def test_a_difference_is_one():
+    """The comparison can fail: what is not the same is not passed over."""
+    from matrix import compare
+
+    assert compare.same({"ok": {"a": 1, "b": 2}}, {"ok": {"a": 1, "b": 2}})
+    assert not compare.same({"ok": {"a": 1, "b": 2}}, {"ok": {"b": 2, "a": 1}})
+    assert not compare.same({"ok": {"$numberInt": "1"}}, {"ok": {"$numberLong": "1"}})
+    (scenario,) = scenarios.load(["crud/insert-duplicate"])
+    assert compare.unexpected(scenario, [{"ok": None}, {"ok": None}])
+    assert not compare.unexpected(scenario, [{"error": {"code": 11000}}, {"ok": None}])
