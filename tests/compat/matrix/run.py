@@ -26,15 +26,24 @@ class Run:
         try:
             who = runner.describe()
             self.drivers[who["driver"]] = who["version"]
+            compressors = who["compressors"] if variant == "compression" else []
+            self.look_at_compressors(fleet, compressors)
             for i, scenario in enumerate(self.scenarios):
                 options = dict(scenario.uri)
-                if variant == "compression":
-                    options["compressors"] = who["compressors"][i % len(who["compressors"])]
+                if compressors:
+                    options["compressors"] = compressors[i % len(compressors)]
                 self.scenario(fleet, variant, runner, who["driver"], scenario, options)
         except RunnerError as failure:
             self.broken(str(failure))
         finally:
             runner.close()
+
+    def look_at_compressors(self, fleet, compressors):
+        """A driver that is told of no compressor sends plain messages, and nothing would differ."""
+        for target in self.targets:
+            for compressor in compressors:
+                if not fleet.compresses(target, compressor):
+                    self.broken(f"{target}: {compressor} is not negotiated")
 
     def scenario(self, fleet, variant, runner, driver, scenario, options):
         where = f"{driver}, {variant}, {scenario.id}"

@@ -80,6 +80,11 @@ class Fleet:
         """Addresses as clients of this target see them, to a member's name."""
         return {a: f"<member {i}>" for i, a in enumerate(self._upstream(target).addresses)}
 
+    def compresses(self, target: str, compressor: str) -> bool:
+        """Whether a client of this target would be told to use the compressor."""
+        reply = self.clients[target].admin.command("hello", compression=[compressor])
+        return reply.get("compression") == [compressor]
+
     def set_up(self, scenario, target: str):
         """Every scenario starts with the same empty collections, on all members, and its own."""
         self.clean()
