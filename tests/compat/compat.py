@@ -45,8 +45,8 @@ def main():
     run = Run(chosen, ["direct", *(args.target or TARGETS[1:])], explained.load(), args.show)
     with log_directory(args.logs) as directory:
         ready = prepare(run, runners, cache)
-        for kind in dict.fromkeys(VARIANTS[v] for v in variants):
-            of_kind = [v for v in variants if VARIANTS[v] == kind]
+        for kind in dict.fromkeys(VARIANTS[v].kind for v in variants):
+            of_kind = [v for v in variants if VARIANTS[v].kind == kind]
             work = [(variant, name) for name in ready for variant in of_kind]
             do(run, work, kind, cache, Path(directory), args.jobs)
     whole = not (args.runner or args.scenario or args.variant or args.target or args.quick)

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from . import compare
 from .report import markdown
 from .runner import RunnerError
+from .targets import VARIANTS
 
 
 class Run:
@@ -29,6 +30,8 @@ class Run:
             compressors = who["compressors"] if variant == "compression" else []
             self.look_at_compressors(fleet, compressors)
             for i, scenario in enumerate(self.scenarios):
+                if scenario.needs == "secondaries" and VARIANTS[variant].topology == "single":
+                    continue
                 options = dict(scenario.uri)
                 if compressors:
                     options["compressors"] = compressors[i % len(compressors)]
@@ -50,7 +53,7 @@ class Run:
         wanted = None
         for target in self.targets:
             try:
-                results = self.results(fleet, runner, scenario, target, options)
+                results = self.results(fleet, variant, runner, scenario, target, options)
             except RunnerError as failure:
                 self.count(driver, variant, "different", f"{where}, {target}: {failure}")
                 if target == "direct":
@@ -69,14 +72,15 @@ class Run:
             else:
                 self.compare(f"{where}, {target}", driver, variant, scenario, target, wanted, results)
 
-    def results(self, fleet, runner, scenario, target, options) -> list:
-        fleet.set_up(scenario, target)
+    def results(self, fleet, variant, runner, scenario, target, options) -> list:
+        topology = VARIANTS[variant].topology
+        fleet.set_up(scenario, target, topology)
         try:
-            answer = runner.ask(scenario.request(fleet.uri(target, options)))
+            answer = runner.ask(scenario.request(fleet.uri(target, topology, options)))
         finally:
             if "configureFailPoint" in scenario.text:
                 fleet.clear_fail_points()
-        normaliser = compare.Normaliser(scenario, fleet.hosts(target))
+        normaliser = compare.Normaliser(scenario, fleet.hosts(target, topology))
         return normaliser.results(answer["results"])
 
     def look_at_direct(self, where, driver, scenario, results):

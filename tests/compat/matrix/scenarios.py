@@ -46,6 +46,7 @@ class Scenario:
     options: dict = field(default_factory=dict)
     uri: dict = field(default_factory=dict)
     note: str = ""
+    needs: str = ""  # secondaries: not for a variant whose clients see none
 
     def request(self, uri: str) -> dict:
         steps = [{k: v for k, v in step.items() if k not in CORE_KEYS} for step in self.steps]

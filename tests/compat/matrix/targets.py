@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from bson import json_util
@@ -29,12 +30,21 @@ ORDINARY = {"name": {"$not": {"$regex": "^system[.]"}}}
 COLLECTIONS = [*FIELDS, "plain"]  # these are always there
 
 TARGETS = ["direct", "proxy", "policy"]
-# Of each variant: which servers it needs, and what it adds.
+TOPOLOGIES = {"mirror": None, "single": ["primary"]}  # reads of the listeners: see Rekeyd
+
+
+@dataclass(frozen=True)
+class Variant:
+    kind: str  # of servers
+    topology: str = "mirror"
+
+
 VARIANTS = {
-    "plain": "plain",
-    "compression": "plain",
-    "tls": "tls",
-    "auth": "auth",
+    "plain": Variant("plain"),
+    "compression": Variant("plain"),
+    "single": Variant("plain", "single"),
+    "tls": Variant("tls"),
+    "auth": Variant("auth"),
 }
 
 
@@ -48,54 +58,55 @@ class Fleet:
             MEMBERS, directory / "servers", auth=kind == "auth", certificates=certificates,
             args=["--setParameter", "enableTestCommands=1"],
         )
-        self.rekeyds, self.clients = {}, {}
+        self.direct = None
+        self.rekeyds, self.clients = {}, {}  # by topology and target
         try:
             self.servers.start()
-            for target, policies in (("proxy", []), ("policy", POLICIES)):
-                self._start(target, policies, directory, certificates)
-            self.clients = {t: self._upstream(t).client() for t in TARGETS}
+            for topology in {v.topology for v in VARIANTS.values() if v.kind == kind}:
+                for target, policies in (("proxy", []), ("policy", POLICIES)):
+                    name = f"{topology}-{target}"
+                    self.rekeyds[topology, target] = Rekeyd(
+                        self.servers, policies, directory=directory / name, name=name,
+                        listener_certificates=certificates, single=TOPOLOGIES[topology],
+                    ).start()
+            self.direct = self.servers.client()
+            self.clients = {place: rekeyd.client() for place, rekeyd in self.rekeyds.items()}
         except BaseException:
             self.close()
             raise
 
-    def _start(self, target, policies, directory, certificates):
-        self.rekeyds[target] = Rekeyd(
-            self.servers, policies, directory=directory / target, name=target,
-            listener_certificates=certificates,
-        ).start()
+    def _upstream(self, target, topology):
+        return self.rekeyds.get((topology, target), self.servers)
 
-    def _upstream(self, target):
-        return self.rekeyds.get(target, self.servers)
+    def _client(self, target, topology):
+        return self.clients.get((topology, target), self.direct)
 
-    @property
-    def direct(self):
-        return self.clients["direct"]
-
-    def uri(self, target: str, options: dict) -> str:
-        addresses = self._upstream(target).addresses
+    def uri(self, target: str, topology: str, options: dict) -> str:
+        addresses = self._upstream(target, topology).addresses
         options = {"appName": DB, "serverSelectionTimeoutMS": "10000", **options}
         return self.servers.uri_for(addresses, self.servers.certificates, **options)
 
-    def hosts(self, target: str) -> dict:
+    def hosts(self, target: str, topology: str) -> dict:
         """Addresses as clients of this target see them, to a member's name."""
-        return {a: f"<member {i}>" for i, a in enumerate(self._upstream(target).addresses)}
+        addresses = self._upstream(target, topology).addresses
+        return {address: f"<member {i}>" for i, address in enumerate(addresses)}
 
     def compresses(self, target: str, compressor: str) -> bool:
         """Whether a client of this target would be told to use the compressor."""
-        reply = self.clients[target].admin.command("hello", compression=[compressor])
+        reply = self._client(target, "mirror").admin.command("hello", compression=[compressor])
         return reply.get("compression") == [compressor]
 
-    def set_up(self, scenario, target: str):
+    def set_up(self, scenario, target: str, topology: str):
         """Every scenario starts with the same empty collections, on all members, and its own."""
         self.clean()
         concern = WriteConcern(w=MEMBERS)
         for name, options in scenario.options.items():
             self.direct[DB].drop_collection(name)
             command = {"create": name, **documents(options), "writeConcern": {"w": MEMBERS}}
-            self.clients[target][DB].command(command)
+            self._client(target, topology)[DB].command(command)
         for name, given in scenario.given.items():
             if given:
-                db = self.clients[target].get_database(DB, write_concern=concern)
+                db = self._client(target, topology).get_database(DB, write_concern=concern)
                 db[name].insert_many(documents(given))
 
     def clean(self):
@@ -131,7 +142,7 @@ class Fleet:
         return sorted(set(found))
 
     def close(self):
-        for client in self.clients.values():
+        for client in [*self.clients.values(), *filter(None, [self.direct])]:
             client.close()
         failures = []
         for rekeyd in self.rekeyds.values():
