@@ -11,6 +11,7 @@ struct rewrite {
     const struct rk_bson_view *hello;
     struct rk_bson_writer *w;
     struct rk_hello_seen *seen;
+    bool has_compression; /* the client's list is written */
 };
 
 static void put_members(struct rewrite *r, const struct rk_bson_elem *elem)
@@ -81,10 +82,19 @@ static void put_batch_max(struct rewrite *r, const struct rk_bson_elem *elem)
     put_capped(r, elem, r->rules->batch_docs_max);
 }
 
-/* What the member took is the session's to know; what the client may use is written last. */
+static void put_compression(struct rewrite *r)
+{
+    if (r->seen->ok && r->rules->compression.n > 0 && !r->has_compression) {
+        rk_hello_put_compressors(r->w, &r->rules->compression);
+        r->has_compression = true;
+    }
+}
+
+/* What the member took is the session's to know; what the client may use stands in its place. */
 static void take_compression(struct rewrite *r, const struct rk_bson_elem *elem)
 {
     (void)rk_hello_compressors(elem, &r->seen->compression);
+    put_compression(r);
 }
 
 static void drop(struct rewrite *r, const struct rk_bson_elem *elem)
@@ -166,9 +176,7 @@ static enum rk_status put_document(const struct rk_hello_rules *rules, const uin
     while ((step = rk_bson_next(&iter, &elem)) == RK_BSON_STEP_ELEM) {
         put_elem(&r, &elem);
     }
-    if (seen->ok && rules->compression.n > 0) {
-        rk_hello_put_compressors(&w, &rules->compression);
-    }
+    put_compression(&r);
     rk_bson_end(&w);
     return step == RK_BSON_STEP_MALFORMED ? RK_EINVAL : rk_bson_writer_status(&w);
 }
