@@ -8,6 +8,7 @@ from pymongo import MongoClient, ReadPreference
 from pymongo.errors import NotPrimaryError, OperationFailure, PyMongoError
 
 from harness import ReplicaSet, is_envelope, policy
+from harness.failover import write_through_failovers
 from harness.ports import HOST, free_port
 from scripted_upstream import ScriptedUpstream
 from wire import OP_MSG, OP_QUERY, RawClient, op_msg, op_reply
@@ -236,3 +237,22 @@ def test_keys_sweep_and_rekeyctl_work_in_single(replica_set, start_rekeyd, db_na
         rekeyd.ctl("start", f"{db_name}.c", "--wait")
         rekeyd.ctl("verify", f"{db_name}.c")
         assert client[db_name].c.find_one({"a": "v7"})["_id"] == 7
+
+
+@pytest.mark.timeout(240)
+def test_no_write_is_lost_or_doubled_through_failovers(start_rekeyd, tmp_path):
+    """./dev bench failover does it twenty times."""
+    with ReplicaSet(3, tmp_path / "rs") as servers:
+        mirror = start_rekeyd(servers)
+        single = start_rekeyd(servers, single=["primary"])
+        ways = {
+            "direct": servers.uri,
+            "mirror": mirror.uri,
+            "single": f"mongodb://{single.addresses[0]}/",
+        }
+        result = write_through_failovers(servers, ways, clients=4, step_downs=4, kill_every=4)
+    assert result["acknowledged"] > 0
+    assert (result["lost"], result["duplicated"]) == (0, 0)
+    allowed = len(result["errors"]["direct"])
+    for way in ("mirror", "single"):
+        assert len(result["errors"][way]) <= allowed, result["errors"][way]

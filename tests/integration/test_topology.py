@@ -1,5 +1,6 @@
 """The mirror topology: drivers discover the set through the proxy and never around it."""
 
+import socket
 import time
 
 import pytest
@@ -7,6 +8,7 @@ from pymongo import MongoClient, ReadPreference
 from pymongo.errors import ConnectionFailure
 
 from harness import Rekeyd, ReplicaSet
+from harness.ports import accepts
 
 
 def test_standalone_is_served_as_it_is(standalone, start_rekeyd, db_name):
@@ -98,3 +100,87 @@ def test_failover_is_seen_by_the_driver(start_rekeyd, tmp_path, db_name):
                 except ConnectionFailure:
                     assert time.monotonic() < deadline, "no failover after a member died"
             assert coll.find_one({"_id": "after"})
+
+
+def _reconfigure(servers, change):
+    """change(members) edits the list of rs.conf()."""
+    with servers.client() as client:
+        config = client.admin.command("replSetGetConfig")["config"]
+        config["version"] += 1
+        change(config["members"])
+        client.admin.command("replSetReconfig", config)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.tsan
+def test_members_leave_and_join_by_sighup(start_rekeyd, tmp_path, db_name):
+    with ReplicaSet(3, tmp_path / "rs") as servers:
+        rekeyd = start_rekeyd(servers)
+        members = rekeyd.config["upstream"]["members"]
+        leaving = servers.secondaries()[0].address
+        gone = next(m for m in members if m["address"] == leaving)
+        kept = [m for m in members if m is not gone]
+        with rekeyd.client(w="majority") as client:
+            client[db_name].c.insert_one({"_id": 0})
+            removed = []
+            _reconfigure(servers, lambda m: removed.extend(_take(m, leaving)))
+            rekeyd.reload({"upstream": {"members": kept}})
+            rekeyd.wait_event("reloaded")
+            _wait(lambda: not accepts(int(gone["listen"].split(":")[1])), "the listener stays")
+            _wait(lambda: len(client.nodes) == 2, "the driver still knows the member that left")
+            client[db_name].c.insert_one({"_id": 1})
+            _reconfigure(servers, lambda m: m.extend(removed))
+            rekeyd.reload({"upstream": {"members": members}})
+            rekeyd.wait_event("reloaded", 2)
+            _wait(lambda: len(client.nodes) == 3, "the driver does not see the member that joined")
+            client[db_name].c.insert_one({"_id": 2})
+            assert client[db_name].c.count_documents({}) == 3
+
+
+def _take(members, address) -> list:
+    taken = [m for m in members if m["host"] == address]
+    members[:] = [m for m in members if m["host"] != address]
+    return taken
+
+
+def _wait(condition, what, timeout_s=30):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def test_a_listener_that_cannot_be_opened_refuses_the_reload(replica_set, start_rekeyd):
+    rekeyd = start_rekeyd(replica_set)
+    members = rekeyd.config["upstream"]["members"]
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = {"address": "127.0.0.1:1", "listen": "127.0.0.1:%d" % other.getsockname()[1]}
+        rekeyd.reload({"upstream": {"members": [*members, taken]}})
+        assert "cannot listen" in rekeyd.wait_event("reload_refused")["reason"]
+    with rekeyd.client() as client:
+        assert sorted(client.admin.command("hello")["hosts"]) == sorted(rekeyd.addresses)
+
+
+@pytest.mark.timeout(120)
+def test_hidden_member_behind_its_listener(start_rekeyd, tmp_path, db_name):
+    with ReplicaSet(3, tmp_path / "rs") as servers:
+        hidden = servers.secondaries()[0]
+
+        def hide(members):
+            for member in members:
+                if member["host"] == hidden.address:
+                    member.update(hidden=True, priority=0)
+
+        _reconfigure(servers, hide)
+        rekeyd = start_rekeyd(servers)
+        listening = rekeyd.addresses[servers.members.index(hidden)]
+        with rekeyd.client(w=3) as client:
+            client[db_name].c.insert_one({"_id": 1})
+            told = client.admin.command("hello")
+            assert listening not in told["hosts"] and len(told["hosts"]) == 2
+        with MongoClient(listening, directConnection=True) as direct:
+            told = direct.admin.command("hello")
+            assert told["hidden"] and told["me"] == listening
+            assert direct[db_name].c.find_one({}) == {"_id": 1}
