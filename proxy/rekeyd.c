@@ -10,6 +10,7 @@
 #include <mongoc/mongoc.h>
 #include <rekey/admission/gate.h>
 #include <rekey/base/clock.h>
+#include <rekey/catalog/catalog.h>
 #include <rekey/config/config.h>
 #include <rekey/jobs/engine.h>
 #include <rekey/keys/mongo.h>
@@ -36,6 +37,7 @@ struct daemon {
     mongoc_client_pool_t *pool;
     struct rk_provider provider;
     struct rk_key_service *keys;
+    struct rk_catalog *catalog;
     struct rk_server *server;
     struct rk_gate *gate;
     struct rk_engine *engine;
@@ -147,6 +149,39 @@ static enum rk_status start_keys(struct daemon *d, struct rk_error *err)
     return status;
 }
 
+static enum rk_status start_catalog(struct daemon *d, struct rk_error *err)
+{
+    if (d->pool == NULL) {
+        return RK_OK;
+    }
+    const struct rk_catalog_config catalog = {
+        .client_pool = d->pool,
+        .policies = d->config->policies,
+        .interval_ms = d->config->upstream.catalog_interval_ms,
+        .start_timeout_ms = d->config->limits.connect_timeout_ms,
+    };
+    return rk_catalog_start(&catalog, &d->catalog, err);
+}
+
+static void on_catalog(void *arg, struct rk_policy_set *policies)
+{
+    rk_server_set_policies(arg, policies);
+}
+
+static enum rk_status start_server(struct daemon *d, struct rk_error *err)
+{
+    struct rk_policy_set *policies = d->catalog != NULL ? rk_catalog_policies(d->catalog)
+                                                        : rk_policy_set_ref(d->config->policies);
+    const struct rk_server_config server = {
+        .config = d->config, .policies = policies, .topology = d->topology, .keys = d->keys};
+    enum rk_status status = rk_server_start(&server, &d->server, err);
+    rk_policy_set_unref(policies);
+    if (status == RK_OK && d->catalog != NULL) {
+        rk_catalog_watch(d->catalog, on_catalog, d->server);
+    }
+    return status;
+}
+
 static void foreground_sensor(void *arg, struct rk_histogram_snapshot *into)
 {
     rk_server_foreground(arg, into);
@@ -216,9 +251,10 @@ static enum rk_status start_parts(struct daemon *d, struct rk_error *err)
         status = start_keys(d, err);
     }
     if (status == RK_OK) {
-        const struct rk_server_config server = {
-            .config = d->config, .topology = d->topology, .keys = d->keys};
-        status = rk_server_start(&server, &d->server, err);
+        status = start_catalog(d, err);
+    }
+    if (status == RK_OK) {
+        status = start_server(d, err);
     }
     if (status == RK_OK && d->keys != NULL) {
         status = start_sweeper(d, err);
@@ -229,6 +265,7 @@ static enum rk_status start_parts(struct daemon *d, struct rk_error *err)
 static void stop_parts(struct daemon *d)
 {
     rk_engine_stop(d->engine);
+    rk_catalog_stop(d->catalog);
     if (d->gate != NULL) {
         rk_gate_stop(d->gate);
     }
@@ -292,6 +329,17 @@ static bool may_reload(const struct daemon *d, const struct rk_config *next, str
     return true;
 }
 
+/* Out of memory: the former ones stay, which protect what they protected. */
+static void take_policies(struct daemon *d, const struct rk_config *next)
+{
+    struct rk_error err = {0};
+    if (d->catalog != NULL &&
+        rk_catalog_reconfigure(d->catalog, next->policies, next->upstream.catalog_interval_ms,
+                               &err) != RK_OK) {
+        rk_log(RK_LOG_ERROR, "policies_not_reloaded", RK_S("reason", err.message));
+    }
+}
+
 static void on_reload(evutil_socket_t signal, short what, void *arg)
 {
     (void)signal;
@@ -311,6 +359,7 @@ static void on_reload(evutil_socket_t signal, short what, void *arg)
         return;
     }
     rk_log_set_limit(next->log.event_lines_per_s);
+    take_policies(d, next);
     if (d->gate != NULL) {
         const struct rk_gate_config gate = gate_config(&next->sweep);
         const struct rk_engine_settings engine = engine_settings(&next->sweep);

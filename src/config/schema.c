@@ -32,7 +32,8 @@
 #define UPSTREAM_NUMBERS(X)                                                                        \
     X(resolve_interval_ms, 30000, 100, HOUR_MS)                                                    \
     X(monitor_interval_ms, 1000, 500, HOUR_MS)                                                     \
-    X(latency_window_ms, 15, 0, HOUR_MS)
+    X(latency_window_ms, 15, 0, HOUR_MS)                                                           \
+    X(catalog_interval_ms, 10000, 100, HOUR_MS)
 
 #define COMPRESSION_NUMBERS(X)                                                                     \
     X(zlib_level, 1, 1, 9)                                                                         \

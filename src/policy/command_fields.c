@@ -73,6 +73,10 @@ static enum rk_verdict check_distinct_key(struct rk_statement *st, const struct 
                          "equal documents differ once fields in them are encrypted; name one "
                          "field by its dotted path");
     }
+    if (match.relation == RK_PATH_EXACT && st->scope.collation) {
+        return rk_refuse(&st->scope, RK_CODE_COLLATION, "distinct", key.at, key.len,
+                         RK_COLLATION_ADVICE);
+    }
     st->info->distinct_field = match.field;
     return RK_VERDICT_FORWARD;
 }
@@ -132,9 +136,12 @@ static void look_around(struct rk_statement *st)
     struct rk_bson_elem elem;
     struct rk_bson_elem locale;
     struct rk_bson_view view;
-    st->scope.collation =
-        rk_bson_find(&st->view, "collation", &elem) && rk_bson_elem_view(&elem, &view) &&
-        !(rk_bson_find(&view, "locale", &locale) && rk_text_is(rk_elem_text(&locale), "simple"));
+    if (rk_bson_find(&st->view, "collation", &elem) && rk_bson_elem_view(&elem, &view)) {
+        st->scope.collation = !(rk_bson_find(&view, "locale", &locale) &&
+                                rk_text_is(rk_elem_text(&locale), "simple"));
+    } else {
+        st->scope.collation = st->scope.policy != NULL && st->scope.policy->collation;
+    }
     st->upsert = rk_bson_find(&st->view, "upsert", &elem) && rk_bson_elem_truthy(&elem);
     if (st->upsert &&
         (rk_bson_find(&st->view, "q", &elem) || rk_bson_find(&st->view, "query", &elem))) {

@@ -72,6 +72,9 @@ struct rk_scope {
     struct rk_error *err;
 };
 
+#define RK_COLLATION_ADVICE                                                                        \
+    "ciphertext cannot be compared by a collation, which the command or the collection has; give " \
+    "the command {locale: \"simple\"}"
 #define RK_MOVED_ADVICE "an earlier stage changed what this path holds; put the comparison first"
 
 /* A copy of scope that stands at another collection of the same database. */

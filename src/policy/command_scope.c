@@ -106,7 +106,7 @@ struct rk_path_match rk_scope_relate(const struct rk_scope *scope, const char *p
 {
     struct rk_path_match match = {.relation = RK_PATH_UNRELATED};
     const struct rk_aliases *aliases = scope->aliases;
-    if (aliases != NULL && aliases->all) {
+    if ((aliases != NULL && aliases->all) || (scope->policy != NULL && scope->policy->view)) {
         return anywhere;
     }
     for (unsigned i = 0; aliases != NULL && i < aliases->n; i++) {
@@ -129,6 +129,10 @@ enum rk_verdict rk_refuse(const struct rk_scope *scope, int code, const char *wh
 {
     char name[96];
     char op[64];
+    if (scope->policy != NULL && scope->policy->view) {
+        advice = "this view reads protected fields; give it a policy of its own, in which they "
+                 "have the names of the collection's";
+    }
     print_name(op, sizeof op, what, strlen(what));
     if (path != NULL) {
         print_name(name, sizeof name, path, path_len);

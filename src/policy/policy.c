@@ -3,6 +3,7 @@
  * one without a lock.
  */
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "policy_internal.h"
@@ -13,6 +14,7 @@ struct rk_policy_set {
     bool has_legacy;
     size_t n_entries;
     struct rk_policy_entry *entries; /* by database, then collection */
+    struct rk_policy_set *base;      /* NULL, or whose fields and paths the entries share */
 };
 
 static int compare_bytes(const char *a, size_t a_len, const char *b, size_t b_len)
@@ -156,8 +158,13 @@ void rk_policy_set_unref(struct rk_policy_set *set)
         return;
     }
     for (size_t i = 0; i < set->n_entries; i++) {
-        rk_policy_entry_deinit(&set->entries[i]);
+        if (set->base == NULL) {
+            rk_policy_entry_deinit(&set->entries[i]);
+        } else {
+            free(set->entries[i].marked_ns);
+        }
     }
+    rk_policy_set_unref(set->base);
     free(set->entries);
     free(set);
 }
@@ -187,7 +194,7 @@ bool rk_policy_set_has_legacy(const struct rk_policy_set *set)
     return set->has_legacy;
 }
 
-static const struct rk_policy *find_exact(const struct rk_policy_set *set, const char *db,
+static struct rk_policy_entry *find_entry(const struct rk_policy_set *set, const char *db,
                                           size_t db_len, const char *coll, size_t coll_len)
 {
     size_t low = 0;
@@ -196,7 +203,7 @@ static const struct rk_policy *find_exact(const struct rk_policy_set *set, const
         size_t middle = low + (high - low) / 2;
         int order = compare_entry(&set->entries[middle], db, db_len, coll, coll_len);
         if (order == 0) {
-            return &set->entries[middle].policy;
+            return &set->entries[middle];
         }
         if (order > 0) {
             high = middle;
@@ -205,6 +212,80 @@ static const struct rk_policy *find_exact(const struct rk_policy_set *set, const
         }
     }
     return NULL;
+}
+
+static const struct rk_policy *find_exact(const struct rk_policy_set *set, const char *db,
+                                          size_t db_len, const char *coll, size_t coll_len)
+{
+    const struct rk_policy_entry *entry = find_entry(set, db, db_len, coll, coll_len);
+    return entry != NULL ? &entry->policy : NULL;
+}
+
+/* Appends an entry for the mark's namespace: a collection's policy with the mark, or a view's. */
+static enum rk_status append_mark(struct rk_policy_set *set, const struct rk_policy_mark *mark,
+                                  const struct rk_policy *policy)
+{
+    size_t db_len = strlen(mark->db);
+    size_t size = db_len + 1 + strlen(mark->coll) + 1;
+    struct rk_policy_entry *entry = &set->entries[set->n_entries];
+    char *ns = malloc(size);
+    if (ns == NULL) {
+        return RK_ENOMEM;
+    }
+    (void)snprintf(ns, size, "%s.%s", mark->db, mark->coll);
+    *entry = (struct rk_policy_entry){.db = ns,
+                                      .db_len = db_len,
+                                      .coll = ns + db_len + 1,
+                                      .coll_len = strlen(mark->coll),
+                                      .marked_ns = ns};
+    if (policy != NULL) {
+        entry->policy = *policy;
+    }
+    entry->policy.ns = ns;
+    entry->policy.view = mark->kind == RK_MARK_VIEW;
+    entry->policy.collation = mark->kind == RK_MARK_COLLATION;
+    set->n_entries++;
+    return RK_OK;
+}
+
+enum rk_status rk_policy_set_marked(struct rk_policy_set *base, const struct rk_policy_mark *marks,
+                                    size_t n_marks, struct rk_policy_set **out,
+                                    struct rk_error *err)
+{
+    struct rk_policy_set *set = calloc(1, sizeof *set);
+    if (set == NULL) {
+        return rk_error_set(err, RK_ENOMEM, "policies: out of memory");
+    }
+    atomic_init(&set->refs, 1);
+    set->undecryptable = base->undecryptable;
+    set->has_legacy = base->has_legacy;
+    set->base = rk_policy_set_ref(base);
+    set->entries = calloc(base->n_entries + n_marks + 1, sizeof *set->entries);
+    enum rk_status status = set->entries != NULL ? RK_OK : RK_ENOMEM;
+    for (size_t i = 0; status == RK_OK && i < base->n_entries; i++) {
+        set->entries[i] = base->entries[i];
+        set->n_entries++;
+    }
+    for (size_t i = 0; status == RK_OK && i < n_marks; i++) {
+        const struct rk_policy_mark *mark = &marks[i];
+        size_t db_len = strlen(mark->db);
+        size_t coll_len = strlen(mark->coll);
+        struct rk_policy_entry *own = find_entry(base, mark->db, db_len, mark->coll, coll_len);
+        const struct rk_policy *policy =
+            rk_policy_find(base, mark->db, db_len, mark->coll, coll_len);
+        if (mark->kind == RK_MARK_COLLATION && own != NULL) {
+            set->entries[own - base->entries].policy.collation = true;
+        } else if ((mark->kind == RK_MARK_COLLATION) == (policy != NULL)) {
+            status = append_mark(set, mark, policy);
+        }
+    }
+    if (status != RK_OK) {
+        rk_policy_set_unref(set);
+        return rk_error_set(err, RK_ENOMEM, "policies: out of memory");
+    }
+    qsort(set->entries, set->n_entries, sizeof *set->entries, compare_entries);
+    *out = set;
+    return RK_OK;
 }
 
 const struct rk_policy *rk_policy_find(const struct rk_policy_set *set, const char *db,

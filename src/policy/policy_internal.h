@@ -30,7 +30,8 @@ struct rk_policy_entry {
     size_t coll_len;
     struct rk_policy policy;
     char *ns;
-    char **strings; /* of each field: path, logical name */
+    char **strings;  /* of each field: path, logical name */
+    char *marked_ns; /* of an entry that a mark has made; all else then belongs to the base set */
 };
 
 /* Zeroed by the caller; to be deinitialised also when this fails. */

@@ -191,7 +191,7 @@ bool rk_field_is_exact(const struct rk_scope *scope, const struct rk_field *fiel
     } else if (scope->moved) {
         *why = RK_MOVED_ADVICE;
     } else if (scope->collation) {
-        *why = "ciphertext cannot be compared by a collation; drop it from the command";
+        *why = RK_COLLATION_ADVICE;
     } else {
         return true;
     }
@@ -245,7 +245,7 @@ enum rk_verdict rk_compare_check(const struct rk_comparison *cmp, const struct r
     }
     if (scope->collation) {
         return refuse(cmp, RK_CODE_COLLATION, "equality",
-                      "ciphertext cannot be compared by a collation; drop it from the command");
+                      RK_COLLATION_ADVICE);
     }
     if (!(rk_bson_elem_int(value, &integer) && is_integer(field->bson_type)) &&
         !rk_document_type_allowed(scope->ns, field, value->type, scope->err)) {

@@ -51,7 +51,7 @@ static enum rk_status context_init(struct rk_context *ctx, struct rk_server *ser
                                 : 0;
     ctx->limits = config->config->limits;
     ctx->compression = compression_settings(&config->config->compression);
-    ctx->policies = rk_policy_set_ref(config->config->policies);
+    ctx->policies = rk_policy_set_ref(config->policies);
     ctx->sessions_total = &server->sessions;
     rk_buf_init(&ctx->inflated, RK_FRAME_LEN_MAX);
     rk_buf_init(&ctx->out, RK_FRAME_LEN_MAX);
@@ -272,9 +272,36 @@ enum rk_status rk_server_start(const struct rk_server_config *config, struct rk_
     return RK_OK;
 }
 
-struct reload {
+struct new_policies {
     struct rk_context *ctx;
     struct rk_policy_set *policies;
+};
+
+static void on_policies(void *arg)
+{
+    struct new_policies *post = arg;
+    rk_policy_set_unref(post->ctx->policies);
+    post->ctx->policies = post->policies;
+    free(post);
+}
+
+void rk_server_set_policies(struct rk_server *server, struct rk_policy_set *policies)
+{
+    for (size_t i = 0; i < server->n_workers; i++) {
+        struct new_policies *post = malloc(sizeof *post);
+        if (post == NULL) {
+            abort(); /* half of the workers under new policies would be worse than a restart */
+        }
+        *post = (struct new_policies){.ctx = &server->contexts[i],
+                                      .policies = rk_policy_set_ref(policies)};
+        if (rk_worker_post(post->ctx->worker, on_policies, post) != RK_OK) {
+            abort();
+        }
+    }
+}
+
+struct reload {
+    struct rk_context *ctx;
     struct rk_config_limits limits;
     struct rk_compression_settings compression;
 };
@@ -282,8 +309,6 @@ struct reload {
 static void on_reload(void *arg)
 {
     struct reload *reload = arg;
-    rk_policy_set_unref(reload->ctx->policies);
-    reload->ctx->policies = reload->policies;
     reload->ctx->limits = reload->limits;
     reload->ctx->compression = reload->compression;
     free(reload);
@@ -299,10 +324,9 @@ enum rk_status rk_server_reload(struct rk_server *server, const struct rk_config
     for (size_t i = 0; i < server->n_workers; i++) {
         struct reload *reload = malloc(sizeof *reload);
         if (reload == NULL) {
-            abort(); /* half of the workers under new policies would be worse than a restart */
+            abort(); /* half of the workers under new limits would be worse than a restart */
         }
         *reload = (struct reload){.ctx = &server->contexts[i],
-                                  .policies = rk_policy_set_ref(config->policies),
                                   .limits = config->limits,
                                   .compression = compression_settings(&config->compression)};
         if (rk_worker_post(reload->ctx->worker, on_reload, reload) != RK_OK) {

@@ -49,6 +49,7 @@ struct rk_config_upstream {
     uint32_t monitor_interval_ms; /* single: how often servers are looked at */
     uint32_t latency_window_ms;   /* single: secondaries slower than the nearest by more are left
                                      out */
+    uint32_t catalog_interval_ms; /* how often views and collations are looked for */
     struct rk_config_tls tls;     /* of the data plane; the uri has its own options */
     char *state_db;               /* "rekey" */
 };

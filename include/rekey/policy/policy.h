@@ -73,9 +73,22 @@ struct rk_policy {
     struct rk_field *fields;
     size_t n_fields;
     bool has_legacy; /* some field has a legacy reader */
+    bool collation;  /* mongod compares its strings by a default collation */
+    bool view;       /* a view of protected fields, which stand anywhere in it */
 };
 
 struct rk_policy_set;
+
+/* What MongoDB's catalog knows of a namespace that the configuration cannot. */
+enum rk_policy_mark_kind {
+    RK_MARK_COLLATION, /* the collection has a default collation other than the simple one */
+    RK_MARK_VIEW,      /* a view that reads protected fields and has no policy */
+};
+struct rk_policy_mark {
+    const char *db;
+    const char *coll;
+    enum rk_policy_mark_kind kind;
+};
 
 /*
  * Refused with a message that names namespace and path: bad namespace (empty part, "admin",
@@ -86,6 +99,12 @@ struct rk_policy_set;
 RK_MUST_CHECK enum rk_status rk_policy_set_new(const struct rk_policy_spec *specs, size_t n_specs,
                                                enum rk_undecryptable undecryptable,
                                                struct rk_policy_set **out, struct rk_error *err);
+/* base, with marks: comparisons that a default collation would answer otherwise are refused, and so
+ * is every comparison in a marked view, which gets a policy without fields. Strings are copied. */
+RK_MUST_CHECK enum rk_status rk_policy_set_marked(struct rk_policy_set *base,
+                                                  const struct rk_policy_mark *marks,
+                                                  size_t n_marks, struct rk_policy_set **out,
+                                                  struct rk_error *err);
 struct rk_policy_set *rk_policy_set_ref(struct rk_policy_set *set);
 void rk_policy_set_unref(struct rk_policy_set *set);
 

@@ -2,7 +2,7 @@
  * The data plane: workers, listeners and sessions. One listener per route; a session
  * per client connection, each with its own upstream connection.
  *
- * All functions are for the main thread.
+ * All functions are for the main thread, where nothing else is said.
  */
 #ifndef REKEY_SESSION_SERVER_H
 #define REKEY_SESSION_SERVER_H
@@ -16,6 +16,7 @@ struct rk_server;
 
 struct rk_server_config {
     const struct rk_config *config; /* read during start only */
+    struct rk_policy_set *policies; /* until rk_server_set_policies; the server takes a reference */
     struct rk_topology *topology;   /* borrowed: outlives the server */
     struct rk_key_service *keys;    /* borrowed; NULL only when no policies are configured */
 };
@@ -23,7 +24,10 @@ struct rk_server_config {
 RK_MUST_CHECK enum rk_status rk_server_start(const struct rk_server_config *config,
                                              struct rk_server **out, struct rk_error *err);
 
-/* New policies and limits, for every message from now on; new listeners open, removed ones close
+/* For every message from now on. Any thread; the last call wins on every worker. */
+void rk_server_set_policies(struct rk_server *server, struct rk_policy_set *policies);
+
+/* New limits, for every message from now on; new listeners open, removed ones close
  * and their sessions end with the reply they wait for. Fails (a listener cannot be opened) without
  * effect. */
 RK_MUST_CHECK enum rk_status rk_server_reload(struct rk_server *server,

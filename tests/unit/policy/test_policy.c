@@ -364,6 +364,39 @@ static void test_step(void **state)
     rk_policy_set_unref(set);
 }
 
+static void test_marks(void **state)
+{
+    (void)state;
+    struct rk_field_spec ssn = field("ssn");
+    const struct rk_policy_spec specs[] = {{.ns = "db.a", .fields = &ssn, .n_fields = 1},
+                                           {.ns = "wide.*", .fields = &ssn, .n_fields = 1}};
+    const struct rk_policy_mark marks[] = {{"db", "a", RK_MARK_COLLATION},
+                                           {"db", "v", RK_MARK_VIEW},
+                                           {"wide", "c", RK_MARK_COLLATION},
+                                           {"db", "unprotected", RK_MARK_COLLATION},
+                                           {"wide", "view", RK_MARK_VIEW}};
+    struct rk_policy_set *base = NULL;
+    struct rk_policy_set *set = NULL;
+    assert_int_equal(rk_policy_set_new(specs, 2, RK_UNDECRYPTABLE_LEAVE, &base, NULL), RK_OK);
+    assert_int_equal(rk_policy_set_marked(base, marks, 5, &set, NULL), RK_OK);
+    assert_false(rk_policy_find(base, "db", 2, "a", 1)->collation);
+    rk_policy_set_unref(base); /* the marked set keeps what it shares */
+    assert_int_equal(rk_policy_set_undecryptable(set), RK_UNDECRYPTABLE_LEAVE);
+
+    const struct rk_policy *a = rk_policy_find(set, "db", 2, "a", 1);
+    assert_true(a->collation && !a->view);
+    assert_string_equal(a->fields[0].path, "ssn");
+    const struct rk_policy *view = rk_policy_find(set, "db", 2, "v", 1);
+    assert_true(view->view && !view->collation && view->n_fields == 0);
+    assert_string_equal(view->ns, "db.v");
+    /* One collection of a wildcard; a view under it has its policy already. */
+    assert_true(rk_policy_find(set, "wide", 4, "c", 1)->collation);
+    assert_false(rk_policy_find(set, "wide", 4, "d", 1)->collation);
+    assert_false(rk_policy_find(set, "wide", 4, "view", 4)->view);
+    assert_null(rk_policy_find(set, "db", 2, "unprotected", 11));
+    rk_policy_set_unref(set);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -377,6 +410,7 @@ int main(void)
         cmocka_unit_test(test_many_children),
         cmocka_unit_test(test_relate),
         cmocka_unit_test(test_step),
+        cmocka_unit_test(test_marks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
