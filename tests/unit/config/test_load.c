@@ -79,7 +79,8 @@ static void test_every_setting_is_documented(void **state)
 {
     (void)state;
     char names[] =
-        "uri topology listeners read resolve_interval_ms monitor_interval_ms latency_window_ms catalog_interval_ms "
+        "uri topology listeners read resolve_interval_ms monitor_interval_ms latency_window_ms "
+        "catalog_interval_ms "
         "server_wait_timeout_ms state_db members address listen advertise enabled ca_file "
         "cert_file key_file verify "
         "workers connections_max listen_backlog message_bytes_max advertised_message_bytes_max "
