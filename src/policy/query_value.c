@@ -244,8 +244,7 @@ enum rk_verdict rk_compare_check(const struct rk_comparison *cmp, const struct r
                       "collection, then drop legacy from the policy");
     }
     if (scope->collation) {
-        return refuse(cmp, RK_CODE_COLLATION, "equality",
-                      RK_COLLATION_ADVICE);
+        return refuse(cmp, RK_CODE_COLLATION, "equality", RK_COLLATION_ADVICE);
     }
     if (!(rk_bson_elem_int(value, &integer) && is_integer(field->bson_type)) &&
         !rk_document_type_allowed(scope->ns, field, value->type, scope->err)) {

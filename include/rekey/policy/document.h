@@ -11,9 +11,10 @@
 /*
  * Appends view's elements to w with the protected values below node encrypted under the current
  * key. null stays as it is, and so does an envelope that is genuine for its field; any other
- * envelope is refused wherever it stands, as are types that cannot be encrypted and keys that spell a protected path
- * with dots. ns is for messages. Returns FORWARD (nothing was protected; the elements were still
- * copied), REPLACE, HOLD or REJECT; with the last two, what was appended is to be thrown away.
+ * envelope is refused wherever it stands, as are types that cannot be encrypted and keys that spell
+ * a protected path with dots. ns is for messages. Returns FORWARD (nothing was protected; the
+ * elements were still copied), REPLACE, HOLD or REJECT; with the last two, what was appended is to
+ * be thrown away.
  */
 enum rk_verdict rk_document_encrypt(struct rk_crypt *crypt, const char *ns,
                                     const struct rk_path_node *node,
