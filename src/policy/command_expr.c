@@ -2,7 +2,7 @@
  * Expressions, projections and key patterns: whether they read, move or order protected values.
  * The server would compute on ciphertext; only handing a value on whole makes sense.
  */
-#include "command_internal.h"
+#include "expr_internal.h"
 
 static bool reference_of(struct rk_text text, struct rk_text *path)
 {
@@ -30,6 +30,38 @@ static bool reference_of(struct rk_text text, struct rk_text *path)
 bool rk_expr_reference(const struct rk_bson_elem *elem, struct rk_text *path)
 {
     return reference_of(rk_elem_text(elem), path);
+}
+
+/* A variable that stands for a protected value, or for a constant that was taken out of it. */
+static bool is_bound(const struct rk_scope *scope, const struct rk_bson_elem *elem,
+                     struct rk_text *path)
+{
+    struct rk_text rest;
+    const struct rk_var *var = rk_var_find(scope, rk_elem_text(elem), &rest);
+    if (var == NULL ||
+        !(rk_carries_protected(&var->carried) || var->carried.what == RK_CARRIES_CONSTANT)) {
+        return false;
+    }
+    *path = var->carried.path.len > 0 ? var->carried.path : var->name;
+    return true;
+}
+
+bool rk_expr_uses_bound(const struct rk_scope *scope, const struct rk_bson_elem *elem,
+                        struct rk_text *path)
+{
+    struct rk_bson_view view;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem inner;
+    if (scope->vars == NULL || !rk_bson_elem_view(elem, &view)) {
+        return is_bound(scope, elem, path);
+    }
+    rk_bson_iter_init(&iter, &view);
+    while (rk_bson_next(&iter, &inner) == RK_BSON_STEP_ELEM) {
+        if (rk_expr_uses_bound(scope, &inner, path)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static bool touches_members(const struct rk_scope *scope, const struct rk_bson_view *view,
@@ -107,7 +139,7 @@ bool rk_expr_touches(const struct rk_scope *scope, const struct rk_bson_elem *el
     if (rk_bson_key_is(elem, "$getField")) {
         return get_field_touches(scope, elem, path);
     }
-    if (sort_by_touches(scope, elem, path)) {
+    if (sort_by_touches(scope, elem, path) || is_bound(scope, elem, path)) {
         return true;
     }
     if (rk_expr_reference(elem, path)) {

@@ -2,7 +2,7 @@
  * The reading and writing commands, as tables of what is done with each of their fields. A field
  * that has no rule is copied: it holds no value of the collection.
  */
-#include "command_internal.h"
+#include "expr_internal.h"
 
 #define RULE_END                                                                                   \
     {                                                                                              \
@@ -97,13 +97,6 @@ static enum rk_verdict encrypt_document(void *arg, const struct rk_bson_view *do
                                st->scope.err);
 }
 
-/* The constants of a pipeline. */
-static enum rk_verdict check_constants(struct rk_statement *st, const struct rk_bson_elem *elem,
-                                       struct rk_bson_writer *w)
-{
-    return rk_copy_plain(&st->scope, elem, w);
-}
-
 static enum rk_verdict rewrite_update(struct rk_statement *st, const struct rk_bson_elem *elem,
                                       struct rk_bson_writer *w)
 {
@@ -128,6 +121,26 @@ static enum rk_verdict refuse_supplied(struct rk_statement *st, const struct rk_
     (void)w;
     return rk_refuse(&st->scope, RK_CODE_NOT_SUPPORTED, elem->key, NULL, 0,
                      "it is for the servers' own use; insert the document");
+}
+
+/* Variables of the command (let) or of a statement (c). What they hold goes to the server as it is
+ * and can be stored by a pipeline; comparisons with them are refused where they stand. */
+static enum rk_verdict check_variables(struct rk_statement *st, const struct rk_bson_elem *elem,
+                                       struct rk_bson_writer *w)
+{
+    struct rk_bson_view list;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem var;
+    enum rk_verdict verdict = rk_copy_plain(&st->scope, elem, w);
+    if (!rk_bson_elem_view(elem, &list)) {
+        return verdict; /* mongod refuses it */
+    }
+    rk_bson_iter_init(&iter, &list);
+    while (rk_bson_next(&iter, &var) == RK_BSON_STEP_ELEM && !rk_stops(verdict)) {
+        verdict = rk_var_check_name(&st->scope, elem,
+                                    (struct rk_text){.at = var.key, .len = var.key_len});
+    }
+    return verdict;
 }
 
 /* What the rules of the other fields need to know first: a collation, and an upsert's filter. */
@@ -169,7 +182,7 @@ static const struct rk_command_field update_statement[] = {
     {"q", rewrite_filter, NULL},
     {"u", rewrite_update, NULL},
     {"arrayFilters", check_array_filters, NULL},
-    {"c", check_constants, NULL},
+    {"c", check_variables, NULL},
     {"upsertSupplied", refuse_supplied, NULL},
     {"sort", check_order, NULL},
     RULE_END,
@@ -199,12 +212,13 @@ const struct rk_command_field rk_fields_insert[] = {
 
 const struct rk_command_field rk_fields_update[] = {
     {"updates", NULL, rewrite_update_statement},
-    {"let", check_constants, NULL},
+    {"let", check_variables, NULL},
     RULE_END,
 };
 
 const struct rk_command_field rk_fields_delete[] = {
     {"deletes", NULL, rewrite_delete_statement},
+    {"let", check_variables, NULL},
     RULE_END,
 };
 
@@ -214,7 +228,7 @@ const struct rk_command_field rk_fields_find_and_modify[] = {
     {"arrayFilters", check_array_filters, NULL},
     {"sort", check_order, NULL},
     {"fields", rewrite_projection, NULL},
-    {"let", check_constants, NULL},
+    {"let", check_variables, NULL},
     RULE_END,
 };
 
@@ -224,6 +238,7 @@ const struct rk_command_field rk_fields_find[] = {
     {"projection", rewrite_projection, NULL},
     {"min", check_order, NULL},
     {"max", check_order, NULL},
+    {"let", check_variables, NULL},
     RULE_END,
 };
 
@@ -240,5 +255,6 @@ const struct rk_command_field rk_fields_distinct[] = {
 
 const struct rk_command_field rk_fields_aggregate[] = {
     {"pipeline", rewrite_pipeline, NULL},
+    {"let", check_variables, NULL},
     RULE_END,
 };

@@ -231,6 +231,10 @@ bool rk_expr_reference(const struct rk_bson_elem *elem, struct rk_text *path);
 /* Does the expression read a protected value? *path is then the first such reference. */
 bool rk_expr_touches(const struct rk_scope *scope, const struct rk_bson_elem *elem,
                      struct rk_text *path);
+/* Does a string inside name a variable, bound around it, that has to be rewritten? For what is
+ * copied. */
+bool rk_expr_uses_bound(const struct rk_scope *scope, const struct rk_bson_elem *elem,
+                        struct rk_text *path);
 /* Does any key or string inside name a protected path? For stages with shapes of their own. */
 bool rk_expr_names(const struct rk_scope *scope, const struct rk_bson_elem *elem,
                    struct rk_text *path);

@@ -203,6 +203,13 @@ static void seal(struct rk_crypt *crypt, const struct rk_data_key *key,
     }
 }
 
+/* mongod stores the time of the write in place of Timestamp(0, 0). */
+static bool is_empty_timestamp(const struct rk_bson_elem *elem)
+{
+    static const uint8_t empty[8] = {0};
+    return elem->type == RK_BSON_TIMESTAMP && memcmp(elem->value, empty, sizeof empty) == 0;
+}
+
 enum rk_verdict rk_document_encrypt_value(struct rk_crypt *crypt, const char *ns,
                                           const struct rk_field *field,
                                           const struct rk_bson_elem *elem, const char *key,
@@ -210,6 +217,14 @@ enum rk_verdict rk_document_encrypt_value(struct rk_crypt *crypt, const char *ns
                                           struct rk_error *err)
 {
     if (!rk_document_type_allowed(ns, field, elem->type, err)) {
+        return RK_VERDICT_REJECT;
+    }
+    if (is_empty_timestamp(elem)) {
+        (void)rk_error_set_code(
+            err, RK_EREFUSED, RK_CODE_UNENCRYPTABLE,
+            "%s, path \"%s\": the server cannot fill in an empty timestamp that "
+            "is encrypted; write the time itself",
+            ns, field->path);
         return RK_VERDICT_REJECT;
     }
     if (elem->type == RK_BSON_BINARY &&

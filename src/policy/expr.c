@@ -178,6 +178,24 @@ static enum rk_verdict rewrite_constant(const struct rk_expr *x, const struct rk
     return RK_VERDICT_REPLACE;
 }
 
+/* A path into a constant, "$$v.a.b": the variable is bound anew, for nothing but this. */
+static enum rk_verdict rewrite_into_constant(const struct rk_var *var,
+                                             const struct rk_bson_elem *elem,
+                                             struct rk_bson_writer *w)
+{
+    rk_bson_begin_sub(w, RK_BSON_DOCUMENT, elem->key, elem->key_len);
+    rk_bson_begin_sub(w, RK_BSON_DOCUMENT, "$let", strlen("$let"));
+    rk_bson_begin_sub(w, RK_BSON_DOCUMENT, "vars", strlen("vars"));
+    rk_bson_begin_sub(w, RK_BSON_DOCUMENT, var->name.at, var->name.len);
+    rk_bson_copy_as(w, "$literal", strlen("$literal"), &var->constant);
+    rk_bson_end(w);
+    rk_bson_end(w);
+    rk_bson_copy_as(w, "in", strlen("in"), elem);
+    rk_bson_end(w);
+    rk_bson_end(w);
+    return RK_VERDICT_REPLACE;
+}
+
 static enum rk_verdict rewrite_leaf(const struct rk_expr *x, const struct rk_bson_elem *elem,
                                     struct rk_carried *carried, struct rk_bson_writer *w)
 {
@@ -188,6 +206,11 @@ static enum rk_verdict rewrite_leaf(const struct rk_expr *x, const struct rk_bso
             return rk_refuse(x->scope, RK_CODE_BELOW, "an expression", carried->path.at,
                              carried->path.len,
                              "it lies inside an encrypted value; name the protected path itself");
+        }
+        struct rk_text rest;
+        const struct rk_var *var = rk_var_find(x->scope, rk_elem_text(elem), &rest);
+        if (var != NULL && var->carried.what == RK_CARRIES_CONSTANT && rest.len > 0) {
+            return rewrite_into_constant(var, elem, w);
         }
         if (carried->what != RK_CARRIES_CONSTANT) {
             rk_bson_copy(w, elem);
@@ -426,6 +449,7 @@ static const struct operator_rule rules[] = {
     {"$let", rk_expr_let},
     {"$map", rk_expr_over},
     {"$filter", rk_expr_over},
+    {"$reduce", rk_expr_reduce},
     {"$arrayElemAt", rewrite_first},
     {"$first", rewrite_first},
     {"$last", rewrite_first},

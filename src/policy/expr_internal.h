@@ -31,6 +31,7 @@ rk_expr_fn rk_expr_compare;
 rk_expr_fn rk_expr_in;
 rk_expr_fn rk_expr_let;
 rk_expr_fn rk_expr_over;
+rk_expr_fn rk_expr_reduce;
 
 /* x, where what is handed on is not compared with the field of x->seal. */
 static inline struct rk_expr rk_expr_apart(const struct rk_expr *x)

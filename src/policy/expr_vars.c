@@ -10,6 +10,16 @@ enum rk_verdict rk_var_check_name(const struct rk_scope *scope, const struct rk_
                : RK_VERDICT_FORWARD;
 }
 
+/* What a variable carries: constants among it were sent when it was bound, not encrypted for the
+ * field that the variable is compared with later. */
+static struct rk_carried bound(struct rk_carried carried)
+{
+    if (carried.constants && carried.what == RK_CARRIES_FIELD) {
+        carried.what = RK_CARRIES_ANYTHING;
+    }
+    return carried;
+}
+
 enum rk_verdict rk_expr_bind(const struct rk_expr *x, const struct rk_bson_elem *elem,
                              struct rk_var *var, struct rk_bson_writer *w)
 {
@@ -20,7 +30,9 @@ enum rk_verdict rk_expr_bind(const struct rk_expr *x, const struct rk_bson_elem 
         rk_bson_put(w, RK_BSON_NULL, elem->key, elem->key_len, NULL, 0);
         return RK_VERDICT_REPLACE;
     }
-    return rk_expr_run(&apart, elem, &var->carried, w);
+    enum rk_verdict verdict = rk_expr_run(&apart, elem, &var->carried, w);
+    var->carried = bound(var->carried);
+    return verdict;
 }
 
 enum rk_verdict rk_expr_let(const struct rk_expr *x, const struct rk_bson_elem *op,
@@ -33,16 +45,16 @@ enum rk_verdict rk_expr_let(const struct rk_expr *x, const struct rk_bson_elem *
     struct rk_bson_view args;
     struct rk_bson_view list;
     struct rk_bson_iter iter;
-    struct rk_bson_elem bound;
+    struct rk_bson_elem vars_elem;
     struct rk_bson_elem in;
     struct rk_bson_elem elem;
     unsigned n = 0;
-    if (!rk_bson_elem_view(op, &args) || !rk_bson_find(&args, "vars", &bound) ||
-        !rk_bson_elem_view(&bound, &list) || !rk_bson_find(&args, "in", &in)) {
+    if (!rk_bson_elem_view(op, &args) || !rk_bson_find(&args, "vars", &vars_elem) ||
+        !rk_bson_elem_view(&vars_elem, &list) || !rk_bson_find(&args, "in", &in)) {
         return rk_expr_members(x, op, carried, w); /* mongod refuses it */
     }
     rk_bson_begin_sub(w, op->type, op->key, op->key_len);
-    rk_bson_begin_sub(w, bound.type, bound.key, bound.key_len);
+    rk_bson_begin_sub(w, vars_elem.type, vars_elem.key, vars_elem.key_len);
     rk_bson_iter_init(&iter, &list);
     while (rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM && !rk_stops(verdict)) {
         if (n == RK_VARS_MAX) {
@@ -93,6 +105,7 @@ enum rk_verdict rk_expr_over(const struct rk_expr *x, const struct rk_bson_elem 
         var.carried.what = RK_CARRIES_NOTHING; /* an element of it, which is not known here */
     }
     *carried = var.carried;
+    var.carried = bound(var.carried);
     scope.vars = &var;
     rk_bson_iter_init(&iter, &args);
     while (rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM && !rk_stops(verdict)) {
@@ -110,5 +123,42 @@ enum rk_verdict rk_expr_over(const struct rk_expr *x, const struct rk_bson_elem 
     if (!rk_carries_protected(carried)) {
         carried->what = RK_CARRIES_NOTHING;
     }
+    return verdict;
+}
+
+/* {input: array, initialValue: ..., in: what becomes of $$value and $$this}: computes, so that
+ * nothing protected may be in it, and hides variables of these names. */
+enum rk_verdict rk_expr_reduce(const struct rk_expr *x, const struct rk_bson_elem *op,
+                               struct rk_carried *carried, struct rk_bson_writer *w)
+{
+    enum rk_verdict verdict = RK_VERDICT_FORWARD;
+    const struct rk_carried nothing = {.what = RK_CARRIES_NOTHING};
+    const struct rk_var value = {
+        .up = x->scope->vars, .name = {"value", strlen("value")}, .carried = nothing};
+    const struct rk_var element = {
+        .up = &value, .name = {"this", strlen("this")}, .carried = nothing};
+    const struct rk_expr apart = rk_expr_apart(x);
+    struct rk_scope scope = *x->scope;
+    const struct rk_expr each = {.scope = &scope, .again = x->again};
+    struct rk_carried one;
+    struct rk_bson_view args;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem elem;
+    *carried = nothing;
+    if (!rk_bson_elem_view(op, &args)) {
+        rk_bson_copy(w, op); /* mongod refuses it */
+        return verdict;
+    }
+    scope.vars = &element;
+    rk_bson_begin_sub(w, op->type, op->key, op->key_len);
+    rk_bson_iter_init(&iter, &args);
+    while (rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM && !rk_stops(verdict)) {
+        const struct rk_expr *in = rk_bson_key_is(&elem, "in") ? &each : &apart;
+        verdict = rk_worse(verdict, rk_expr_run(in, &elem, &one, w));
+        if (!rk_stops(verdict) && rk_carries_protected(&one)) {
+            return rk_expr_refuse(x->scope, op->key, one.path);
+        }
+    }
+    rk_bson_end(w);
     return verdict;
 }

@@ -68,7 +68,8 @@ void rk_pipeline_nothing_left(struct rk_pipeline *p)
 
 static enum rk_verdict check_count(struct rk_pipeline *p, const struct rk_bson_elem *stage)
 {
-    (void)stage;
+    struct rk_text name = rk_elem_text(stage);
+    p->scope.moved = p->scope.moved || rk_scope_touches(&p->scope, name.at, name.len);
     rk_pipeline_nothing_left(p);
     return RK_VERDICT_FORWARD;
 }
@@ -396,6 +397,13 @@ static enum rk_verdict rewrite_stage(void *arg, const struct rk_bson_view *membe
         if (stage != NULL && stage->rewrite != NULL) {
             verdict = rk_worse(verdict, stage->rewrite(p, &elem, w));
         } else {
+            struct rk_text path;
+            if (rk_expr_uses_bound(&p->scope, &elem, &path)) {
+                return rk_refuse(&p->scope, RK_CODE_PREDICATE, elem.key, path.at, path.len,
+                                 "variables of let cannot be used in this stage; write constants "
+                                 "where they are used, and read encrypted fields in $match or "
+                                 "$project");
+            }
             if (stage != NULL) {
                 verdict = rk_worse(verdict, stage->check(p, &elem));
             }

@@ -4,6 +4,8 @@
  */
 #include "command_internal.h"
 
+#include <rekey/bson/compare.h>
+
 enum predicate_kind {
     PRED_COPY,
     PRED_ONE,
@@ -314,8 +316,7 @@ static bool seed_value(const struct rk_bson_elem *elem, struct rk_bson_elem *val
         return false;
     }
     while (rk_bson_next(&iter, &other) == RK_BSON_STEP_ELEM) {
-        if (other.type != value->type || other.value_len != value->value_len ||
-            memcmp(other.value, value->value, value->value_len) != 0) {
+        if (rk_bson_compare(&other, value) != 0) {
             return false;
         }
     }

@@ -102,12 +102,20 @@ static enum rk_verdict put_all_compared(const struct rk_scope *scope, const stru
     return verdict;
 }
 
-/* The modifiers {$each: [...], ...}; false: the value is meant as it is. */
-static bool has_each(const struct rk_bson_elem *field, struct rk_bson_view *modifiers)
+/* The modifiers {$each: [...], ...}; false: the value is meant as it is. $addToSet knows them by
+ * the first key, $push by any. */
+static bool has_each(const struct rk_bson_elem *field, bool first, struct rk_bson_view *modifiers)
 {
+    struct rk_bson_iter iter;
     struct rk_bson_elem each;
-    return field->type == RK_BSON_DOCUMENT && rk_bson_elem_view(field, modifiers) &&
-           rk_bson_find(modifiers, "$each", &each);
+    if (field->type != RK_BSON_DOCUMENT || !rk_bson_elem_view(field, modifiers)) {
+        return false;
+    }
+    if (!first) {
+        return rk_bson_find(modifiers, "$each", &each);
+    }
+    rk_bson_iter_init(&iter, modifiers);
+    return rk_bson_next(&iter, &each) == RK_BSON_STEP_ELEM && rk_bson_key_is(&each, "$each");
 }
 
 /* A scope in which paths start at the elements of the array at node. */
@@ -148,7 +156,7 @@ static enum rk_verdict rewrite_added(const struct rk_scope *scope, const struct 
     if (match.relation != RK_PATH_ABOVE) {
         return rk_operator_other(scope, op, field, w);
     }
-    if (!has_each(field, &modifiers)) {
+    if (!has_each(field, compared, &modifiers)) {
         return compared ? put_compared(scope, op, field, match.node, field, w)
                         : rk_update_put_value(scope, match.node, field, w);
     }
