@@ -2,13 +2,20 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
+
+/* Sockets are made in no time; who holds the lock for longer is no rekeyd. */
+#define LOCK_WAIT_MS 5000u
+#define LOCK_RETRY_MS 10u
 
 /* Closes fd, keeps errno. */
 static int give_up(int fd)
@@ -64,6 +71,27 @@ static enum rk_status open_hostport(const char *address, int backlog, struct rk_
     return status;
 }
 
+/* To others, a socket that is bound and does not listen yet looks like one that was left behind:
+ * only one process at a time makes sockets in a directory. -1: errno. Closing it unlocks. */
+static int lock_directory(const char *path)
+{
+    char directory[RK_SOCKET_PATH_MAX] = {0};
+    const char *slash = strrchr(path, '/');
+    memcpy(directory, path, slash == path ? 1 : (size_t)(slash - path));
+    int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) {
+        return -1;
+    }
+    const struct timespec pause = {.tv_nsec = LOCK_RETRY_MS * 1000000L};
+    for (unsigned waited_ms = 0; flock(fd, LOCK_EX | LOCK_NB) != 0; waited_ms += LOCK_RETRY_MS) {
+        if (errno != EWOULDBLOCK || waited_ms >= LOCK_WAIT_MS) {
+            return give_up(fd);
+        }
+        (void)nanosleep(&pause, NULL);
+    }
+    return fd;
+}
+
 /* A socket file behind which nobody listens any more, left by a process that was killed. */
 static bool is_stale(const struct sockaddr_un *addr)
 {
@@ -117,8 +145,14 @@ static enum rk_status open_path(const char *path, int backlog, mode_t mode,
         return rk_error_set(err, RK_EINVAL, "socket path \"%s\" is too long", path);
     }
     memcpy(addr.sun_path, path, strlen(path));
-    int fd = open_unix(&addr, backlog, mode);
+    int lock = lock_directory(path);
+    int fd = lock < 0 ? -1 : open_unix(&addr, backlog, mode);
     if (fd < 0) {
+        int saved = errno;
+        if (lock >= 0) {
+            (void)close(lock);
+        }
+        errno = saved;
         return rk_error_set(err, RK_EIO, "cannot listen on %s: %s", path, strerror(errno));
     }
     out->fd = fd;
@@ -127,6 +161,7 @@ static enum rk_status open_path(const char *path, int backlog, mode_t mode,
         out->device = file.st_dev;
         out->inode = file.st_ino;
     }
+    (void)close(lock);
     return RK_OK;
 }
 

@@ -104,35 +104,57 @@ struct seeding {
     bool dry; /* only tell (by REPLACE) whether there is something to write */
 };
 
-static bool paths_conflict(const struct rk_bson_elem *a, const struct rk_bson_elem *b)
+enum overlap {
+    OVERLAP_NONE,
+    OVERLAP_SAME, /* or one lies below the other */
+    OVERLAP_POSITIONAL,
+};
+
+static enum overlap paths_overlap(const struct rk_bson_elem *written,
+                                  const struct rk_bson_elem *seeded)
 {
-    const struct rk_bson_elem *shorter = a->key_len < b->key_len ? a : b;
-    const struct rk_bson_elem *longer = shorter == a ? b : a;
-    char next = longer->key[shorter->key_len];
-    return memcmp(a->key, b->key, shorter->key_len) == 0 && (next == '\0' || next == '.');
+    const char *a = written->key;
+    const char *b = seeded->key;
+    size_t same = 0;
+    while (a[same] != '\0' && a[same] == b[same]) {
+        same++;
+    }
+    if ((a[same] == '\0' || a[same] == '.') && (b[same] == '\0' || b[same] == '.')) {
+        return OVERLAP_SAME;
+    }
+    return a[same] == '$' && same > 0 && a[same - 1] == '.' ? OVERLAP_POSITIONAL : OVERLAP_NONE;
 }
 
-/* Does an operator of the update already decide about this path? */
-static bool update_decides(const struct rk_bson_view *update, const struct rk_bson_elem *path)
+/* The first operator of the update that writes to this path, to a parent or below it, or to the
+ * elements of a parent. */
+static enum overlap find_overlap(const struct rk_bson_view *update, const struct rk_bson_elem *path,
+                                 struct rk_bson_elem *op)
 {
     struct rk_bson_iter ops;
     struct rk_bson_iter fields;
-    struct rk_bson_elem op;
     struct rk_bson_elem field;
     struct rk_bson_view view;
     rk_bson_iter_init(&ops, update);
-    while (rk_bson_next(&ops, &op) == RK_BSON_STEP_ELEM) {
-        if (!rk_bson_elem_view(&op, &view)) {
+    while (rk_bson_next(&ops, op) == RK_BSON_STEP_ELEM) {
+        if (!rk_bson_elem_view(op, &view)) {
             continue;
         }
         rk_bson_iter_init(&fields, &view);
         while (rk_bson_next(&fields, &field) == RK_BSON_STEP_ELEM) {
-            if (paths_conflict(&field, path)) {
-                return true;
+            enum overlap overlap = paths_overlap(&field, path);
+            if (overlap != OVERLAP_NONE) {
+                return overlap;
             }
         }
     }
-    return false;
+    return OVERLAP_NONE;
+}
+
+/* Does it put something in the place of what was there? */
+static bool overwrites(const struct rk_bson_elem *op)
+{
+    return rk_bson_key_is(op, "$set") || rk_bson_key_is(op, "$setOnInsert") ||
+           rk_bson_key_is(op, "$unset");
 }
 
 static enum rk_verdict write_seed(void *arg, const struct rk_bson_elem *path,
@@ -140,12 +162,22 @@ static enum rk_verdict write_seed(void *arg, const struct rk_bson_elem *path,
 {
     struct seeding *seeding = arg;
     const struct rk_scope *scope = seeding->scope;
+    struct rk_bson_elem op;
     if (seeding->update == NULL) {
         return rk_refuse(scope, RK_CODE_PIPELINE, "an upsert by pipeline", path->key, path->key_len,
                          "the new document would miss the field; use update operators");
     }
-    if (update_decides(seeding->update, path)) {
-        return RK_VERDICT_FORWARD;
+    switch (find_overlap(seeding->update, path, &op)) {
+    case OVERLAP_NONE:
+        break;
+    case OVERLAP_SAME:
+        return overwrites(&op)
+                   ? RK_VERDICT_FORWARD
+                   : rk_refuse(scope, RK_CODE_UPDATE_OPERATOR, op.key, path->key, path->key_len,
+                               "a new document would get its value there from the filter; find "
+                               "documents by another field, or leave out upsert");
+    case OVERLAP_POSITIONAL:
+        return RK_VERDICT_FORWARD; /* a new document has no array there: mongod makes none */
     }
     if (seeding->dry) {
         return RK_VERDICT_REPLACE;

@@ -6,6 +6,7 @@
 #include "session_internal.h"
 
 #include <rekey/base/clock.h>
+#include <rekey/wire/proxy_header.h>
 
 /* Reads in one turn of the loop, so that one busy connection does not starve the others. */
 #define READS_PER_TURN 4
@@ -24,6 +25,20 @@ static bool pass(struct rk_session *session, struct rk_flow *flow, const uint8_t
         flow->on_passed(session);
     }
     return !session->closed;
+}
+
+/* Why what lies at data is no message. */
+static const char *bad_length(const struct rk_session *session, const struct rk_flow *flow,
+                              const uint8_t *data, size_t len)
+{
+    if (flow == &session->reply) {
+        return "upstream sent a message length outside the limits";
+    }
+    if (!session->greeted && session->ctx->proxy_header_max == 0 &&
+        rk_proxy_header_begins(data, len)) {
+        return "client began with a PROXY header, but listener.proxy_protocol is off";
+    }
+    return "client sent a message length outside the limits";
 }
 
 /* Handles as many messages of data as there are; returns the bytes dealt with. */
@@ -45,9 +60,7 @@ static size_t pump(struct rk_session *session, struct rk_flow *flow, const uint8
             rk_frame_parse(data + off, len - off, session->ctx->limits.message_bytes_max, &frame);
         if (parse == RK_PARSE_MALFORMED) {
             rk_session_close(session, "session_malformed",
-                             flow == &session->request
-                                 ? "client sent a message length outside the limits"
-                                 : "upstream sent a message length outside the limits");
+                             bad_length(session, flow, data + off, len - off));
             return off;
         }
         if (parse == RK_PARSE_INCOMPLETE) {

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #define OP_REPLY_HEAD_LEN 36u
-#define CODE_INVALID_OPTIONS 72
 
 struct rewrite {
     const struct rk_hello_rules *rules;
@@ -232,18 +231,4 @@ enum rk_status rk_hello_rewrite(const struct rk_hello_rules *rules, const uint8_
     }
     return frame.opcode == RK_OP_REPLY ? rewrite_reply(rules, data, len, out, seen)
                                        : rewrite_msg(rules, data, len, out, seen);
-}
-
-bool rk_hello_refused(const uint8_t *body, uint32_t len, struct rk_error *err)
-{
-    struct rk_bson_view view;
-    struct rk_bson_elem elem;
-    if (!rk_bson_view_init(&view, body, len) || !rk_bson_find(&view, "loadBalanced", &elem) ||
-        !rk_bson_elem_truthy(&elem)) {
-        return false;
-    }
-    (void)rk_error_set_code(err, RK_EREFUSED, CODE_INVALID_OPTIONS,
-                            "Rekey does not serve load balancer mode: remove loadBalanced=true "
-                            "from the connection string and name Rekey's listeners");
-    return true;
 }

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define CODE_INVALID_OPTIONS 72
+
 /* Old drivers wrap a command as {$query: {...}}; once, and in OP_QUERY only. */
 static bool wraps(const struct rk_bson_elem *elem)
 {
@@ -16,16 +18,28 @@ static bool lists_compressors(const struct rk_bson_elem *elem)
     return elem->type == RK_BSON_ARRAY && rk_bson_key_is(elem, "compression");
 }
 
-static bool find_list(const struct rk_bson_view *view, struct rk_bson_elem *list)
+static bool asks_for_load_balancer(const struct rk_bson_elem *elem)
+{
+    return rk_bson_key_is(elem, "loadBalanced") && rk_bson_elem_truthy(elem);
+}
+
+/* The first member that is wanted, of the command or of the one that it wraps. */
+static bool find_member(const struct rk_bson_view *view, bool wanted(const struct rk_bson_elem *),
+                        bool inside, struct rk_bson_elem *found)
 {
     struct rk_bson_iter iter;
     struct rk_bson_view inner;
     rk_bson_iter_init(&iter, view);
-    while (rk_bson_next(&iter, list) == RK_BSON_STEP_ELEM) {
-        if (lists_compressors(list) ||
-            (wraps(list) && rk_bson_elem_view(list, &inner) &&
-             rk_bson_find(&inner, "compression", list) && lists_compressors(list))) {
+    while (rk_bson_next(&iter, found) == RK_BSON_STEP_ELEM) {
+        if (wanted(found)) {
             return true;
+        }
+        if (!inside && wraps(found) && rk_bson_elem_view(found, &inner)) {
+            struct rk_bson_elem deeper;
+            if (find_member(&inner, wanted, true, &deeper)) {
+                *found = deeper;
+                return true;
+            }
         }
     }
     return false;
@@ -51,6 +65,24 @@ unsigned rk_hello_compressors(const struct rk_bson_elem *list, struct rk_compres
         }
     }
     return n;
+}
+
+/* The member refuses a list of anything else; it is to see such a one as it came. */
+static bool lists_names_only(const struct rk_bson_elem *list)
+{
+    struct rk_bson_view view;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem entry;
+    if (!rk_bson_elem_view(list, &view)) {
+        return false;
+    }
+    rk_bson_iter_init(&iter, &view);
+    while (rk_bson_next(&iter, &entry) == RK_BSON_STEP_ELEM) {
+        if (entry.type != RK_BSON_STRING) {
+            return false;
+        }
+    }
+    return true;
 }
 
 void rk_hello_put_compressors(struct rk_bson_writer *w, const struct rk_compressors *list)
@@ -151,7 +183,7 @@ enum rk_status rk_hello_offer(const struct rk_compressors *client,
     rk_buf_clear(out);
     *offer = (struct rk_hello_offer){0};
     if (!take_apart(data, len, &request) || !rk_bson_validate(&request.doc, RK_HELLO_DEPTH_MAX) ||
-        !find_list(&request.doc, &list)) {
+        !find_member(&request.doc, lists_compressors, false, &list) || !lists_names_only(&list)) {
         return RK_OK;
     }
     unsigned listed = rk_hello_compressors(&list, &known);
@@ -161,4 +193,18 @@ enum rk_status rk_hello_offer(const struct rk_compressors *client,
         offer->upstream = rk_compressors_common(&known, upstream);
     }
     return offer->upstream.n == listed ? RK_OK : put_request(&request, &offer->upstream, out);
+}
+
+bool rk_hello_refused(const uint8_t *data, size_t len, struct rk_error *err)
+{
+    struct request request;
+    struct rk_bson_elem found;
+    if (!take_apart(data, len, &request) ||
+        !find_member(&request.doc, asks_for_load_balancer, false, &found)) {
+        return false;
+    }
+    (void)rk_error_set_code(err, RK_EREFUSED, CODE_INVALID_OPTIONS,
+                            "Rekey does not serve load balancer mode: remove loadBalanced=true "
+                            "from the connection string and name Rekey's listeners");
+    return true;
 }

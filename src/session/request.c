@@ -49,27 +49,6 @@ static enum rk_step send_replacement(struct rk_session *session)
                : RK_STEP_CLOSE;
 }
 
-/* Sends on what no policy concerns. Only the compressors that a hello offers may have to change
- * (it is whole then). */
-static enum rk_step go_on(struct rk_session *session, const uint8_t *data,
-                          const struct rk_frame *frame, uint32_t flags,
-                          const struct rk_command_info *info)
-{
-    const struct rk_session_compression *c = &session->compression;
-    struct rk_buf *out = &session->ctx->out;
-    struct rk_hello_offer offer = {0};
-    rk_buf_clear(out);
-    if (info->reply == RK_REPLY_HELLO && rk_hello_offer(&c->client_allowed, &c->upstream_allowed,
-                                                        data, frame->len, out, &offer) != RK_OK) {
-        rk_session_close(session, "session_out_of_memory", "no memory for a hello");
-        return RK_STEP_CLOSE;
-    }
-    if (!expect_reply(session, frame, flags, info, &offer)) {
-        return RK_STEP_CLOSE;
-    }
-    return out->len == 0 ? RK_STEP_PASS : send_replacement(session);
-}
-
 /* A refused request. Without a reply channel (w:0) it can only be dropped: never forwarded. */
 static enum rk_step refuse(struct rk_session *session, const struct rk_frame *frame, bool has_reply,
                            const struct rk_command_info *info, const struct rk_error *err)
@@ -79,6 +58,31 @@ static enum rk_step refuse(struct rk_session *session, const struct rk_frame *fr
            RK_S("client", session->peer), RK_S("command", info->name), RK_S("db", info->db),
            RK_S("collection", info->coll), RK_I("code", err->code), RK_S("reason", err->message));
     return has_reply ? rk_reply_local(session, frame, err) : RK_STEP_DONE;
+}
+
+/* Sends on what no policy concerns. Only the compressors that a hello offers may have to change
+ * (it is whole then). */
+static enum rk_step go_on(struct rk_session *session, const uint8_t *data,
+                          const struct rk_frame *frame, uint32_t flags,
+                          const struct rk_command_info *info)
+{
+    const struct rk_session_compression *c = &session->compression;
+    struct rk_buf *out = &session->ctx->out;
+    struct rk_hello_offer offer = {0};
+    struct rk_error err = {0};
+    rk_buf_clear(out);
+    if (info->reply == RK_REPLY_HELLO && rk_hello_refused(data, frame->len, &err)) {
+        return refuse(session, frame, (flags & RK_MSG_MORE_TO_COME) == 0, info, &err);
+    }
+    if (info->reply == RK_REPLY_HELLO && rk_hello_offer(&c->client_allowed, &c->upstream_allowed,
+                                                        data, frame->len, out, &offer) != RK_OK) {
+        rk_session_close(session, "session_out_of_memory", "no memory for a hello");
+        return RK_STEP_CLOSE;
+    }
+    if (!expect_reply(session, frame, flags, info, &offer)) {
+        return RK_STEP_CLOSE;
+    }
+    return out->len == 0 ? RK_STEP_PASS : send_replacement(session);
 }
 
 /* Statements of an unacknowledged batch that go nowhere: nobody else would ever learn of them. */
@@ -147,12 +151,7 @@ static enum rk_step op_msg(struct rk_session *session, const uint8_t *data, size
     if (within >= MSG_FLAGS_END && rk_msg_peek_body(data, within, &body, &body_len) &&
         rk_command_peek(session->ctx->policies, body, body_len, &info) &&
         (info.reply != RK_REPLY_HELLO || avail >= frame->len)) {
-        uint32_t flags = rk_load_u32(data + RK_FRAME_HEADER_LEN);
-        struct rk_error err = {0};
-        if (info.reply == RK_REPLY_HELLO && rk_hello_refused(body, body_len, &err)) {
-            return refuse(session, frame, (flags & RK_MSG_MORE_TO_COME) == 0, &info, &err);
-        }
-        return go_on(session, data, frame, flags, &info);
+        return go_on(session, data, frame, rk_load_u32(data + RK_FRAME_HEADER_LEN), &info);
     }
     return avail < frame->len ? RK_STEP_MORE : whole_msg(session, data, frame);
 }

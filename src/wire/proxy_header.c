@@ -12,6 +12,7 @@
 #define TCP_OVER_V6 0x21u
 #define UNIX_STREAM 0x31u
 #define UNIX_PATH_LEN 108u
+#define PREFIX_MIN 4u
 
 static const uint8_t signature[12] = {0x0D, 0x0A, 0x0D, 0x0A, 0x00, 0x0D,
                                       0x0A, 0x51, 0x55, 0x49, 0x54, 0x0A};
@@ -23,17 +24,26 @@ static enum rk_parse malformed(const char **why, const char *text)
     return RK_PARSE_MALFORMED;
 }
 
+static bool begins(const uint8_t *data, size_t avail, const void *start, size_t len)
+{
+    return memcmp(data, start, avail < len ? avail : len) == 0;
+}
+
+bool rk_proxy_header_begins(const uint8_t *data, size_t avail)
+{
+    return avail >= PREFIX_MIN && (begins(data, avail, signature, sizeof signature) ||
+                                   begins(data, avail, version_1, sizeof version_1 - 1));
+}
+
 static enum rk_parse check_signature(const uint8_t *data, size_t avail, const char **why)
 {
-    size_t n = avail < sizeof signature ? avail : sizeof signature;
-    size_t text = avail < sizeof version_1 - 1 ? avail : sizeof version_1 - 1;
-    if (memcmp(data, signature, n) == 0) {
-        return n == sizeof signature ? RK_PARSE_OK : RK_PARSE_INCOMPLETE;
+    if (begins(data, avail, signature, sizeof signature)) {
+        return avail >= sizeof signature ? RK_PARSE_OK : RK_PARSE_INCOMPLETE;
     }
-    if (memcmp(data, version_1, text) != 0) {
+    if (!begins(data, avail, version_1, sizeof version_1 - 1)) {
         return malformed(why, "no PROXY header, which listener.proxy_protocol requires");
     }
-    return text < sizeof version_1 - 1
+    return avail < sizeof version_1 - 1
                ? RK_PARSE_INCOMPLETE
                : malformed(why, "PROXY header of version 1; the load balancer must send version 2 "
                                 "(HAProxy: send-proxy-v2)");

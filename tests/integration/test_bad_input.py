@@ -97,18 +97,6 @@ def test_truncated_message(rekeyd, direct, kept):
     assert direct.find_one({"_id": whole["_id"]}) is None
 
 
-def test_huge_length_allocates_nothing(rekeyd):
-    """The largest allowed length, announced by many and followed by nothing."""
-    before = rekeyd.memory_kb()
-    clients = [RawClient(rekeyd.addresses[0]) for _ in range(50)]
-    for client in clients:
-        client.send(insert(document(), length=wire.MESSAGE_BYTES_MAX))
-    grown = rekeyd.memory_kb() - before
-    for client in clients:
-        client.close()
-    assert grown < 50 * 1024
-
-
 def test_message_that_arrives_byte_by_byte(rekeyd):
     """The opposite of bad: it must work."""
     with RawClient(rekeyd.addresses[0]) as client:
@@ -151,14 +139,6 @@ def test_odd_sections(rekeyd, sections):
 @pytest.mark.parametrize("flag", [1 << bit for bit in range(2, 16)])
 def test_unknown_required_flag(rekeyd, flag):
     assert all(map(is_error, talk(rekeyd, insert(document(), flags=flag))))
-
-
-@pytest.mark.parametrize("tail", [b"", b"\0", b"\0\0\0\0", b"abcd"])
-def test_wrong_checksum(rekeyd, tail):
-    message = wire.op_msg(
-        INSERT, wire.sequence_section("documents", [document()]) + tail, flags=wire.CHECKSUM_PRESENT
-    )
-    assert all(map(is_error, talk(rekeyd, message)))
 
 
 @pytest.mark.tsan
@@ -287,19 +267,6 @@ def test_other_opcodes(rekeyd, message):
 )
 def test_another_protocol(rekeyd, data):
     assert talk(rekeyd, data) == []
-
-
-def test_refused_without_a_reply_is_dropped(rekeyd, direct):
-    """w: 0 has no error channel: drop it, log it, and answer the next command."""
-    _id = next(ids)
-    refused = {"update": "users", "$db": DB, "writeConcern": {"w": 0}}
-    change = {"q": {"_id": _id}, "u": {"$push": {"ssn": MARKER}}, "upsert": True}
-    with RawClient(rekeyd.addresses[0]) as client:
-        updates = wire.sequence_section("updates", [change])
-        client.send(wire.op_msg(refused, updates, flags=wire.MORE_TO_COME))
-        assert client.command({"ping": 1, "$db": "admin"})["ok"] == 1
-    assert direct.find_one({"_id": _id}) is None
-    rekeyd.wait_event("unacknowledged_request_dropped")
 
 
 def test_mutated_messages(rekeyd):

@@ -313,6 +313,117 @@ def test_odd_hello(rekeyd, upstream, hello):
     assert reply is None or b"a:1" not in reply.raw
 
 
+BEHIND = {"ok": 1, "setName": "s", "hosts": ["a:1"], "primary": "a:1", "me": "a:1"}
+ODD_HELLO_FIELDS = {
+    "speculativeAuthenticate": [5, [1], {"payload": 7}, {"done": "x", "payload": b"v=1"}],
+    "topologyVersion": [5, {"counter": "x"}],
+    "maxMessageSizeBytes": ["x", -1, 1.5, 2**40],
+    "maxWriteBatchSize": [None, 0, "1000"],
+    "saslSupportedMechs": [5, [5]],
+    "isWritablePrimary": ["yes", 1.0],
+    "connectionId": ["x"],
+    "serviceId": [bson.ObjectId()],
+    "setName": [7],
+    "other": [bson.decode(wire.nested(90, bson.encode({})))],
+}
+
+
+@pytest.mark.parametrize("opcode", ["OP_MSG", "OP_QUERY"])
+@pytest.mark.parametrize("field", ODD_HELLO_FIELDS)
+def test_odd_fields_of_hello(rekeyd, upstream, field, opcode):
+    """They are the client's to judge, and do not spoil what is replaced."""
+    for value in ODD_HELLO_FIELDS[field]:
+        hello = {**BEHIND, field: value}
+        if opcode == "OP_MSG":
+            upstream.answer(lambda request: answer_to(request, hello))
+            request = wire.op_msg({"hello": 1, "$db": "admin"})
+        else:
+            payload = struct.pack("<iqii", 8, 0, 0, 1) + bson.encode(hello)
+            upstream.answer(
+                lambda request: wire.frame(payload, wire.OP_REPLY, response_to=request.request_id)
+            )
+            request = wire.op_query("admin.$cmd", {"isMaster": 1})
+        with RawClient(rekeyd.addresses[0]) as client:
+            client.send(request)
+            reply = client.receive()
+        told = {**hello, "hosts": [], "me": rekeyd.addresses[0]}
+        del told["primary"]
+        if value == 2**40:
+            told[field] = 33_554_432
+        assert reply.document == told
+
+
+@pytest.mark.parametrize("names", [["snappy"], ["noop"], ["zlib", 5], 5, ["x" * 1000] * 50], ids=str)
+def test_compressors_that_nobody_offered(rekeyd, upstream, names):
+    """The member may say what it likes: requests to it are compressed with what was offered."""
+    asked = []
+
+    def script(request):
+        asked.append(request)
+        return answer_to(request, {"ok": 1, "compression": names})
+
+    upstream.answer(script)
+    with RawClient(rekeyd.addresses[0]) as client:
+        told = client.command({"hello": 1, "compression": ["zlib"], "$db": "admin"})
+        assert told["compression"] == ["zlib"]
+        message = wire.op_msg({**PROTECTED, "comment": "x" * 3000})
+        client.send(wire.compressed(message, "zlib"))
+        assert client.receive().compressor in (None, "zlib")
+    assert asked[-1].compressor in ((None, "zlib") if "zlib" in str(names) else (None,))
+
+
+SASL_REPLIES = {
+    "nothing": {},
+    "payload a number": {"conversationId": 1, "done": False, "payload": 5, "ok": 1},
+    "done a text": {"conversationId": 1, "done": "no", "payload": b"r=a", "ok": 1},
+    "conversation a document": {"conversationId": {"a": 1}, "done": False, "payload": b"", "ok": 1},
+    "ok a text": {"ok": "yes"},
+    "error": {"ok": 0, "code": 18, "errmsg": "Authentication failed.", "errorLabels": ["New"]},
+    "5 MB": {"conversationId": 1, "done": False, "payload": bytes(5_000_000), "ok": 1},
+    **{f"invalid BSON: {why}": data for why, data in wire.broken_documents().items()},
+}
+
+
+@pytest.mark.parametrize("command", ["saslStart", "saslContinue"])
+@pytest.mark.parametrize("document", SASL_REPLIES.values(), ids=SASL_REPLIES)
+def test_odd_sasl_replies(rekeyd, upstream, envelope, command, document):
+    """Byte for byte the client's to judge; an envelope in one is not opened; and the next command
+    has its own reply."""
+    sent = []
+
+    def script(request):
+        sent.append(answer_to(request, document))
+        return sent[-1]
+
+    upstream.answer(script)
+    request = {command: 1, "mechanism": "SCRAM-SHA-256", "conversationId": 1, "payload": b"n,,n=a"}
+    with RawClient(rekeyd.addresses[0]) as client:
+        for _ in range(2):
+            client.send(wire.op_msg({**request, "$db": "admin"}))
+            assert client.receive().raw == sent[-1]
+        document = {"ok": 1, "payload": Binary(envelope, SUBTYPE)}
+        client.send(wire.op_msg({**request, "$db": "admin"}))
+        assert client.receive().raw == sent[-1]
+
+
+SASL_FRAMES = {
+    "length zero": lambda q: answer_to(q, {"ok": 1}, length=0),
+    "length one over the limit": lambda q: answer_to(q, {}, length=wire.MESSAGE_BYTES_MAX + 1),
+    "cut in the body": lambda q: answer_to(q, {"ok": 1, "payload": b"x" * 100})[:-20],
+    "answer to another request": lambda q: answer_to(q, {"ok": 1}, response_to=q.request_id + 1),
+    "two replies": lambda q: answer_to(q, {"ok": 1}) * 2,
+    "opcode of a request": lambda q: wire.op_query("a.$cmd", {}, response_to=q.request_id),
+    "nothing": lambda q: b"",
+}
+
+
+@pytest.mark.parametrize("make", SASL_FRAMES.values(), ids=SASL_FRAMES)
+def test_bad_frames_of_sasl_replies(rekeyd, upstream, make):
+    """At most one whole reply, then the end."""
+    upstream.answer(make, hang_up=True)
+    assert len(wire.messages(ask(rekeyd, {"saslStart": 1, "payload": b"", "$db": "admin"}))) <= 1
+
+
 @pytest.mark.parametrize("broken", wire.broken_documents().keys())
 def test_hello_of_invalid_bson(rekeyd, upstream, broken):
     document = wire.broken_documents(wire.element(0x01, "ok", struct.pack("<d", 1)))[broken]

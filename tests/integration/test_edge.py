@@ -425,11 +425,13 @@ def test_only_known_networks_may_send_a_header(standalone, tmp_path):
             assert wire.receive(sock).document["ok"] == 1
 
 
-def test_header_where_none_is_expected(standalone, start_rekeyd):
+@pytest.mark.parametrize("header", [proxy_header(), b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"])
+def test_header_where_none_is_expected(standalone, start_rekeyd, header):
     rekeyd = start_rekeyd(standalone)
     with RawClient(rekeyd.addresses[0]) as client:
-        client.send(proxy_header() + wire.op_msg(PING))
+        client.send(header + wire.op_msg(PING))
         assert client.receive_all() == b""
+    assert "listener.proxy_protocol is off" in rekeyd.wait_event("session_malformed")["reason"]
 
 
 # Authentication by certificate.
@@ -541,6 +543,8 @@ ODD_COMMANDS = {
     "speculation a list": {"hello": 1, "speculativeAuthenticate": [AUTHENTICATE]},
     "speculation deep": {"hello": 1, "speculativeAuthenticate": DEEP},
     "compression a number": {"hello": 1, "compression": 5},
+    "compression of other types": {"hello": 1, "compression": [1, None, {}]},
+    "compression with another type": {"hello": 1, "compression": ["zlib", 5]},
     "client a number": {"hello": 1, "client": 5},
     "client of 100 KB": {"hello": 1, "client": {"driver": {"name": "x" * 100_000}}},
     "topologyVersion a number": {"hello": 1, "topologyVersion": 5, "maxAwaitTimeMS": 1},

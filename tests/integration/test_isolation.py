@@ -1,14 +1,14 @@
 """
 Nobody sees another's bytes. Many clients at once, each with a marker of its own in every value it
-writes, do what could mix up connections: pipelines, exhaust streams, transactions, cursors killed
-under a getMore, and leaving in the middle of a reply. Whatever comes back must carry no other marker.
+writes, do what could mix up connections: pipelines, exhaust streams, both of them compressed, too,
+transactions, cursors killed under a getMore, and leaving in the middle of a reply. Whatever comes
+back must carry no other marker.
 
 ISOLATION_SECONDS sets the length, ISOLATION_CLIENTS the number of clients.
 """
 
 import collections
 import os
-import struct
 import threading
 import time
 import uuid
@@ -23,8 +23,11 @@ from wire import RawClient
 PING = {"ping": 1, "$db": "admin"}
 SECONDS = float(os.environ.get("ISOLATION_SECONDS", "15"))
 CLIENTS = int(os.environ.get("ISOLATION_CLIENTS", "64"))
-EXHAUST_ALLOWED = 1 << 16
 MARKER = b"<marker-%03d>"
+
+
+def compress(message: bytes) -> bytes:
+    return wire.compressed(message, "zlib")
 
 
 class Intruder(Exception):
@@ -48,6 +51,8 @@ class Visitor(threading.Thread):
             self.abort,
             self.kill_cursor,
             self.leave_in_mid_reply,
+            self.compressed_pipeline,
+            self.compressed_exhaust,
         ]
 
     def run(self):
@@ -74,17 +79,17 @@ class Visitor(threading.Thread):
             self.look(client.receive())
             self.look(client.receive())
 
-    def stream(self, client, name):
+    def stream(self, client, name, pack=bytes):
         """The replies of an exhaust stream as they come."""
-        client.send(wire.op_msg(self.find(name, batchSize=1)))
+        client.send(pack(wire.op_msg(self.find(name, batchSize=1))))
         cursor = self.look(client.receive())["cursor"]["id"]
-        client.send(wire.op_msg(self.get_more(name, cursor), flags=EXHAUST_ALLOWED))
+        client.send(pack(wire.op_msg(self.get_more(name, cursor), flags=wire.EXHAUST_ALLOWED)))
         more = True
         while more:
             reply = client.receive()
             self.look(reply)
             yield reply
-            more = struct.unpack_from("<I", reply.payload)[0] & wire.MORE_TO_COME
+            more = reply.plain.flags & wire.MORE_TO_COME
 
     def exhaust(self, client, name):
         assert len(list(self.stream(client, name))) > 1, "that was no stream"
@@ -92,6 +97,24 @@ class Visitor(threading.Thread):
     def leave_exhaust(self, client, name):
         stream = self.stream(client, name)
         next(stream), next(stream)
+
+    def negotiate(self, client):
+        hello = {"hello": 1, "compression": ["zlib"], "$db": "admin"}
+        assert self.look(self.call(client, hello))["compression"] == ["zlib"]
+
+    def compressed_pipeline(self, client, name):
+        self.negotiate(client)
+        for _ in range(3):
+            client.send(compress(wire.op_msg(self.find(name))) + wire.op_msg(PING))
+            reply = client.receive()
+            self.look(reply)
+            assert reply.compressor == "zlib"
+            self.look(client.receive())
+
+    def compressed_exhaust(self, client, name):
+        self.negotiate(client)
+        replies = list(self.stream(client, name, pack=compress))
+        assert len(replies) > 1 and {reply.compressor for reply in replies} == {"zlib"}
 
     def transaction(self, client, name, end):
         """Writes a document and reads it back in a transaction; returns the document's id."""
@@ -137,9 +160,9 @@ class Visitor(threading.Thread):
 
     def look(self, reply, ok=1) -> dict:
         assert reply is not None, "closed instead of answering"
-        self.look_at(reply.raw)
+        self.look_at(reply.plain.raw)
         self.replies += 1
-        document = reply.document
+        document = reply.plain.document
         assert document["ok"] == ok, document
         return document
 

@@ -1,9 +1,11 @@
 """Writes that match first: upserts on encrypted equalities, findAndModify, transactions."""
 
+import pytest
 from bson import Int64, ObjectId
 from harness import SECRET, key_id
 from harness.protected import person
 from pymongo import ReturnDocument
+from pymongo.errors import OperationFailure, WriteError
 
 
 # Upserts.
@@ -50,6 +52,37 @@ def upserts(people, number):
         (stored,) = people.stored.find({"size": number})
         people.check()
     return key_id(stored["ssn"])
+
+
+# An integer may be stored as int or as long, so that an equality becomes a list.
+
+
+def test_upsert_does_not_lose_the_equality_below_an_array_operator(people):
+    """It was left out where an operator worked on its parent: $push then made a new document
+    without the field, where mongod fails."""
+    query, update = {"_id": 1, "contact.mail": 1}, {"$push": {"contact": {"kind": "home"}}}
+    with pytest.raises(WriteError) as wanted:
+        people.plain.update_one(query, update, upsert=True)
+    assert wanted.value.code == 2
+    with pytest.raises(OperationFailure) as refused:
+        people.app.update_one(query, update, upsert=True)
+    assert refused.value.code == 51150 and "contact.mail" in str(refused.value)
+    assert people.seen() == []
+    people.app.insert_one({"_id": 1, "contact": [{"mail": 1}]})
+    assert people.app.update_one(query, update).modified_count == 1
+    assert people.seen() == [{"_id": 1, "contact": [{"mail": 1}, {"kind": "home"}]}]
+
+
+def test_upsert_that_sets_elements_beside_its_equality(people):
+    """It failed with a conflict even where there was a document to update."""
+    query, update = {"_id": 1, "contact.mail": 1}, {"$set": {"contact.$[].kind": "home"}}
+    for collection in (people.plain, people.app):
+        with pytest.raises(WriteError) as failed:
+            collection.update_one(query, update, upsert=True)
+        assert failed.value.code == 2
+        collection.insert_one({"_id": 1, "contact": [{"mail": 1}]})
+        assert collection.update_one(query, update, upsert=True).modified_count == 1
+        assert list(collection.find()) == [{"_id": 1, "contact": [{"mail": 1, "kind": "home"}]}]
 
 
 def test_upsert_on_equality_under_one_and_two_keys(own_people):

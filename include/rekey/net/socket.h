@@ -20,8 +20,8 @@ struct rk_listen_socket {
 
 /*
  * address: "host:port", or the path of a Unix socket. Nobody else may listen there: a port is
- * never shared, and a socket file is replaced only when nobody answers behind it. [::] takes IPv4
- * as well. mode: permissions of the socket file.
+ * never shared, and a socket file is replaced only when nobody answers behind it; processes that
+ * try at once take turns. [::] takes IPv4 as well. mode: permissions of the socket file.
  */
 RK_MUST_CHECK enum rk_status rk_listen_socket_open(const char *address, int backlog, mode_t mode,
                                                    struct rk_listen_socket *out,

@@ -65,8 +65,8 @@ RK_MUST_CHECK enum rk_status rk_hello_offer(const struct rk_compressors *client,
                                             const uint8_t *data, size_t len, struct rk_buf *out,
                                             struct rk_hello_offer *offer);
 
-/* True for a hello that asks for load balancer mode (loadBalanced: true), which would need a
- * serviceId in every reply; *err is what the client is told. */
-bool rk_hello_refused(const uint8_t *body, uint32_t len, struct rk_error *err);
+/* True for a whole hello request (as above) that asks for load balancer mode (loadBalanced: true),
+ * which would need a serviceId in every reply; *err is what the client is told. */
+bool rk_hello_refused(const uint8_t *data, size_t len, struct rk_error *err);
 
 #endif

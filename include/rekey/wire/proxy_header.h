@@ -35,4 +35,8 @@ RK_MUST_CHECK enum rk_parse rk_proxy_header_parse(const uint8_t *data, size_t av
                                                   struct rk_proxy_header *out, size_t *need,
                                                   const char **why);
 
+/* Is this (four bytes or more, as far as there are any) the start of a PROXY header of either
+ * version? For telling why a connection on which none is expected cannot be understood. */
+bool rk_proxy_header_begins(const uint8_t *data, size_t avail);
+
 #endif

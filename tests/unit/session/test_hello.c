@@ -220,25 +220,6 @@ static void single_tells_of_itself_alone(void **state)
     rk_routes_unref(routes);
 }
 
-static void refuses_load_balancer_mode(void **state)
-{
-    (void)state;
-    for (int asked = 0; asked < 2; asked++) {
-        struct rk_buf buf;
-        struct rk_bson_writer w;
-        struct rk_error err = {0};
-        rk_buf_init(&buf, 4096);
-        rk_bson_writer_init(&w, &buf);
-        rk_bson_begin(&w);
-        rk_bson_put_int32(&w, "hello", 1);
-        rk_bson_put_int32(&w, "loadBalanced", asked);
-        rk_bson_end(&w);
-        assert_int_equal(rk_hello_refused(buf.data, (uint32_t)buf.len, &err), asked);
-        assert_int_equal(err.code, asked ? 72 : 0);
-        rk_buf_deinit(&buf);
-    }
-}
-
 static void refuses_malformed_replies(void **state)
 {
     (void)state;
@@ -264,7 +245,6 @@ int main(void)
         cmocka_unit_test(rewrites_op_msg),
         cmocka_unit_test(rewrites_op_reply),
         cmocka_unit_test(single_tells_of_itself_alone),
-        cmocka_unit_test(refuses_load_balancer_mode),
         cmocka_unit_test(refuses_malformed_replies),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -36,32 +36,39 @@ static void put_command(struct rk_bson_writer *w, const char *names)
     rk_bson_put_utf8(w, "$db", "admin", 5);
 }
 
-static void put_document(struct rk_buf *out, enum form form, const char *names)
+static void put_load_balanced(struct rk_bson_writer *w, const char *yes)
+{
+    rk_bson_put_int32(w, "hello", 1);
+    rk_bson_put_int32(w, "loadBalanced", yes != NULL);
+}
+
+typedef void put_fn(struct rk_bson_writer *w, const char *arg);
+
+static void put_document(struct rk_buf *out, enum form form, put_fn *put, const char *arg)
 {
     struct rk_bson_writer w;
     rk_bson_writer_init(&w, out);
     rk_bson_begin(&w);
     if (form == AS_WRAPPED_QUERY) {
         rk_bson_begin_sub(&w, RK_BSON_DOCUMENT, "$query", strlen("$query"));
-        put_command(&w, names);
+        put(&w, arg);
         rk_bson_end(&w);
         rk_bson_put_int32(&w, "$readPreference", 1);
     } else {
-        put_command(&w, names);
+        put(&w, arg);
     }
     rk_bson_end(&w);
     assert_int_equal(rk_bson_writer_status(&w), RK_OK);
 }
 
-/* A request as a driver sends it; names separated by spaces, NULL: no list. */
-static void build(struct rk_buf *out, enum form form, const char *names)
+static void build_with(struct rk_buf *out, enum form form, put_fn *put, const char *arg)
 {
     size_t start;
     rk_buf_init(out, 1 << 16);
     if (form == AS_MSG) {
         assert_int_equal(rk_msg_begin(out, 7, 0, RK_MSG_EXHAUST_ALLOWED, &start), RK_OK);
         assert_int_equal(rk_msg_section_body(out), RK_OK);
-        put_document(out, form, names);
+        put_document(out, form, put, arg);
     } else {
         static const uint8_t head[] = {
             0x00, 0x00, 0x00, 0x00, /* messageLength, set below */
@@ -74,9 +81,15 @@ static void build(struct rk_buf *out, enum form form, const char *names)
             0xFF, 0xFF, 0xFF, 0xFF,                   /* numberToReturn -1 */
         };
         assert_int_equal(rk_buf_append(out, head, sizeof head), RK_OK);
-        put_document(out, form, names);
+        put_document(out, form, put, arg);
     }
     rk_store_u32(out->data, (uint32_t)out->len);
+}
+
+/* A request as a driver sends it; names separated by spaces, NULL: no list. */
+static void build(struct rk_buf *out, enum form form, const char *names)
+{
+    build_with(out, form, put_command, names);
 }
 
 struct names {
@@ -150,6 +163,35 @@ static void test_offers(void **state)
     }
 }
 
+/* OP_QUERY went on to the member, which knows the mode but not in this way. */
+static void test_load_balancer_mode_is_refused(void **state)
+{
+    (void)state;
+    for (enum form form = AS_MSG; form <= AS_WRAPPED_QUERY; form++) {
+        struct rk_buf in;
+        struct rk_error err = {0};
+        build_with(&in, form, put_load_balanced, NULL);
+        assert_false(rk_hello_refused(in.data, in.len, &err));
+        assert_int_equal(err.code, 0);
+        rk_buf_deinit(&in);
+        build_with(&in, form, put_load_balanced, "yes");
+        assert_true(rk_hello_refused(in.data, in.len, &err));
+        assert_int_equal(err.code, 72);
+        rk_buf_deinit(&in);
+    }
+}
+
+/* A list of anything but names is the member's to refuse; without the others it would be a good
+ * one. */
+static void put_odd_list(struct rk_bson_writer *w, const char *name)
+{
+    rk_bson_put_int32(w, "hello", 1);
+    rk_bson_begin_sub(w, RK_BSON_ARRAY, "compression", strlen("compression"));
+    rk_bson_put_utf8(w, "0", name, strlen(name));
+    rk_bson_put_int32(w, "1", 1);
+    rk_bson_end(w);
+}
+
 static void expect_untouched(const struct rk_buf *in)
 {
     struct rk_buf out;
@@ -175,6 +217,9 @@ static void test_requests_without_an_offer(void **state)
         expect_untouched(&in);
         in.data[in.len - 1] = 0;
         in.len--;
+        expect_untouched(&in);
+        rk_buf_deinit(&in);
+        build_with(&in, form, put_odd_list, "zlib");
         expect_untouched(&in);
         rk_buf_deinit(&in);
     }
@@ -283,6 +328,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_offers),
         cmocka_unit_test(test_requests_without_an_offer),
+        cmocka_unit_test(test_load_balancer_mode_is_refused),
         cmocka_unit_test(test_checksum_is_stripped),
         cmocka_unit_test(test_replies),
     };

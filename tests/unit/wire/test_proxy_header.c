@@ -167,6 +167,20 @@ static void test_version_1_is_told_apart(void **state)
     expect_malformed("P0", 2, "no PROXY header");
 }
 
+static void test_headers_that_nobody_expects_are_recognised(void **state)
+{
+    (void)state;
+    static const uint8_t line[] = "PROXY TCP4 ";
+    static const uint8_t ping[] = {0x2F, 0, 0, 0, 1, 0, 0, 0};
+    assert_true(rk_proxy_header_begins(v4_header, sizeof v4_header));
+    assert_true(rk_proxy_header_begins(v4_header, 4));
+    assert_true(rk_proxy_header_begins(line, sizeof line - 1));
+    assert_true(rk_proxy_header_begins(line, 4));
+    assert_false(rk_proxy_header_begins(line, 3));
+    assert_false(rk_proxy_header_begins((const uint8_t *)"PROXIES", 7));
+    assert_false(rk_proxy_header_begins(ping, sizeof ping));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -177,6 +191,7 @@ int main(void)
         cmocka_unit_test(test_no_more_than_needed_is_asked_for),
         cmocka_unit_test(test_headers_that_are_refused),
         cmocka_unit_test(test_version_1_is_told_apart),
+        cmocka_unit_test(test_headers_that_nobody_expects_are_recognised),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
