@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "compat"))
 
-from matrix import explained, runner, scenarios  # noqa: E402
+from matrix import explained, runner, scenarios, tools  # noqa: E402
 from matrix.run import Run  # noqa: E402
 from matrix.targets import TARGETS, VARIANTS, Fleet  # noqa: E402
 
@@ -39,6 +39,10 @@ def main():
     started = time.monotonic()
     variants = args.variant or (["plain"] if args.quick else list(VARIANTS))
     runners = args.runner or runner.names()
+    lacking = tools.missing(runners)
+    if lacking:
+        print("This machine cannot run every driver (--runner chooses):", *lacking, sep="\n", file=sys.stderr)
+        return 2
     chosen = scenarios.load(args.scenario)
     cache = Path(os.environ.get("COMPAT_CACHE") or Path(tempfile.gettempdir()) / "rekey-compat")
     cache = cache.resolve()

@@ -9,9 +9,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "compat"))
 
-from matrix import explained, scenarios  # noqa: E402
+from matrix import explained, runner, scenarios, tools  # noqa: E402
 from matrix.run import Run  # noqa: E402
-from matrix.runner import Runner  # noqa: E402
 from matrix.targets import TARGETS, Fleet  # noqa: E402
 
 
@@ -26,7 +25,7 @@ def fleet(tmp_path_factory):
 @pytest.mark.parametrize("driver", ["pymongo", "pymongo-async"])
 def test_same_as_mongod(fleet, tmp_path, driver, theme):
     run = Run(scenarios.load([f"{theme}/*"]), TARGETS, explained.load())
-    run.driver(fleet, "plain", Runner(driver, tmp_path, tmp_path / "runner.log"))
+    run.driver(fleet, "plain", runner.Runner(driver, tmp_path, tmp_path / "runner.log"))
     assert not run.failed, "\n".join(run.messages)
 
 
@@ -40,3 +39,17 @@ def test_a_difference_is_one():
     (scenario,) = scenarios.load(["crud/insert-duplicate"])
     assert compare.unexpected(scenario, [{"ok": None}, {"ok": None}])
     assert not compare.unexpected(scenario, [{"error": {"code": 11000}}, {"ok": None}])
+
+
+def test_missing_tools_are_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    missing = "\n".join(tools.missing(runner.names()))
+    for name in ("Go", "Node.js", "npm", "JDK", "Maven", "Rust", "C compiler", "libmongoc", "OpenSSL"):
+        assert f" needs {name} " in missing
+    assert tools.missing(["pymongo", "pymongo-async"]) == []
+    (tmp_path / "go").write_text("#!/bin/sh\necho go version go1.9.7 linux/amd64\n")
+    (tmp_path / "go").chmod(0o755)
+    (old,) = tools.missing(["go"])
+    assert "1.25 or later, has 1.9.7; get it: " in old
+    (tmp_path / "go").write_text("#!/bin/sh\necho go version go1.30 linux/amd64\n")
+    assert tools.missing(["go"]) == []

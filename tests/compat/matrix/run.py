@@ -3,6 +3,7 @@
 import json
 import sys
 import threading
+import time
 from collections import Counter, defaultdict
 
 from . import compare
@@ -24,6 +25,7 @@ class Run:
 
     def driver(self, fleet, variant: str, runner):
         """All scenarios of one driver in one variant; ends the runner."""
+        started = time.monotonic()
         try:
             who = runner.describe()
             self.drivers[who["driver"]] = who["version"]
@@ -36,6 +38,8 @@ class Run:
                 if compressors:
                     options["compressors"] = compressors[i % len(compressors)]
                 self.scenario(fleet, variant, runner, who["driver"], scenario, options)
+            counts = ", ".join(f"{n} {what}" for what, n in self.counts[who["driver"], variant].items())
+            self.say(f"{who['driver']}, {variant}: {counts} ({time.monotonic() - started:.0f} s)")
         except RunnerError as failure:
             self.broken(str(failure))
         finally:
