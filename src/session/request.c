@@ -212,8 +212,8 @@ enum rk_step rk_request_message(struct rk_session *session, const uint8_t *data,
     session->compression.request = RK_COMPRESSOR_NOOP;
     enum rk_step step = frame->opcode == RK_OP_COMPRESSED ? compressed(session, data, avail, frame)
                                                           : plain(session, data, avail, frame);
-    if (step == RK_STEP_PASS || step == RK_STEP_DONE) {
-        session->greeted = true;
+    if (step != RK_STEP_MORE) {
+        session->greeted = true; /* also when it waits: this member is the one that will get it */
     }
     return step;
 }
