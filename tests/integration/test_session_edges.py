@@ -148,14 +148,14 @@ def test_reply_waits_for_its_key_and_keeps_its_place(behind, valve, db_name):
 
 
 def test_registry_that_does_not_answer_ends_the_wait(behind, valve, db_name):
-    rekeyd = behind(key_wait_timeout_ms=400, pipeline_max=2)
+    rekeyd = behind(key_wait_timeout_ms=2000, pipeline_max=2)
     valve.shut()
     with RawClient(rekeyd.addresses[0]) as client:
         for _ in range(2):
             started = time.monotonic()
             send_requests(client, find_new(db_name), *[PING] * 5)
             replies = [client.receive() for _ in range(6)]
-            assert 0.3 < time.monotonic() - started < 3
+            assert 1.8 < time.monotonic() - started
             assert [reply.response_to for reply in replies] == [1, 2, 3, 4, 5, 6]
             assert replies[0].document["code"] == 6
             assert "key_wait_timeout_ms" in replies[0].document["errmsg"]
@@ -165,7 +165,7 @@ def test_registry_that_does_not_answer_ends_the_wait(behind, valve, db_name):
 
 
 def test_clients_that_leave_while_they_wait(behind, valve, db_name):
-    rekeyd = behind(key_wait_timeout_ms=1000)
+    rekeyd = behind(key_wait_timeout_ms=2000)
     valve.shut()
     for linger in range(20):
         client = RawClient(rekeyd.addresses[0])
@@ -339,7 +339,7 @@ def test_last_words_to_a_client_that_does_not_read(start_rekeyd, single_member_s
 def test_half_closed_client_that_reads_slowly_gets_everything(start_rekeyd, single_member_set):
     """The time for the member's last words is for silence, not for a large reply."""
     with ScriptedUpstream(single_member_set) as upstream:
-        rekeyd = start_rekeyd(upstream, settings={"limits": {"drain_timeout_ms": 500}})
+        rekeyd = start_rekeyd(upstream, settings={"limits": {"drain_timeout_ms": 3000}})
         big = {"ok": 1, "data": b"x" * 16_000_000}
         upstream.answer(lambda r: wire.op_msg(big, response_to=r.request_id))
         with RawClient(rekeyd.addresses[0]) as client:
@@ -349,7 +349,7 @@ def test_half_closed_client_that_reads_slowly_gets_everything(start_rekeyd, sing
             got = 0
             while data := client.socket.recv(200_000):
                 got += len(data)
-                time.sleep(0.02)
+                time.sleep(0.06)
             assert got > 16_000_000
 
 
