@@ -360,6 +360,7 @@ static void on_reload(evutil_socket_t signal, short what, void *arg)
     }
     rk_log_set_limit(next->log.event_lines_per_s);
     take_policies(d, next);
+    raise_file_limit(next);
     if (d->gate != NULL) {
         const struct rk_gate_config gate = gate_config(&next->sweep);
         const struct rk_engine_settings engine = engine_settings(&next->sweep);
@@ -368,6 +369,7 @@ static void on_reload(evutil_socket_t signal, short what, void *arg)
     }
     rk_config_free(d->config);
     d->config = next;
+    rk_server_sync(d->server); /* whoever sees the event may rely on it */
     rk_log(RK_LOG_INFO, "reloaded", RK_S("file", d->config_path));
 }
 

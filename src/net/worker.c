@@ -1,6 +1,7 @@
 #include <rekey/net/worker.h>
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -116,6 +117,23 @@ enum rk_status rk_worker_post(struct rk_worker *worker, rk_worker_fn *fn, void *
     (void)pthread_mutex_unlock(&worker->lock);
     wake(worker);
     return RK_OK;
+}
+
+static void on_sync(void *arg)
+{
+    (void)sem_post(arg);
+}
+
+enum rk_status rk_worker_sync(struct rk_worker *worker)
+{
+    sem_t reached;
+    (void)sem_init(&reached, 0, 0);
+    enum rk_status status = rk_worker_post(worker, on_sync, &reached);
+    while (status == RK_OK && sem_wait(&reached) != 0) {
+        /* interrupted by a signal */
+    }
+    (void)sem_destroy(&reached);
+    return status;
 }
 
 void rk_worker_stop(struct rk_worker *worker)

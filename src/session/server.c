@@ -336,6 +336,15 @@ enum rk_status rk_server_reload(struct rk_server *server, const struct rk_config
     return RK_OK;
 }
 
+void rk_server_sync(struct rk_server *server)
+{
+    for (size_t i = 0; i < server->n_workers; i++) {
+        if (rk_worker_sync(server->contexts[i].worker) != RK_OK) {
+            abort(); /* the same shortage that ends what is posted above */
+        }
+    }
+}
+
 static void on_drain(void *arg)
 {
     struct rk_context *ctx = arg;

@@ -62,26 +62,30 @@ def test_messages_in_single_bytes(standalone, start_rekeyd):
         assert read_reply(sock)[0] == 7
 
 
+def connect_when_free(rekeyd):
+    """A connection that was served, as soon as there is a place for it."""
+    deadline = time.monotonic() + 15
+    while True:
+        sock = connect(rekeyd)
+        try:
+            sock.sendall(op_msg(1, PING))
+            assert read_reply(sock)[1]["ok"] == 1
+            return sock
+        except (EOFError, ConnectionError):
+            sock.close()
+            assert time.monotonic() < deadline, "places were not given back"
+            time.sleep(0.02)
+
+
 def test_connection_limit_refuses_and_recovers(standalone, start_rekeyd):
     rekeyd = start_rekeyd(standalone, settings={"limits": {"connections_max": 4}})
-    held = [connect(rekeyd) for _ in range(4)]
-    for i, sock in enumerate(held):
-        sock.sendall(op_msg(i, PING))
-        read_reply(sock)
+    held = [connect_when_free(rekeyd) for _ in range(4)]
     with connect(rekeyd) as extra:
         assert closed_by_peer(extra)
     assert rekeyd.wait_event("connection_refused")["connections_max"] == 4
     for sock in held:
         sock.close()
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            with connect(rekeyd) as sock:
-                sock.sendall(op_msg(1, PING))
-                assert read_reply(sock)[1]["ok"] == 1
-                break
-        except (EOFError, ConnectionResetError):
-            assert time.monotonic() < deadline, "places were not given back"
+    connect_when_free(rekeyd).close()
 
 
 def test_silent_client_is_dropped(standalone, start_rekeyd):
@@ -305,6 +309,16 @@ def test_reload_refuses_what_needs_a_restart(standalone, start_rekeyd):
                 read_reply(third)
                 continue
             break
+
+
+def test_more_connections_by_reload_raise_the_file_limit(standalone, start_rekeyd):
+    rekeyd = start_rekeyd(standalone)
+    _, hard = resource.prlimit(rekeyd.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(rekeyd.pid, resource.RLIMIT_NOFILE, (600, hard))
+    rekeyd.reload({"limits": {"connections_max": 700}})
+    rekeyd.wait_event("reloaded")
+    soft, _ = resource.prlimit(rekeyd.pid, resource.RLIMIT_NOFILE)
+    assert soft >= 2 * 700
 
 
 def test_client_that_leaves_a_hanging_member_is_not_kept(start_rekeyd, tmp_path):

@@ -1,14 +1,16 @@
 """The mirror topology: drivers discover the set through the proxy and never around it."""
 
 import socket
+import threading
 import time
 
 import pytest
+from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient, ReadPreference
 from pymongo.errors import ConnectionFailure
 
 from harness import Rekeyd, ReplicaSet
-from harness.ports import accepts
+from harness.ports import accepts, free_port
 
 
 def test_standalone_is_served_as_it_is(standalone, start_rekeyd, db_name):
@@ -143,11 +145,49 @@ def _take(members, address) -> list:
     return taken
 
 
-def _wait(condition, what, timeout_s=30):
+def _wait(condition, what, timeout_s=30, pause_s=0.05):
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, what
-        time.sleep(0.05)
+        time.sleep(pause_s)
+
+
+@pytest.mark.tsan
+def test_a_listener_comes_back_at_once(single_member_set, start_rekeyd, db_name):
+    """
+    A reload was called done while a busy worker still had the listener that it removed: the next
+    reload, which wanted that address again, was refused.
+    """
+    compression = {"upstream": [], "zlib_level": 9}
+    rekeyd = start_rekeyd(
+        single_member_set, settings={"limits": {"workers": 1}, "compression": compression}
+    )
+    members = rekeyd.config["upstream"]["members"]
+    extra = {"address": "127.0.0.1:1", "listen": f"127.0.0.1:{free_port()}"}
+    with single_member_set.client() as direct:
+        direct[db_name].c.insert_one({"filler": list(range(40_000))})
+    done = threading.Event()
+
+    def keep_busy():
+        with rekeyd.client(compressors="zlib", document_class=RawBSONDocument) as client:
+            while not done.is_set():
+                client[db_name].c.find_one()
+
+    busy = [threading.Thread(target=keep_busy) for _ in range(3)]
+    for thread in busy:
+        thread.start()
+    try:
+        for i in range(1, 9):
+            rekeyd.reload({"upstream": {"members": [*members, extra][: 1 + i % 2]}})
+            _wait(lambda: _reloads(rekeyd) == i, "a reload was refused", pause_s=0.001)
+    finally:
+        done.set()
+        for thread in busy:
+            thread.join()
+
+
+def _reloads(rekeyd) -> int:
+    return rekeyd.logs().count('"event":"reloaded"')
 
 
 def test_a_listener_that_cannot_be_opened_refuses_the_reload(replica_set, start_rekeyd):

@@ -20,6 +20,10 @@ RK_MUST_CHECK enum rk_status rk_worker_start(struct rk_worker *worker, struct rk
  * ended runs in rk_worker_free, on that thread. */
 RK_MUST_CHECK enum rk_status rk_worker_post(struct rk_worker *worker, rk_worker_fn *fn, void *arg);
 
+/* Any thread but a worker's, while the loop runs: returns when all that was posted so far has run.
+ */
+RK_MUST_CHECK enum rk_status rk_worker_sync(struct rk_worker *worker);
+
 /* Any thread: the loop ends after its present turn. */
 void rk_worker_stop(struct rk_worker *worker);
 void rk_worker_join(struct rk_worker *worker);

@@ -33,6 +33,10 @@ void rk_server_set_policies(struct rk_server *server, struct rk_policy_set *poli
 RK_MUST_CHECK enum rk_status rk_server_reload(struct rk_server *server,
                                               const struct rk_config *config, struct rk_error *err);
 
+/* Returns when every worker has done what was asked before: policies and limits hold, removed
+ * listeners are closed. */
+void rk_server_sync(struct rk_server *server);
+
 /* The listeners of a configuration, without ids; *n of them, borrowed strings; free() the array.
  * NULL: out of memory. */
 struct rk_route_spec *rk_server_route_specs(const struct rk_config *config, size_t *n);
