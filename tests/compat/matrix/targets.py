@@ -13,6 +13,7 @@ from pymongo import WriteConcern  # noqa: E402
 
 DB = "compat"
 MEMBERS = 2
+CACHE_GB = 1  # with little, mongod refuses documents of 15 MB (388, TransactionTooLargeForCache) under load
 EMAIL = {"algorithm": "deterministic", "name": "customer-email"}
 FIELDS = {
     "people": {
@@ -56,7 +57,7 @@ class Fleet:
         certificates = Certificates(directory / "certificates") if kind == "tls" else None
         self.servers = ReplicaSet(
             MEMBERS, directory / "servers", auth=kind == "auth", certificates=certificates,
-            args=["--setParameter", "enableTestCommands=1"],
+            args=["--setParameter", "enableTestCommands=1"], cache_gb=CACHE_GB,
         )
         self.direct = None
         self.rekeyds, self.clients = {}, {}  # by topology and target
