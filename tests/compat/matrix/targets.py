@@ -15,6 +15,7 @@ DB = "compat"
 MEMBERS = 2
 CACHE_GB = 1  # with little, mongod refuses documents of 15 MB (388, TransactionTooLargeForCache) under load
 EMAIL = {"algorithm": "deterministic", "name": "customer-email"}
+BADGE = {"algorithm": "deterministic", "name": "badge", "type": "string"}  # can be grouped and joined by
 FIELDS = {
     "people": {
         "ssn": "random",
@@ -22,8 +23,9 @@ FIELDS = {
         "notes": "random",
         "email": EMAIL,
         "contacts.phone": "deterministic",
+        "badge": BADGE,
     },
-    "orders": {"customer_email": EMAIL},
+    "orders": {"customer_email": EMAIL, "badge": BADGE},
 }
 POLICIES = [policy(f"{DB}.{name}", fields) for name, fields in FIELDS.items()]
 
