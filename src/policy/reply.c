@@ -54,15 +54,24 @@ static const struct rk_path_node *root_of(const struct rk_policy *policy)
     return policy != NULL ? &policy->root : NULL;
 }
 
+/* Streams over a database or the whole cluster name no collection of their own
+ * ("$cmd.aggregate"); their events do. */
+static bool names_collection(const struct rk_command_info *info)
+{
+    return info->coll[0] != '\0' && info->coll[0] != '$';
+}
+
 /* ---- change events */
 
+/* known: false where the event does not tell its collection. */
 static const struct rk_policy *event_policy(const struct rk_reply *r,
-                                            const struct rk_bson_view *event)
+                                            const struct rk_bson_view *event, bool *known)
 {
     struct rk_bson_elem ns, db, coll;
     struct rk_bson_view view;
     const char *db_name, *coll_name;
     uint32_t db_len, coll_len;
+    *known = false;
     if (!rk_bson_find(event, "ns", &ns) || !rk_bson_elem_view(&ns, &view)) {
         return r->info->policy; /* projected away: the stream is that of the command's collection */
     }
@@ -70,6 +79,7 @@ static const struct rk_policy *event_policy(const struct rk_reply *r,
         !rk_bson_find(&view, "coll", &coll) || !rk_bson_elem_utf8(&coll, &coll_name, &coll_len)) {
         return NULL;
     }
+    *known = true;
     return rk_policy_find(r->set, db_name, db_len, coll_name, coll_len);
 }
 
@@ -128,6 +138,21 @@ static enum rk_verdict event_elem(struct rk_reply *r, const struct rk_bson_elem 
     return rk_decrypt_elem(&r->d, node, elem, up);
 }
 
+/* Among the events of many collections, those of one without a policy are treated as it is. */
+static enum rk_verdict event(struct rk_reply *r, const struct rk_bson_elem *elem,
+                             const struct rk_bson_view *doc, const struct rk_trail *up)
+{
+    bool known;
+    const enum rk_undecryptable usual = r->d.undecryptable;
+    r->event_policy = event_policy(r, doc, &known);
+    if (known && r->event_policy == NULL && !names_collection(r->info)) {
+        r->d.undecryptable = RK_UNDECRYPTABLE_LEAVE;
+    }
+    enum rk_verdict verdict = inside(r, elem, up, event_elem);
+    r->d.undecryptable = usual;
+    return verdict;
+}
+
 /* ---- the shapes of replies */
 
 static enum rk_verdict batch_elem(struct rk_reply *r, const struct rk_bson_elem *elem,
@@ -135,8 +160,7 @@ static enum rk_verdict batch_elem(struct rk_reply *r, const struct rk_bson_elem 
 {
     struct rk_bson_view doc;
     if (elem->type == RK_BSON_DOCUMENT && rk_bson_elem_view(elem, &doc) && is_event(&doc)) {
-        r->event_policy = event_policy(r, &doc);
-        return inside(r, elem, up, event_elem);
+        return event(r, elem, &doc, up);
     }
     return rk_decrypt_elem(&r->d, root_of(r->info->policy), elem, up);
 }
@@ -170,16 +194,13 @@ static enum rk_verdict body_elem(struct rk_reply *r, const struct rk_bson_elem *
 
 /* ---- whole messages */
 
-/*
- * May there be legacy values at known places? Streams over a database or the whole cluster name
- * no collection of their own ("$cmd.aggregate"); their events do.
- */
+/* May there be legacy values at known places? */
 static bool legacy_possible(const struct rk_policy_set *set, const struct rk_command_info *info)
 {
     if (info->policy != NULL) {
         return info->policy->has_legacy;
     }
-    return rk_policy_set_has_legacy(set) && (info->coll[0] == '\0' || info->coll[0] == '$');
+    return rk_policy_set_has_legacy(set) && !names_collection(info);
 }
 
 static enum rk_verdict write_doc(struct rk_reply *r, const struct rk_bson_view *view, bool shaped,
@@ -222,9 +243,9 @@ static enum rk_verdict write_sequence(struct rk_reply *r, const struct rk_msg_se
  */
 static enum rk_undecryptable undecryptable_in(const struct rk_reply *r)
 {
-    bool named = r->info->coll[0] != '\0' && r->info->coll[0] != '$';
-    return named && r->info->policy == NULL ? RK_UNDECRYPTABLE_LEAVE
-                                            : rk_policy_set_undecryptable(r->set);
+    return names_collection(r->info) && r->info->policy == NULL
+               ? RK_UNDECRYPTABLE_LEAVE
+               : rk_policy_set_undecryptable(r->set);
 }
 
 static enum rk_verdict write_message(struct rk_reply *r, struct rk_crypt *crypt,
@@ -235,7 +256,8 @@ static enum rk_verdict write_message(struct rk_reply *r, struct rk_crypt *crypt,
     struct rk_bson_writer w;
     struct rk_bson_view body;
     enum rk_undecryptable undecryptable = undecryptable_in(r);
-    bool shaped = legacy || r->distinct != NULL || r->info->write_errors != NULL;
+    bool shaped = legacy || r->distinct != NULL || r->info->write_errors != NULL ||
+                  !names_collection(r->info);
     rk_bson_writer_init(&w, out);
     rk_decrypt_init(&r->d, crypt, undecryptable, r->ns, msg->body, msg->body_len, &w, err);
     if (!rk_bson_view_init(&body, msg->body, msg->body_len)) {

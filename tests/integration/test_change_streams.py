@@ -1,6 +1,10 @@
-"""Change streams through rekeyd: documents, dotted update descriptions, images before a change."""
+"""Change streams through rekeyd: documents, dotted update descriptions, images before a change,
+several namespaces in one stream, and resuming."""
 
-from harness import SECRET
+import pytest
+from bson import Binary
+from harness import SECRET, key_id, policy, protected
+from pymongo.errors import OperationFailure
 
 PERSON = {
     "_id": 1,
@@ -105,3 +109,152 @@ def test_projected_events(people):
     ) as stream:
         people.app.insert_one(PERSON)
         assert next(stream)["fullDocument"] == {"answer": f"{SECRET} a"}
+
+
+def test_truncated_arrays(people):
+    """An update that only shortens the array, made where the server can compute with it."""
+    people.app.insert_one({**PERSON, "contact": [PERSON["contact"][0], {"kind": "k"}, {"kind": "l"}]})
+    with people.app.watch(max_await_time_ms=500) as stream:
+        people.stored.update_one({}, [{"$set": {"contact": {"$slice": ["$contact", 1]}}}])
+        description = next(stream)["updateDescription"]
+    assert description["truncatedArrays"] == [{"field": "contact", "newSize": 1}]
+    assert description["updatedFields"] == {}
+    assert people.app.find_one()["contact"] == PERSON["contact"]
+
+
+# Several namespaces.
+
+FORGED = Binary(b"RK\xe1\x1e\1\1\2\0" + bytes(80), 0x8E)
+
+
+@pytest.fixture
+def several(single_member_set, start_rekeyd, db_name):
+    """people, with other protected collections in two databases."""
+    other = f"{db_name}_other"
+    policies = [
+        policy(f"{db_name}.people", {"ssn": "deterministic", "contact.phone": "random"}),
+        policy(f"{db_name}.orders", {"card": "random"}),
+        policy(f"{other}.*", {"card": "deterministic"}),
+    ]
+    rekeyd = start_rekeyd(single_member_set, policies)
+    with protected(rekeyd, db_name) as people:
+        people.other = people.app_client[other]
+        yield people
+        people.direct_client.drop_database(other)
+
+
+def write_everywhere(people) -> list:
+    """One event each; the documents in the clear."""
+    people.app_db.orders.insert_one({"_id": 1, "card": SECRET, "ssn": "open"})
+    people.plain.insert_one({"_id": 2, "ssn": "open", "card": "open"})
+    people.app.insert_one({"_id": 3, "ssn": SECRET, "card": "open"})
+    people.other.orders.insert_one({"_id": 4, "card": SECRET})
+    people.app.update_one({"_id": 3}, {"$set": {"contact": [{"phone": SECRET}], "card": "b"}})
+    people.plain.delete_one({"_id": 2})
+    return [
+        ("orders", {"_id": 1, "card": SECRET, "ssn": "open"}),
+        ("plain", {"_id": 2, "ssn": "open", "card": "open"}),
+        ("people", {"_id": 3, "ssn": SECRET, "card": "open"}),
+        ("orders", {"_id": 4, "card": SECRET}),
+        ("people", {"contact": [{"phone": SECRET}], "card": "b"}),
+        ("plain", None),
+    ]
+
+
+def told(event):
+    changed = event.get("updateDescription", {}).get("updatedFields")
+    return event["ns"]["coll"], event.get("fullDocument", changed)
+
+
+@pytest.mark.parametrize("over", ["database", "cluster"])
+def test_namespaces_of_every_kind_in_one_stream(several, over):
+    db_name = several.app_db.name
+    several.plain.insert_one({"_id": 0})
+    if over == "database":
+        stream = several.app_db.watch(max_await_time_ms=500)
+    else:
+        ours = [{"$match": {"ns.db": {"$in": [db_name, several.other.name]}}}]
+        stream = several.app_client.watch(ours, max_await_time_ms=500)
+    with stream:
+        wanted = write_everywhere(several)
+        if over == "database":
+            wanted.remove(("orders", {"_id": 4, "card": SECRET}))
+        assert [told(next(stream)) for _ in wanted] == wanted
+    assert SECRET not in str(list(several.direct_client[several.other.name].orders.find()))
+    several.check()
+
+
+@pytest.mark.parametrize("over", ["database", "cluster"])
+def test_poison_beside_protected_collections(several, over):
+    """What an unprotected collection holds cannot end the streams over all of them."""
+    several.plain.insert_one({"_id": 0})
+    watched = several.app_db if over == "database" else several.app_client
+    ours = [{"$match": {"ns.db": several.app_db.name}}]
+    with watched.watch(ours, max_await_time_ms=500) as stream:
+        several.plain.insert_one({"_id": 1, "x": FORGED, "y": [{"z": FORGED}]})
+        several.plain.update_one({"_id": 1}, {"$set": {"x": [FORGED]}})
+        several.app.insert_one({"_id": 2, "ssn": SECRET})
+        assert next(stream)["fullDocument"] == {"_id": 1, "x": FORGED, "y": [{"z": FORGED}]}
+        assert next(stream)["updateDescription"]["updatedFields"] == {"x": [FORGED]}
+        assert next(stream)["fullDocument"] == {"_id": 2, "ssn": SECRET}
+        several.stored.update_one({"_id": 2}, {"$set": {"ssn": FORGED}})
+        with pytest.raises(OperationFailure) as damaged:
+            next(stream)
+        assert "cannot be decrypted" in str(damaged.value)
+
+
+# Resuming.
+
+
+def rotate(people):
+    """Without a write that the stream would see."""
+    people.rekeyd.ctl("keys", "rotate")
+    people.rekeyd.wait_event("current_key_changed", count=2)
+
+
+def test_resumed_after_a_rotation(own_people):
+    people = own_people
+    people.stored_db.create_collection(
+        "people", changeStreamPreAndPostImages={"enabled": True}
+    )
+    images = {"full_document": "required", "full_document_before_change": "whenAvailable"}
+    with people.app.watch(max_await_time_ms=500, **images) as stream:
+        people.app.insert_one({"_id": 1, "ssn": f"{SECRET} 1"})
+        token = next(stream)["_id"]
+        rotate(people)
+        people.app.update_one({"_id": 1}, {"$set": {"ssn": f"{SECRET} 2"}})
+        assert key_id(people.stored.find_one({"_id": 1})["ssn"]) == 2
+    for resume in ("resume_after", "start_after"):
+        with people.app.watch(max_await_time_ms=500, **{resume: token}, **images) as stream:
+            event = next(stream)
+        assert event["fullDocumentBeforeChange"] == {"_id": 1, "ssn": f"{SECRET} 1"}
+        assert event["fullDocument"] == {"_id": 1, "ssn": f"{SECRET} 2"}
+        assert event["updateDescription"]["updatedFields"] == {"ssn": f"{SECRET} 2"}
+
+
+def test_started_after_the_collection_was_dropped(people):
+    people.app.insert_one(PERSON)
+    with people.app.watch(max_await_time_ms=500) as stream:
+        people.app.drop()
+        assert next(stream)["operationType"] == "drop"
+        invalidate = next(stream)
+        assert invalidate["operationType"] == "invalidate"
+    people.app.insert_one(PERSON)
+    with people.app.watch(start_after=invalidate["_id"], max_await_time_ms=500) as stream:
+        assert next(stream)["fullDocument"] == PERSON
+    with pytest.raises(OperationFailure) as refused:
+        people.app.watch(resume_after=invalidate["_id"])
+    assert refused.value.code == 260  # InvalidResumeToken, as without rekeyd
+
+
+def test_rekeyd_restarts_under_a_stream(own_people):
+    """The driver resumes by itself, and nothing that happened meanwhile is missing."""
+    people = own_people
+    people.stored_db.create_collection("people")
+    with people.app.watch(max_await_time_ms=500) as stream:
+        people.app.insert_one({"_id": 1, "ssn": f"{SECRET} 1"})
+        assert next(stream)["fullDocument"]["_id"] == 1
+        people.app.insert_one({"_id": 2, "ssn": f"{SECRET} 2"})
+        people.rekeyd.terminate()
+        people.rekeyd.start()
+        assert next(stream)["fullDocument"] == {"_id": 2, "ssn": f"{SECRET} 2"}
