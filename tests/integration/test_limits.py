@@ -10,7 +10,7 @@ from bson import Binary, Int64
 from harness import SECRET
 from pymongo import DeleteOne, InsertOne, ReplaceOne, UpdateOne, WriteConcern
 from pymongo.errors import BulkWriteError, OperationFailure, WriteError
-from wire import RawClient, op_msg, sequence_section
+from wire import RawClient, compressed, op_msg, sequence_section
 
 DOCUMENT_MAX = 16_777_216
 OBJECT_MAX = 16_793_600
@@ -323,29 +323,36 @@ def test_body_that_outgrows_the_limit_by_encryption(batches):
 
 
 @pytest.mark.timeout(120)
-def test_longest_message(batches):
-    """48,000,000 bytes reach the server; a message that only encryption makes longer is refused
-    whole, and one that came too long ends the connection, as it does without rekeyd."""
+@pytest.mark.parametrize("compressor", [None, "snappy"])
+def test_longest_message(batches, compressor):
+    """48,000,000 bytes reach the server, compressed or not; a message that only encryption makes
+    longer is refused whole, and one that came too long ends the connection, as it does without
+    rekeyd."""
     def message(db, size, **fields):
         documents = [sized(15_000_000, path="pad", _id=i) for i in range(3)]
         documents.append({"_id": 4, **fields, "pad": b""})
         sent = op_msg({"insert": "people", "$db": db}, sequence_section("documents", documents))
         documents[3]["pad"] = bytes(size - len(sent))
-        return op_msg({"insert": "people", "$db": db}, sequence_section("documents", documents))
+        whole = op_msg({"insert": "people", "$db": db}, sequence_section("documents", documents))
+        return compressed(whole, compressor) if compressor else whole
 
     for client, db, _ in batches.clients:
+        if compressor:
+            hello = client.command({"hello": 1, "compression": [compressor], "$db": "admin"})
+            assert hello["compression"] == [compressor]
         client.send(message(db, MESSAGE_MAX))
-        reply = client.receive().document
-        assert without_times(reply) == {"n": 4, "ok": 1}
+        reply = client.receive()
+        assert reply.compressor == compressor
+        assert without_times(reply.plain.document) == {"n": 4, "ok": 1}
     people = batches.people
     people.stored.delete_many({})
     client, db, _ = batches.clients[0]
     client.send(message(db, MESSAGE_MAX - ENVELOPE_GROWTH, answer=SECRET))
-    assert client.receive().document["n"] == 4
+    assert client.receive().plain.document["n"] == 4
     people.check()
     people.stored.delete_many({})
     client.send(message(db, MESSAGE_MAX - ENVELOPE_GROWTH + 1, answer=SECRET))
-    reply = client.receive().document
+    reply = client.receive().plain.document
     assert (reply["ok"], reply["code"]) == (0, 10334) and "smaller" in reply["errmsg"]
     assert people.stored.count_documents({}) == 0
     for client, db, _ in batches.clients:
