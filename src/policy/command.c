@@ -71,6 +71,14 @@ static bool is_aggregate(const struct rk_command_spec *spec)
     return spec->fields == rk_fields_aggregate;
 }
 
+/* Any other command stays in its database when it is explained. */
+static bool explains_bulk_write(const struct target *t)
+{
+    struct rk_bson_view inner;
+    struct rk_bson_elem elem;
+    return rk_bson_elem_view(&t->first, &inner) && rk_bson_find(&inner, "bulkWrite", &elem);
+}
+
 bool rk_command_peek(const struct rk_policy_set *set, const uint8_t *body, uint32_t body_len,
                      struct rk_command_info *info)
 {
@@ -120,7 +128,7 @@ bool rk_command_peek(const struct rk_policy_set *set, const uint8_t *body, uint3
     if (is_aggregate(spec)) {
         return !covered && (!t.has_pipeline || !rk_pipeline_reaches_out(&t.pipeline));
     }
-    return spec->check == NULL && !covered; /* explain stays in its database */
+    return spec->check == NULL && !covered && !explains_bulk_write(&t);
 }
 
 /* ---- the whole message */
@@ -131,15 +139,15 @@ static enum rk_verdict rewrite_element(struct rk_statement *st, const struct rk_
     if (rule != NULL && rule->value != NULL) {
         return rule->value(st, elem, w);
     }
-    if (rule != NULL) {
+    if (rule != NULL && rule->member != NULL) {
         return rk_batch_rewrite_array(st, rule, elem, w);
     }
     rk_bson_copy(w, elem);
     return RK_VERDICT_FORWARD;
 }
 
-static const struct rk_command_field *rule_find(const struct rk_command_field *fields,
-                                                const char *name)
+const struct rk_command_field *rk_command_field_find(const struct rk_command_field *fields,
+                                                     const char *name)
 {
     for (; fields != NULL && fields->name != NULL; fields++) {
         if (strcmp(fields->name, name) == 0) {
@@ -157,9 +165,20 @@ enum rk_verdict rk_statement_rewrite(struct rk_statement *st, const struct rk_co
     struct rk_bson_elem elem;
     rk_bson_iter_init(&iter, &st->view);
     while (rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM && !rk_stops(verdict)) {
-        verdict = rk_worse(verdict, rewrite_element(st, rule_find(fields, elem.key), &elem, w));
+        verdict = rk_worse(verdict,
+                           rewrite_element(st, rk_command_field_find(fields, elem.key), &elem, w));
     }
     return verdict;
+}
+
+enum rk_verdict rk_check_buckets(const struct rk_scope *scope, const char *command,
+                                 struct rk_text coll)
+{
+    return scope->policy == NULL || !rk_scope_is_buckets(coll.at, coll.len)
+               ? RK_VERDICT_FORWARD
+               : rk_refuse(scope, RK_CODE_INVALID_NAMESPACE, command, NULL, 0,
+                           "protected fields cannot be found in the buckets of a time series; use "
+                           "its own name");
 }
 
 /* Places the statement at its collection and asks what the command may do there. *fields are then
@@ -186,15 +205,14 @@ static enum rk_verdict prepare(struct rk_statement *st, const struct target *t,
         return rk_refuse(&st->scope, RK_CODE_INVALID_NAMESPACE, t->first.key, NULL, 0,
                          "collections of this database must be given by name");
     }
-    if (st->scope.policy != NULL && rk_scope_is_buckets(coll.at, coll.len)) {
-        return rk_refuse(&st->scope, RK_CODE_INVALID_NAMESPACE, t->first.key, NULL, 0,
-                         "protected fields cannot be found in the buckets of a time series; use "
-                         "its own name");
+    if (rk_check_buckets(&st->scope, t->first.key, coll) != RK_VERDICT_FORWARD) {
+        return RK_VERDICT_REJECT;
     }
-    if (spec->kind != RK_KIND_REWRITE || st->scope.policy != NULL) {
+    enum rk_verdict verdict = spec->check != NULL ? spec->check(st) : RK_VERDICT_FORWARD;
+    if (is_aggregate(spec) || st->scope.policy != NULL) { /* bulkWrite is placed by its check */
         *fields = spec->fields;
     }
-    return spec->check != NULL ? spec->check(st) : RK_VERDICT_FORWARD;
+    return verdict;
 }
 
 /* explain: its first field is the command, the database is the outer one's. */
@@ -283,8 +301,8 @@ static enum rk_verdict rewrite_sections(struct rk_statement *st, const struct ta
         }
         if (i < msg->n_sequences && !rk_stops(verdict)) {
             const struct rk_msg_sequence *seq = &msg->sequences[i];
-            verdict = rk_worse(verdict,
-                               rk_batch_rewrite_sequence(st, rule_find(fields, seq->id), seq, w));
+            verdict = rk_worse(verdict, rk_batch_rewrite_sequence(
+                                            st, rk_command_field_find(fields, seq->id), seq, w));
         }
     }
     if (st->batch_moves && !rk_stops(verdict)) {
@@ -330,10 +348,12 @@ enum rk_verdict rk_command_rewrite(const struct rk_policy_set *set, struct rk_cr
                                    struct rk_buf *out, struct rk_command_info *info,
                                    struct rk_error *err)
 {
+    struct rk_buf namespaces;
     struct rk_statement st = {.scope = {.set = set, .crypt = crypt, .err = err},
                               .msg = msg,
                               .info = info,
-                              .view = {msg->body, msg->body_len}};
+                              .view = {msg->body, msg->body_len},
+                              .namespaces = &namespaces};
     const struct rk_command_field *fields = NULL;
     struct target t;
     (void)data;
@@ -350,11 +370,11 @@ enum rk_verdict rk_command_rewrite(const struct rk_policy_set *set, struct rk_cr
     }
     st.scope.db = t.db.at;
     st.scope.db_len = t.db.len;
+    rk_bulk_namespaces_init(&namespaces);
     enum rk_verdict verdict = prepare(&st, &t, &fields);
-    if (rk_stops(verdict)) {
-        return verdict;
+    if (!rk_stops(verdict)) {
+        verdict = rewrite_message(&st, &t, fields, out);
     }
-    verdict = rewrite_message(&st, &t, fields, out);
     if (!rk_stops(verdict) && rk_batch_must_move(&st, st.body_len)) {
         /* In a sequence of its own the batch may be as long as the message. */
         forget_errors(info);
@@ -364,5 +384,6 @@ enum rk_verdict rk_command_rewrite(const struct rk_policy_set *set, struct rk_cr
     if (rk_stops(verdict)) {
         forget_errors(info);
     }
+    rk_buf_deinit(&namespaces);
     return verdict;
 }

@@ -307,49 +307,6 @@ enum rk_verdict rk_check_map_reduce(struct rk_statement *st)
     return RK_VERDICT_FORWARD;
 }
 
-static enum rk_verdict check_ns_info(const struct rk_statement *st, const struct rk_bson_view *info)
-{
-    struct rk_bson_elem ns;
-    return rk_bson_find(info, "ns", &ns) ? refuse_namespace(&st->scope, st->info->name, &ns)
-                                         : RK_VERDICT_FORWARD;
-}
-
-static enum rk_verdict check_ns_info_member(void *arg, const struct rk_bson_view *info,
-                                            struct rk_bson_writer *w)
-{
-    (void)w;
-    return check_ns_info(arg, info);
-}
-
-/* bulkWrite names its collections in nsInfo, as an array or as a kind-1 section. */
-enum rk_verdict rk_check_bulk_write(struct rk_statement *st)
-{
-    enum rk_verdict verdict = RK_VERDICT_FORWARD;
-    struct rk_bson_elem elem;
-    struct rk_bson_view view;
-    if (rk_bson_find(&st->view, "nsInfo", &elem)) {
-        struct rk_buf scratch;
-        struct rk_bson_writer w;
-        rk_buf_init(&scratch, RK_FRAME_LEN_MAX);
-        rk_bson_writer_init(&w, &scratch);
-        verdict = rk_rewrite_members(&st->scope, &elem, check_ns_info_member, st, &w);
-        rk_buf_deinit(&scratch);
-    }
-    for (unsigned i = 0; st->msg != NULL && i < st->msg->n_sequences; i++) {
-        const struct rk_msg_sequence *seq = &st->msg->sequences[i];
-        if (strcmp(seq->id, "nsInfo") != 0) {
-            continue;
-        }
-        for (uint32_t off = 0; off < seq->docs_len && !rk_stops(verdict); off += view.len) {
-            if (!rk_bson_view_init(&view, seq->docs + off, seq->docs_len - off)) {
-                break;
-            }
-            verdict = check_ns_info(st, &view);
-        }
-    }
-    return verdict;
-}
-
 /* applyOps, eval, copydb and the like: refused wherever there is a policy at all. */
 enum rk_verdict rk_check_around(struct rk_statement *st)
 {

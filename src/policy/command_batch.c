@@ -12,15 +12,14 @@
 
 #include <rekey/wire/limits.h>
 
-static void put_document(const struct rk_bson_view *was, struct rk_bson_writer *w)
+void rk_batch_put_refused_document(struct rk_bson_writer *w)
 {
-    (void)was;
     rk_bson_begin_sub(w, RK_BSON_ARRAY, "_id", strlen("_id")); /* no _id can be an array */
     rk_bson_end(w);
 }
 
 /* An operator that no server has, in a filter and in an update. */
-static void put_unknown(const char *key, struct rk_bson_writer *w)
+void rk_batch_put_refused_operator(const char *key, struct rk_bson_writer *w)
 {
     rk_bson_begin_sub(w, RK_BSON_DOCUMENT, key, strlen(key));
     rk_bson_begin_sub(w, RK_BSON_DOCUMENT, "$rekeyRefused", strlen("$rekeyRefused"));
@@ -28,28 +27,47 @@ static void put_unknown(const char *key, struct rk_bson_writer *w)
     rk_bson_end(w);
 }
 
+static void put_document(const struct rk_bson_view *was, struct rk_bson_writer *w)
+{
+    (void)was;
+    rk_batch_put_refused_document(w);
+}
+
+static bool always(const struct rk_bson_view *was)
+{
+    (void)was;
+    return true;
+}
+
+static bool never(const struct rk_bson_view *was)
+{
+    (void)was;
+    return false;
+}
+
 static void put_update(const struct rk_bson_view *was, struct rk_bson_writer *w)
 {
     (void)was;
-    put_unknown("q", w);
-    put_unknown("u", w);
+    rk_batch_put_refused_operator("q", w);
+    rk_batch_put_refused_operator("u", w);
 }
 
 static void put_delete(const struct rk_bson_view *was, struct rk_bson_writer *w)
 {
     (void)was;
-    put_unknown("q", w);
+    rk_batch_put_refused_operator("q", w);
     rk_bson_put_int32(w, "limit", 1);
 }
 
 static const struct batch {
     const char *name;
     void (*put)(const struct rk_bson_view *was, struct rk_bson_writer *w);
-    bool inserts;
+    bool (*inserts)(const struct rk_bson_view *was);
 } batches[] = {
-    {"documents", put_document, true},
-    {"updates", put_update, false},
-    {"deletes", put_delete, false},
+    {"documents", put_document, always},
+    {"updates", put_update, never},
+    {"deletes", put_delete, never},
+    {"ops", rk_bulk_put_refused, rk_bulk_inserts},
 };
 
 /* NULL: no batch of writes, errors are those of the command. */
@@ -75,15 +93,14 @@ static bool outgrown(const struct rk_bson_view *was, size_t len)
     return len > RK_OBJECT_BYTES_MAX && was->len <= RK_OBJECT_BYTES_MAX;
 }
 
-static enum rk_verdict refuse_outgrown(const struct rk_statement *st, const struct batch *batch,
-                                       size_t len)
+static enum rk_verdict refuse_outgrown(const struct rk_statement *st, bool inserts, size_t len)
 {
     (void)rk_error_set_code(st->scope.err, RK_EREFUSED,
-                            batch->inserts ? RK_CODE_BAD_VALUE : RK_CODE_TOO_LARGE,
+                            inserts ? RK_CODE_BAD_VALUE : RK_CODE_TOO_LARGE,
                             "%s: object to %s too large once its fields are encrypted. size in "
                             "bytes: %zu, max size: %u",
-                            st->scope.ns, batch->inserts ? "insert" : "write", len,
-                            batch->inserts ? RK_DOCUMENT_BYTES_MAX : RK_OBJECT_BYTES_MAX);
+                            st->scope.ns, inserts ? "insert" : "write", len,
+                            inserts ? RK_DOCUMENT_BYTES_MAX : RK_OBJECT_BYTES_MAX);
     return RK_VERDICT_REJECT;
 }
 
@@ -116,11 +133,11 @@ static enum rk_verdict rewrite_member(struct rk_statement *st, const struct rk_c
         rk_bson_end(w);
         size_t len = w->out->len - content + sizeof(uint32_t);
         if (batch != NULL && w->status == RK_OK && outgrown(member, len)) {
-            verdict = refuse_outgrown(st, batch, len);
+            verdict = refuse_outgrown(st, batch->inserts(member), len);
             refused = true;
         }
     }
-    if (batch == NULL || !refused || w->status != RK_OK) {
+    if (batch == NULL || !refused || st->whole_errors || w->status != RK_OK) {
         return verdict;
     }
     verdict = remember(st, index);

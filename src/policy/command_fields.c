@@ -97,6 +97,20 @@ static enum rk_verdict encrypt_document(void *arg, const struct rk_bson_view *do
                                st->scope.err);
 }
 
+static enum rk_verdict rewrite_document(struct rk_statement *st, const struct rk_bson_elem *elem,
+                                        struct rk_bson_writer *w)
+{
+    struct rk_bson_view document;
+    if (elem->type != RK_BSON_DOCUMENT || !rk_bson_elem_view(elem, &document)) {
+        return rk_refuse(&st->scope, RK_CODE_TYPE_MISMATCH, elem->key, NULL, 0,
+                         "must be a document");
+    }
+    rk_bson_begin_sub(w, elem->type, elem->key, elem->key_len);
+    enum rk_verdict verdict = encrypt_document(st, &document, w);
+    rk_bson_end(w);
+    return verdict;
+}
+
 static enum rk_verdict rewrite_update(struct rk_statement *st, const struct rk_bson_elem *elem,
                                       struct rk_bson_writer *w)
 {
@@ -108,7 +122,10 @@ static enum rk_verdict check_array_filters(struct rk_statement *st, const struct
 {
     struct rk_bson_elem update;
     rk_bson_copy(w, elem);
-    return rk_bson_find(&st->view, "u", &update) || rk_bson_find(&st->view, "update", &update)
+    /* In an op of bulkWrite "update" is something else. */
+    return rk_bson_find(&st->view, "updateMods", &update) ||
+                   rk_bson_find(&st->view, "u", &update) ||
+                   rk_bson_find(&st->view, "update", &update)
                ? rk_array_filters_check(&st->scope, elem, &update)
                : RK_VERDICT_FORWARD;
 }
@@ -143,6 +160,15 @@ static enum rk_verdict check_variables(struct rk_statement *st, const struct rk_
     return verdict;
 }
 
+/* The filter once more, which mongos tells the members of a cluster for their statistics. */
+static enum rk_verdict refuse_original(struct rk_statement *st, const struct rk_bson_elem *elem,
+                                       struct rk_bson_writer *w)
+{
+    (void)w;
+    return rk_refuse(&st->scope, RK_CODE_NOT_SUPPORTED, elem->key, NULL, 0,
+                     "it is for the servers' own use");
+}
+
 /* What the rules of the other fields need to know first: a collation, and an upsert's filter. */
 static void look_around(struct rk_statement *st)
 {
@@ -168,13 +194,17 @@ enum rk_verdict rk_check_query_command(struct rk_statement *st)
     return RK_VERDICT_FORWARD;
 }
 
-static enum rk_verdict rewrite_inner(void *arg, const struct rk_bson_view *view,
-                                     const struct rk_command_field *fields,
-                                     struct rk_bson_writer *w)
+enum rk_verdict rk_statement_rewrite_inner(const struct rk_statement *outer,
+                                           const struct rk_bson_view *view,
+                                           const struct rk_command_field *fields,
+                                           struct rk_bson_writer *w)
 {
-    const struct rk_statement *command = arg;
-    struct rk_statement st = {.scope = command->scope, .view = *view, .info = command->info};
+    struct rk_statement st = {.scope = outer->scope, .view = *view, .info = outer->info};
+    struct rk_bson_elem filter;
     look_around(&st);
+    if (st.upsert && st.filter.data == NULL && rk_bson_find(view, "filter", &filter)) {
+        (void)rk_bson_elem_view(&filter, &st.filter); /* so is it called in bulkWrite */
+    }
     return rk_statement_rewrite(&st, fields, w);
 }
 
@@ -196,13 +226,13 @@ static const struct rk_command_field delete_statement[] = {
 static enum rk_verdict rewrite_update_statement(void *arg, const struct rk_bson_view *view,
                                                 struct rk_bson_writer *w)
 {
-    return rewrite_inner(arg, view, update_statement, w);
+    return rk_statement_rewrite_inner(arg, view, update_statement, w);
 }
 
 static enum rk_verdict rewrite_delete_statement(void *arg, const struct rk_bson_view *view,
                                                 struct rk_bson_writer *w)
 {
-    return rewrite_inner(arg, view, delete_statement, w);
+    return rk_statement_rewrite_inner(arg, view, delete_statement, w);
 }
 
 const struct rk_command_field rk_fields_insert[] = {
@@ -213,12 +243,55 @@ const struct rk_command_field rk_fields_insert[] = {
 const struct rk_command_field rk_fields_update[] = {
     {"updates", NULL, rewrite_update_statement},
     {"let", check_variables, NULL},
+    {"$_originalQuery", refuse_original, NULL},
     RULE_END,
 };
 
 const struct rk_command_field rk_fields_delete[] = {
     {"deletes", NULL, rewrite_delete_statement},
     {"let", check_variables, NULL},
+    {"$_originalQuery", refuse_original, NULL},
+    RULE_END,
+};
+
+const struct rk_command_field rk_fields_insert_op[] = {
+    {"insert", NULL, NULL},
+    {"document", rewrite_document, NULL},
+    RULE_END,
+};
+
+const struct rk_command_field rk_fields_update_op[] = {
+    {"update", NULL, NULL},
+    {"filter", rewrite_filter, NULL},
+    {"updateMods", rewrite_update, NULL},
+    {"arrayFilters", check_array_filters, NULL},
+    {"constants", check_variables, NULL},
+    {"upsertSupplied", refuse_supplied, NULL},
+    {"sort", check_order, NULL},
+    {"multi", NULL, NULL},
+    {"upsert", NULL, NULL},
+    {"hint", NULL, NULL},
+    {"collation", NULL, NULL},
+    {"sampleId", NULL, NULL},
+    {"$_allowShardKeyUpdatesWithoutFullShardKeyInQuery", NULL, NULL},
+    RULE_END,
+};
+
+const struct rk_command_field rk_fields_delete_op[] = {
+    {"delete", NULL, NULL},
+    {"filter", rewrite_filter, NULL},
+    {"multi", NULL, NULL},
+    {"hint", NULL, NULL},
+    {"collation", NULL, NULL},
+    {"sampleId", NULL, NULL},
+    RULE_END,
+};
+
+const struct rk_command_field rk_fields_bulk_write[] = {
+    {"ops", NULL, rk_bulk_rewrite_op},
+    {"nsInfo", NULL, rk_bulk_copy_namespace},
+    {"let", check_variables, NULL},
+    {"$_originalQuery", refuse_original, NULL},
     RULE_END,
 };
 
@@ -229,6 +302,7 @@ const struct rk_command_field rk_fields_find_and_modify[] = {
     {"sort", check_order, NULL},
     {"fields", rewrite_projection, NULL},
     {"let", check_variables, NULL},
+    {"$_originalQuery", refuse_original, NULL},
     RULE_END,
 };
 

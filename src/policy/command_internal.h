@@ -327,11 +327,25 @@ struct rk_statement {
     const struct rk_command_field *batch_rule; /* NULL: there is none */
     bool batch_moves;
     size_t body_len; /* of the body as it was rewritten */
+    /* Of a bulkWrite that names a protected collection: all that it names. Else empty. */
+    struct rk_buf *namespaces;
+    bool whole_errors; /* single statements cannot be refused: errors are those of the command */
 };
 
 /* Appends the statement's elements, each by its field's rule. */
 enum rk_verdict rk_statement_rewrite(struct rk_statement *st, const struct rk_command_field *fields,
                                      struct rk_bson_writer *w);
+/* The same for a statement inside of a command, in the scope of outer. */
+enum rk_verdict rk_statement_rewrite_inner(const struct rk_statement *outer,
+                                           const struct rk_bson_view *view,
+                                           const struct rk_command_field *fields,
+                                           struct rk_bson_writer *w);
+/* NULL: there is no rule for this field. */
+const struct rk_command_field *rk_command_field_find(const struct rk_command_field *fields,
+                                                     const char *name);
+/* REJECT when the (protected) scope is the collection of a time series' buckets. */
+enum rk_verdict rk_check_buckets(const struct rk_scope *scope, const char *command,
+                                 struct rk_text coll);
 
 /* ---- command_batch.c */
 
@@ -346,6 +360,9 @@ enum rk_verdict rk_batch_rewrite_sequence(struct rk_statement *st,
                                           const struct rk_command_field *rule,
                                           const struct rk_msg_sequence *seq,
                                           struct rk_bson_writer *w);
+/* What makes every server refuse a statement: members of a document, a filter or update. */
+void rk_batch_put_refused_document(struct rk_bson_writer *w);
+void rk_batch_put_refused_operator(const char *key, struct rk_bson_writer *w);
 
 /* ---- command_fields.c: reads and writes */
 
@@ -358,6 +375,22 @@ extern const struct rk_command_field rk_fields_count[];
 extern const struct rk_command_field rk_fields_distinct[];
 extern const struct rk_command_field rk_fields_aggregate[];
 enum rk_verdict rk_check_query_command(struct rk_statement *st);
+/* The ops of bulkWrite, with every field that they may have. */
+extern const struct rk_command_field rk_fields_insert_op[];
+extern const struct rk_command_field rk_fields_update_op[];
+extern const struct rk_command_field rk_fields_delete_op[];
+extern const struct rk_command_field rk_fields_bulk_write[];
+
+/* ---- command_bulk.c */
+
+void rk_bulk_namespaces_init(struct rk_buf *namespaces);
+enum rk_verdict rk_check_bulk_write(struct rk_statement *st);
+rk_member_fn rk_bulk_rewrite_op;
+rk_member_fn rk_bulk_copy_namespace;
+/* Appends an op of the same kind and collection as op (which rk_bulk_rewrite_op took for one) that
+ * every server refuses. */
+void rk_bulk_put_refused(const struct rk_bson_view *op, struct rk_bson_writer *w);
+bool rk_bulk_inserts(const struct rk_bson_view *op);
 
 /* ---- command_admin.c: definitions, and commands that reach around the proxy */
 
@@ -366,7 +399,6 @@ enum rk_verdict rk_check_create(struct rk_statement *st);
 enum rk_verdict rk_check_rename(struct rk_statement *st);
 enum rk_verdict rk_check_clone_capped(struct rk_statement *st);
 enum rk_verdict rk_check_map_reduce(struct rk_statement *st);
-enum rk_verdict rk_check_bulk_write(struct rk_statement *st);
 enum rk_verdict rk_check_around(struct rk_statement *st);
 
 #endif

@@ -18,7 +18,7 @@ static const struct rk_command_spec commands[] = {
     {"authenticate", OTHER, RK_KIND_SESSION, NULL, rk_check_x509},
     {"buildInfo", OTHER, RK_KIND_SESSION, NULL, NULL},
     {"buildinfo", OTHER, RK_KIND_SESSION, NULL, NULL},
-    {"bulkWrite", WRITE, RK_KIND_CROSS, NULL, rk_check_bulk_write},
+    {"bulkWrite", WRITE, RK_KIND_CROSS, rk_fields_bulk_write, rk_check_bulk_write},
     {"cloneCollectionAsCapped", OTHER, RK_KIND_DATABASE, NULL, rk_check_clone_capped},
     {"collMod", OTHER, RK_KIND_DATABASE, NULL, rk_check_create},
     {"collStats", OTHER, RK_KIND_PLAIN, NULL, NULL},

@@ -169,7 +169,9 @@ static enum rk_verdict cursor_elem(struct rk_reply *r, const struct rk_bson_elem
                                    const struct rk_trail *up)
 {
     if (rk_bson_key_is(elem, "firstBatch") || rk_bson_key_is(elem, "nextBatch")) {
-        return inside(r, elem, up, batch_elem);
+        /* Of the commands that have statements only bulkWrite answers by a cursor. */
+        bool results = r->info->write_errors != NULL;
+        return inside(r, elem, up, results ? rk_reply_bulk_result : batch_elem);
     }
     return rk_decrypt_elem(&r->d, NULL, elem, up);
 }

@@ -26,5 +26,8 @@ enum rk_verdict rk_reply_distinct(struct rk_reply *r, const struct rk_bson_elem 
  */
 enum rk_verdict rk_reply_write_error(struct rk_reply *r, const struct rk_bson_elem *entry,
                                      const struct rk_trail *up);
+/* The same for one result of a bulkWrite's cursor. */
+enum rk_verdict rk_reply_bulk_result(struct rk_reply *r, const struct rk_bson_elem *result,
+                                     const struct rk_trail *up);
 
 #endif

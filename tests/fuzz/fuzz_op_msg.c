@@ -2,9 +2,9 @@
  * Arbitrary bytes as a request, through rk_msg_parse and rk_command_rewrite with a fixed policy
  * and fixed keys (tests/unit/policy/fixture.h). Beyond not crashing:
  *   - what would be sent is a whole OP_MSG of valid BSON with all its sections;
- *   - in every insert, update and findAndModify of the protected namespace that would be sent, a
- *     walker that knows nothing of the policy's tree finds null or an envelope at each protected
- *     path, whatever operator names it;
+ *   - in every insert, update, findAndModify and bulkWrite of the protected namespace that would be
+ *     sent, a walker that knows nothing of the policy's tree finds null or an envelope at each
+ *     protected path, whatever operator names it;
  *   - plaintext planted at a protected path beside the fuzzer's own bytes is gone.
  *
  * Input: one byte that chooses the way in, then
@@ -153,26 +153,9 @@ static void check_update(const struct rk_bson_elem *u)
     } while (rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM);
 }
 
-/* A document or statement under this field of a command. */
-static void check_member(const char *field, const struct rk_bson_view *member)
-{
-    struct rk_bson_iter iter;
-    struct rk_bson_elem elem;
-    if (strcmp(field, "documents") == 0) {
-        for (size_t i = 0; i < N_PATHS; i++) {
-            check_path(member, false, paths[i]);
-        }
-    } else if (strcmp(field, "updates") == 0) {
-        rk_bson_iter_init(&iter, member);
-        while (rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM) {
-            if (strcmp(elem.key, "u") == 0) {
-                check_update(&elem);
-            }
-        }
-    }
-}
-
-static void check_write(const struct rk_msg *msg)
+/* Each document under this name: members of arrays in the body, documents of sequences. */
+static void each_member(const struct rk_msg *msg, const char *list,
+                        void (*see)(void *arg, const struct rk_bson_view *member), void *arg)
 {
     struct rk_bson_view body = {msg->body, msg->body_len};
     struct rk_bson_view view;
@@ -181,22 +164,14 @@ static void check_write(const struct rk_msg *msg)
     struct rk_bson_elem elem;
     struct rk_bson_elem member;
     rk_bson_iter_init(&iter, &body);
-    check(rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM, "an empty command is sent");
-    const char *list = strcmp(elem.key, "insert") == 0   ? "documents"
-                       : strcmp(elem.key, "update") == 0 ? "updates"
-                                                         : "";
-    bool modify = strcasecmp(elem.key, "findAndModify") == 0;
     while (rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM) {
-        if (modify && strcmp(elem.key, "update") == 0) {
-            check_update(&elem);
-        }
         if (strcmp(elem.key, list) != 0 || !rk_bson_elem_view(&elem, &view)) {
             continue;
         }
         rk_bson_iter_init(&members, &view);
         while (rk_bson_next(&members, &member) == RK_BSON_STEP_ELEM) {
             if (rk_bson_elem_view(&member, &view)) {
-                check_member(list, &view);
+                see(arg, &view);
             }
         }
     }
@@ -205,8 +180,92 @@ static void check_write(const struct rk_msg *msg)
         for (uint32_t off = 0; strcmp(seq->id, list) == 0 && off < seq->docs_len; off += view.len) {
             check(rk_bson_view_init(&view, seq->docs + off, seq->docs_len - off),
                   "a sequence's document is cut short");
-            check_member(list, &view);
+            see(arg, &view);
         }
+    }
+}
+
+static void check_document(void *arg, const struct rk_bson_view *document)
+{
+    (void)arg;
+    for (size_t i = 0; i < N_PATHS; i++) {
+        check_path(document, false, paths[i]);
+    }
+}
+
+/* name: of the field that is an update. */
+static void check_statement(void *name, const struct rk_bson_view *statement)
+{
+    struct rk_bson_iter iter;
+    struct rk_bson_elem elem;
+    rk_bson_iter_init(&iter, statement);
+    while (rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM) {
+        if (strcmp(elem.key, name) == 0) {
+            check_update(&elem);
+        }
+    }
+}
+
+/* ---- bulkWrite */
+
+struct namespaces {
+    bool protected[64];
+    unsigned n;
+};
+
+static void see_namespace(void *arg, const struct rk_bson_view *info)
+{
+    struct namespaces *seen = arg;
+    struct rk_bson_elem ns;
+    const char *text;
+    uint32_t len;
+    if (seen->n < sizeof seen->protected) {
+        seen->protected[seen->n++] = rk_bson_find(info, "ns", &ns) &&
+                                     rk_bson_elem_utf8(&ns, &text, &len) && len == 4 &&
+                                     memcmp(text, "db.c", 4) == 0;
+    }
+}
+
+static void check_op(void *arg, const struct rk_bson_view *op)
+{
+    const struct namespaces *seen = arg;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem kind;
+    struct rk_bson_elem elem;
+    struct rk_bson_view document;
+    int64_t index;
+    char mods[] = "updateMods";
+    rk_bson_iter_init(&iter, op);
+    if (rk_bson_next(&iter, &kind) != RK_BSON_STEP_ELEM || !rk_bson_elem_int(&kind, &index) ||
+        index < 0 || index >= seen->n || !seen->protected[index]) {
+        return;
+    }
+    check_statement(mods, op);
+    if (rk_bson_find(op, "document", &elem) && rk_bson_elem_view(&elem, &document)) {
+        check_document(NULL, &document);
+    }
+}
+
+/* Writes to the protected collection that mongod would carry out. */
+static void check_write(const struct rk_msg *msg)
+{
+    struct rk_bson_view body = {msg->body, msg->body_len};
+    struct rk_bson_iter iter;
+    struct rk_bson_elem elem;
+    struct namespaces seen = {.n = 0};
+    char u[] = "u";
+    char update[] = "update";
+    rk_bson_iter_init(&iter, &body);
+    check(rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM, "an empty command is sent");
+    if (strcmp(elem.key, "insert") == 0) {
+        each_member(msg, "documents", check_document, NULL);
+    } else if (strcmp(elem.key, "update") == 0) {
+        each_member(msg, "updates", check_statement, u);
+    } else if (strcasecmp(elem.key, "findAndModify") == 0) {
+        check_statement(update, &body);
+    } else if (strcmp(elem.key, "bulkWrite") == 0) {
+        each_member(msg, "nsInfo", see_namespace, &seen);
+        each_member(msg, "ops", check_op, &seen);
     }
 }
 
@@ -251,7 +310,8 @@ static enum rk_verdict rewrite(struct rk_msg *sent)
         check(sent->n_sequences == msg.n_sequences, "a section was lost");
         check_valid(sent);
     }
-    if (info.policy != NULL && verdict != RK_VERDICT_REJECT) {
+    if ((info.policy != NULL || strcmp(info.name, "bulkWrite") == 0) &&
+        verdict != RK_VERDICT_REJECT) {
         check_write(sent);
     }
     return verdict;

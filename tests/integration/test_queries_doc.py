@@ -31,6 +31,7 @@ def documented(single_member_set, start_rekeyd):
 
 def test_every_line(documented):
     for text, code in ROWS:
+        text = text.replace('"db.c"', f'"{documented.namespace}"')
         command = json.loads(text, object_pairs_hook=SON)
         with pytest.raises(OperationFailure) as refused:
             documented.app_db.command(command)

@@ -75,6 +75,21 @@ class Message:
         (length,) = struct.unpack_from("<i", self.payload, 5)
         return RawBSONDocument(self.payload[5 : 5 + length])
 
+    @property
+    def command(self) -> dict:
+        """The body of an OP_MSG with its sequences as the arrays that they stand for."""
+        command, sequences, at = {}, {}, 4
+        while at < len(self.payload):
+            kind, (length,) = self.payload[at], struct.unpack_from("<i", self.payload, at + 1)
+            section = self.payload[at + 1 : at + 1 + length]
+            if kind == 0:
+                command = bson.decode(section)
+            else:
+                name, _, documents = section[4:].partition(b"\0")
+                sequences[name.decode()] = bson.decode_all(documents)
+            at += 1 + length
+        return command | sequences
+
 
 def encoded(document) -> bytes:
     return document if isinstance(document, bytes) else bson.encode(document)

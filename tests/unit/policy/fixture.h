@@ -115,6 +115,10 @@ static inline const char *json_value(const char *p, struct rk_bson_writer *w, co
         rk_bson_put_bool(w, key, false);
         return p + 5;
     }
+    if (strncmp(p, "forged", 6) == 0) { /* starts as an envelope, and is none */
+        rk_bson_put_binary(w, key, strlen(key), RK_ENVELOPE_SUBTYPE, "RK\xE1\x1E", 4);
+        return p + 6;
+    }
     if (*p == '/') {
         char regex[64] = {0};
         size_t n = strcspn(p + 1, "/");

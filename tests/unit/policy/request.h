@@ -239,6 +239,17 @@ static inline const char *show_rewritten(void)
 
 /* ---- one-line checks; json is the whole body */
 
+static inline bool peek(const char *json)
+{
+    struct rk_buf body;
+    rk_buf_init(&body, FIXTURE_BYTES_MAX);
+    struct rk_bson_view view = json_doc(&body, json);
+    rk_write_errors_free(info.write_errors);
+    bool pass = rk_command_peek(set, view.data, view.len, &info);
+    rk_buf_deinit(&body);
+    return pass;
+}
+
 static inline enum rk_verdict run(const char *json)
 {
     size_t msg_off;
@@ -264,6 +275,19 @@ static inline enum rk_verdict run(const char *json)
         }                                                                                          \
         assert_string_equal(show_rewritten(), expected);                                           \
     } while (0)
+
+/* Of the statement at this index. */
+static inline void assert_error(uint32_t index, int code, const char *words)
+{
+    struct rk_write_error error;
+    assert_true(rk_write_errors_find(info.write_errors, index, &error));
+    assert_int_equal(error.index, index);
+    assert_int_equal(error.code, code);
+    assert_non_null(memmem(error.message, error.message_len, words, strlen(words)));
+}
+
+/* What stands for a filter or an update that was refused alone. */
+#define REFUSED "{'$rekeyRefused': {}}"
 
 /* Every refusal names a namespace and never holds the value, which tests spell SECRET. */
 #define assert_reject(json, expected_code)                                                         \

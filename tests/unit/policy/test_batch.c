@@ -5,17 +5,6 @@
 #include <rekey/wire/limits.h>
 #include <stdlib.h>
 
-#define REFUSED "{'$rekeyRefused': {}}"
-
-static void check_error(uint32_t index, int code, const char *words)
-{
-    struct rk_write_error error;
-    assert_true(rk_write_errors_find(info.write_errors, index, &error));
-    assert_int_equal(error.index, index);
-    assert_int_equal(error.code, code);
-    assert_non_null(memmem(error.message, error.message_len, words, strlen(words)));
-}
-
 static void test_statements_in_an_array(void **state)
 {
     (void)state;
@@ -24,8 +13,8 @@ static void test_statements_in_an_array(void **state)
                    "{'insert': 'people', 'documents': [{'_id': 1, 'ssn': <9: 'x'>}, {'_id': []}, "
                    "{'_id': 3}, {'_id': []}], '$db': 'shop'}");
     assert_int_equal(rk_write_errors_count(info.write_errors), 2);
-    check_error(1, 31041, "double");
-    check_error(3, 57, "contacts.email");
+    assert_error(1, 31041, "double");
+    assert_error(3, 57, "contacts.email");
     assert_replace("{'update': 'people', 'updates': [{'q': {}, 'u': {'$set': {'ssn': 1.5}}, "
                    "'upsert': true}, {'q': {}, 'u': {'ssn': [1]}}], '$db': 'shop'}",
                    "{'update': 'people', 'updates': [{'q': " REFUSED ", 'u': " REFUSED
@@ -35,7 +24,7 @@ static void test_statements_in_an_array(void **state)
                    "'shop'}",
                    "{'delete': 'people', 'deletes': [{'q': " REFUSED
                    ", 'limit': 1}], '$db': 'shop'}");
-    check_error(0, 31041, "double");
+    assert_error(0, 31041, "double");
 }
 
 static void test_statements_in_a_sequence(void **state)
@@ -52,7 +41,7 @@ static void test_statements_in_a_sequence(void **state)
                         "documents{'ssn': <9: 'x'>}documents{'_id': []}documents{'_id': 3}"
                         "{'insert': 'people', '$db': 'shop'}");
     assert_int_equal(rk_write_errors_count(info.write_errors), 1);
-    check_error(1, 31041, "object");
+    assert_error(1, 31041, "object");
 }
 
 /* A command that is itself a mistake, or that has one statement, fails as a whole. */
@@ -101,7 +90,7 @@ static void test_sizes(void **state)
     rk_msg_end(&message, msg_off);
     assert_int_equal(rewrite_message(set), RK_VERDICT_REPLACE);
     assert_int_equal(rk_write_errors_count(info.write_errors), 1);
-    check_error(1, 2, "too large");
+    assert_error(1, 2, "too large");
 }
 
 /* A body may not be longer than an object, a sequence may. */
@@ -141,7 +130,7 @@ static void test_batch_moves_out_of_the_body(void **state)
     assert_true(msg.body_len < 100);
     assert_true(msg.sequences[0].docs_len > RK_OBJECT_BYTES_MAX);
     assert_int_equal(rk_write_errors_count(info.write_errors), 1);
-    check_error(1, 31041, "double");
+    assert_error(1, 31041, "double");
 }
 
 static void test_errors_have_an_end(void **state)
