@@ -51,6 +51,9 @@ VARIANTS = {
 }
 
 
+AT_ONCE = WriteConcern(w=1)
+
+
 class Fleet:
     """A replica set with TLS, with authentication or with neither, and a rekeyd for each target."""
 
@@ -86,7 +89,7 @@ class Fleet:
 
     def uri(self, target: str, topology: str, options: dict) -> str:
         addresses = self._upstream(target, topology).addresses
-        options = {"appName": DB, "serverSelectionTimeoutMS": "10000", **options}
+        options = {"appName": DB, "serverSelectionTimeoutMS": "30000", **options}
         return self.servers.uri_for(addresses, self.servers.certificates, **options)
 
     def hosts(self, target: str, topology: str) -> dict:
@@ -102,19 +105,21 @@ class Fleet:
     def set_up(self, scenario, target: str, topology: str):
         """Every scenario starts with the same empty collections, on all members, and its own."""
         self.clean()
-        concern = WriteConcern(w=MEMBERS)
         for name, options in scenario.options.items():
             self.direct[DB].drop_collection(name)
-            command = {"create": name, **documents(options), "writeConcern": {"w": MEMBERS}}
+            command = {"create": name, **documents(options), "writeConcern": {"w": 1}}
             self._client(target, topology)[DB].command(command)
         for name, given in scenario.given.items():
             if given:
-                db = self._client(target, topology).get_database(DB, write_concern=concern)
+                db = self._client(target, topology).get_database(DB, write_concern=AT_ONCE)
                 db[name].insert_many(documents(given))
+        # Once this is on all members, everything before it is.
+        note = {"appendOplogNote": 1, "data": {"compat": scenario.id}, "writeConcern": {"w": MEMBERS}}
+        self.direct.admin.command(note)
 
     def clean(self):
         """Emptying a collection is many times quicker than dropping it."""
-        db = self.direct.get_database(DB, write_concern=WriteConcern(w=MEMBERS))
+        db = self.direct.get_database(DB, write_concern=AT_ONCE)
         kept = set()
         for info in db.list_collections(filter=ORDINARY):
             collection = db[info["name"]]
