@@ -149,7 +149,8 @@ class Run:
 
     @property
     def failed(self) -> bool:
-        return bool(self.problems or self.total("different") or not self.total("same"))
+        compared = self.total("same") + self.total("explained")
+        return bool(self.problems or self.total("different") or not compared)
 
     def summary(self) -> dict:
         return {
