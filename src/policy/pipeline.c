@@ -242,6 +242,19 @@ static enum rk_verdict rewrite_replace(struct rk_pipeline *p, const struct rk_bs
     return verdict;
 }
 
+/* The documents of a facet come out below its name. */
+static enum rk_verdict hand_on_documents(const struct rk_pipeline *p,
+                                         const struct rk_bson_elem *stage,
+                                         const struct rk_bson_elem *facet)
+{
+    const struct rk_carried carried = {
+        .what = RK_CARRIES_ANYTHING,
+        .path = {facet->key, facet->key_len},
+        .legacy = p->scope.policy != NULL && p->scope.policy->has_legacy,
+    };
+    return rk_expr_hand_on(&p->scope, stage->key, &carried, facet, NULL);
+}
+
 static enum rk_verdict rewrite_facet(struct rk_pipeline *p, const struct rk_bson_elem *stage,
                                      struct rk_bson_writer *w)
 {
@@ -260,7 +273,10 @@ static enum rk_verdict rewrite_facet(struct rk_pipeline *p, const struct rk_bson
         struct rk_pipeline sub = *p;
         sub.scope.aliases = &sub.aliases;
         verdict = rk_worse(verdict, rk_pipeline_run(&sub, &facet, w));
-        anything = anything || rk_pipeline_carries(&sub);
+        if (!rk_stops(verdict) && rk_pipeline_carries(&sub)) {
+            verdict = rk_worse(verdict, hand_on_documents(&sub, stage, &facet));
+            anything = true;
+        }
     }
     rk_bson_end(w);
     p->aliases.all = p->aliases.all || anything;

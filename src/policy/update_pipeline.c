@@ -71,12 +71,15 @@ static bool is_constant(const struct rk_bson_elem *elem)
     return elem->type == RK_BSON_ARRAY;
 }
 
-/* {$set: {a: "$a"}}: it stays what it is. Below, the paths would have to be spelt out. */
-static bool is_itself(const struct place *place, const struct rk_bson_elem *elem)
+/* {$set: {a: "$a"}}: it stays what it is. Below, the paths would have to be spelt out. And where a
+ * parent is an array, "$a.b" is an array of ciphertexts, which the sweeper would not find. */
+static bool is_itself(const struct place *place, enum rk_path_relation relation,
+                      const struct rk_bson_elem *elem)
 {
     struct rk_text path;
     return !place->nested && rk_expr_reference(elem, &path) && path.len == elem->key_len &&
-           memcmp(path.at, elem->key, path.len) == 0;
+           memcmp(path.at, elem->key, path.len) == 0 &&
+           (relation != RK_PATH_EXACT || memchr(path.at, '.', path.len) == NULL);
 }
 
 /* The value of a protected field. */
@@ -149,7 +152,7 @@ static enum rk_verdict put_field(const struct place *place, const struct rk_path
         return refuse_at(place, "it lies inside an encrypted value; name the protected path "
                                 "itself");
     }
-    if (rk_text_is(rk_elem_text(elem), "$$REMOVE") || is_itself(place, elem) ||
+    if (rk_text_is(rk_elem_text(elem), "$$REMOVE") || is_itself(place, match.relation, elem) ||
         is_flag(place, elem)) {
         rk_bson_copy(w, elem);
         return RK_VERDICT_FORWARD;

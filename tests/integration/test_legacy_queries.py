@@ -1,42 +1,12 @@
 """Equality before a field's sweep is done: values in legacy formats with a fixed iv, and values that
 were never encrypted, are found like those under Rekey's own keys."""
 
-import base64
-
 import pytest
-from bson import Binary
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.padding import PKCS7
 from harness import SECRET, policy, protected
+from harness.legacy import FORMATS, LEGACY_KEYS, stored_forms
 from pymongo.errors import OperationFailure
 
-KEY = bytes(range(32))
-IV, NONCE = b"\x07" * 16, b"\x09" * 12
 A, B = f"{SECRET} a", f"{SECRET} b?"
-FORMATS = [
-    {"cipher": "aes-256-cbc", "encoding": "base64", "key": "old", "iv_hex": IV.hex(),
-     "iv_implied": True, "version_hex": "01"},
-    {"cipher": "aes-256-gcm", "encoding": "binary", "key": "old", "iv_hex": NONCE.hex()},
-]
-
-
-def cbc(text):
-    padder = PKCS7(128).padder()
-    padded = padder.update(text.encode()) + padder.finalize()
-    encryptor = Cipher(algorithms.AES(KEY), modes.CBC(IV)).encryptor()
-    return b"\x01" + encryptor.update(padded) + encryptor.finalize()
-
-
-def gcm(text):
-    return Binary(NONCE + AESGCM(KEY).encrypt(NONCE, text.encode(), None))
-
-
-def stored(text):
-    """The same value in every form that an application may have left."""
-    raw = cbc(text)
-    standard, url_safe = base64.b64encode(raw).decode(), base64.urlsafe_b64encode(raw).decode()
-    return [standard, standard.rstrip("="), url_safe, url_safe.rstrip("="), gcm(text)]
 
 
 @pytest.fixture
@@ -46,7 +16,7 @@ def start(single_member_set, start_rekeyd, db_name):
     def started(**field):
         ssn = {"algorithm": "deterministic", **field}
         rekeyd = start_rekeyd(single_member_set, [policy(f"{db_name}.people", {"ssn": ssn})],
-                              legacy_keys={"old": KEY})
+                              legacy_keys=LEGACY_KEYS)
         context = protected(rekeyd, db_name, fields={"ssn": "deterministic"})
         opened.append(context)
         return context.__enter__()
@@ -95,9 +65,9 @@ def fill(people, forms):
 
 def test_fixed_iv(start):
     people = start(legacy=FORMATS)
-    check_queries(people, fill(people, stored))
+    check_queries(people, fill(people, stored_forms))
     assert people.app.update_one({"ssn": A, "_id": 0}, {"$set": {"n": 1}}).matched_count == 1
-    assert people.app.delete_many({"ssn": B}).deleted_count == len(stored(B)) + 2
+    assert people.app.delete_many({"ssn": B}).deleted_count == len(stored_forms(B)) + 2
 
 
 def test_seeding_writes_todays_ciphertext(start):
@@ -132,3 +102,21 @@ def test_grouping_is_refused(start):
     with pytest.raises(OperationFailure) as refused:
         list(people.app.aggregate([{"$group": {"_id": "$ssn"}}]))
     assert refused.value.code == 51092 and "accept_plaintext" in str(refused.value)
+
+
+def test_legacy_values_are_read_under_their_own_path_only(start):
+    people = start(legacy=FORMATS)
+    people.stored.insert_many({"_id": i, "ssn": form} for i, form in enumerate(stored_forms(A)))
+    for stages in ([{"$project": {"x": "$ssn"}}], [{"$replaceWith": {"x": "$$ROOT"}}],
+                   [{"$facet": {"some": [{"$match": {"_id": 1}}]}}],
+                   [{"$group": {"_id": 1, "x": {"$push": "$$ROOT"}}}],
+                   [{"$unionWith": "people"}],
+                   [{"$lookup": {"from": "people", "pipeline": [], "as": "x"}}]):
+        try:
+            seen = list(people.app.aggregate(stages))
+        except OperationFailure as failure:
+            assert failure.code in (51092, 51204) and "legacy" in str(failure)
+        else:
+            assert {d["ssn"] for d in seen} == {A}, stages
+    counted = [{"$facet": {"some": [{"$match": {"ssn": A}}, {"$count": "n"}]}}]
+    assert list(people.app.aggregate(counted)) == [{"some": [{"n": len(stored_forms(A))}]}]

@@ -76,6 +76,8 @@ UPDATES = {
                              ["$addFields", "contact"]),
     "pipeline copies": (update([{"$set": {"other": "$answer"}}]), 31146, ["$set", "answer"]),
     "pipeline copies all": (update([{"$set": {"other": "$$ROOT"}}]), 31146, ["$set"]),
+    "pipeline spreads": (update([{"$set": {"contact.mail": "$contact.mail"}}]), 31146,
+                         ["$set", "contact.mail"]),
     "pipeline replaces": (update([{"$replaceWith": {"answer": "$name"}}]), 31146,
                           ["$replaceWith", "answer"]),
     "pipeline projects": (update([{"$project": {"other": "$answer"}}]), 31146,
