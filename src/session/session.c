@@ -74,11 +74,9 @@ static void on_unopened(struct rk_session *session)
     if (session->client.state != RK_CONN_OPEN) {
         rk_session_close(session, "session_timeout", "client PROXY header or TLS handshake");
     } else if (session->upstream.state == RK_CONN_IDLE) {
-        rk_session_close(session, "upstream_unreachable",
-                         "no server with the role of this listener within "
-                         "limits.server_wait_timeout_ms");
+        rk_upstream_connect(session);
     } else {
-        rk_session_close(session, "session_timeout", "connecting to the member");
+        rk_upstream_next(session, "no connection within limits.connect_timeout_ms");
     }
 }
 
@@ -277,8 +275,10 @@ bool rk_session_idle(const struct rk_session *session)
     bool waits =
         session->pending.count > 1 ||
         (session->pending.count == 1 && session->pending.first.info.reply != RK_REPLY_HELLO);
+    /* Requests without a reply are done with when the member has them. */
     return !waits && session->request.in.len == 0 && session->request.pass_left == 0 &&
-           session->reply.in.len == 0 && session->reply.pass_left == 0;
+           session->reply.in.len == 0 && session->reply.pass_left == 0 &&
+           rk_conn_unsent(&session->upstream) == 0;
 }
 
 void rk_session_close_after_flush(struct rk_session *session)

@@ -12,6 +12,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+/* How soon a connection that is held looks for a server again, if no new routes come before. */
+#define RETRY_MS 500u
+
 static int connect_socket(const struct rk_sockaddr *address, bool *connected)
 {
     int fd = socket(address->addr.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -45,6 +48,7 @@ static bool adopt_upstream(struct rk_session *session, int fd, bool connected)
                      session) != RK_OK) {
         return false;
     }
+    rk_session_set_timer(session, ctx->limits.connect_timeout_ms);
     rk_conn_start(&session->upstream);
     return true;
 }
@@ -62,8 +66,8 @@ void rk_upstream_deinit(struct rk_session *session)
     forget_endpoint(session);
 }
 
-/* Nobody can be reached. A member is down: its client must know. A role will have somebody again:
- * on_routes tries again, and a driver that is held for an election sees no error of it. */
+/* Nobody can be reached. A member is down: its client must know. A role will have somebody again,
+ * and a driver that is held for an election sees no error of it. */
 static void wait_for_server(struct rk_session *session, const struct rk_route *route,
                             const char *why)
 {
@@ -71,10 +75,12 @@ static void wait_for_server(struct rk_session *session, const struct rk_route *r
     uint64_t wait_ms = session->ctx->limits.server_wait_timeout_ms;
     if (route->role == RK_ROLE_MEMBER || waited_ms >= wait_ms) {
         rk_session_close(session, "upstream_unreachable",
-                         why != NULL ? why : "no server has the role of this listener");
+                         why != NULL ? why
+                                     : "no server with the role of this listener within "
+                                       "limits.server_wait_timeout_ms");
         return;
     }
-    rk_session_set_timer(session, wait_ms - waited_ms);
+    rk_session_set_timer(session, wait_ms - waited_ms < RETRY_MS ? wait_ms - waited_ms : RETRY_MS);
 }
 
 /* Takes the next server that the route names; the last one stays, for the log. */
@@ -122,7 +128,6 @@ void rk_upstream_connect(struct rk_session *session)
 {
     forget_endpoint(session);
     session->choice = 0;
-    rk_session_set_timer(session, session->ctx->limits.connect_timeout_ms);
     rk_upstream_next(session, NULL);
 }
 

@@ -85,6 +85,28 @@ void rk_routes_unref(struct rk_routes *routes)
     free(routes);
 }
 
+static bool same_text(const char *a, const char *b)
+{
+    return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
+}
+
+static bool same_route(const struct rk_route *a, const struct rk_route *b)
+{
+    return a->id == b->id && a->role == b->role && same_text(a->listen, b->listen) &&
+           same_text(a->advertise, b->advertise) && same_text(a->address, b->address) &&
+           a->n_endpoints == b->n_endpoints &&
+           memcmp(a->endpoints, b->endpoints, a->n_endpoints * sizeof a->endpoints[0]) == 0;
+}
+
+bool rk_routes_same(const struct rk_routes *a, const struct rk_routes *b)
+{
+    bool same = a->n == b->n;
+    for (size_t i = 0; i < a->n && same; i++) {
+        same = same_route(&a->route[i], &b->route[i]);
+    }
+    return same;
+}
+
 const struct rk_route *rk_routes_find(const struct rk_routes *routes, unsigned id)
 {
     for (size_t i = 0; i < routes->n; i++) {

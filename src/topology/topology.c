@@ -87,15 +87,18 @@ static void publish(struct rk_topology *t, struct rk_routes *routes)
     }
 }
 
-/* After a change of names or servers. Locked. Out of memory: the former picture stays until the
- * next change. */
+/* After a change of names or servers. Locked. A picture that is no other is not told of: who was
+ * led to a second choice would be moved. Out of memory: the former one stays until the next change.
+ */
 static void rebuild(struct rk_topology *t)
 {
     struct rk_routes *routes = build(t, t->specs, t->n_specs);
-    if (routes != NULL) {
-        publish(t, routes);
-    } else {
+    if (routes == NULL) {
         rk_log(RK_LOG_ERROR, "topology_out_of_memory", RK_S("effect", "it stays as it was"));
+    } else if (rk_routes_same(routes, t->routes)) {
+        rk_routes_unref(routes);
+    } else {
+        publish(t, routes);
     }
 }
 

@@ -21,10 +21,10 @@ class ScriptedUpstream(Upstream):
         self.script = None
         self.hang_up = False
         self.greeting = b""
-        self._listener = socket.create_server((HOST, free_port()))
+        listener = socket.create_server((HOST, free_port()))
+        self._address = listener.getsockname()
         self._connections = set()
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-        self._thread.start()
+        self.listen_again(listener)
 
     def answer(self, script, hang_up=False, greeting=b""):
         """What happens on connections from now on."""
@@ -32,7 +32,7 @@ class ScriptedUpstream(Upstream):
 
     @property
     def addresses(self) -> list:
-        return ["%s:%d" % self._listener.getsockname()]
+        return ["%s:%d" % self._address]
 
     @property
     def uri(self) -> str:
@@ -55,13 +55,23 @@ class ScriptedUpstream(Upstream):
                     break
         self._connections.discard(connection)
 
-    def close(self):
-        self._listener.shutdown(socket.SHUT_RDWR)
+    def stop_listening(self):
+        """Nobody else gets in; whoever is connected stays."""
+        with suppress(OSError):  # it was shut down before
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self._thread.join()
+
+    def listen_again(self, listener=None):
+        self._listener = listener or socket.create_server(self._address)
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def close(self):
+        self.stop_listening()
         for connection in list(self._connections):
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
 
     def __enter__(self):
         return self

@@ -1,6 +1,7 @@
 """The data plane's connections: limits, timeouts, draining, ends of either side, memory."""
 
 import resource
+import signal
 import socket
 import struct
 import threading
@@ -10,9 +11,10 @@ from contextlib import suppress
 import bson
 import pytest
 from harness import Mongod, Rekeyd, policy
-from harness.ports import accepts
+from harness.ports import accepts, black_hole
 
 OP_MSG = 2013
+MORE_TO_COME = 2
 
 
 def op_msg(request_id, body, flags=0):
@@ -109,30 +111,17 @@ def test_idle_timeout_spares_running_commands(single_member_set, start_rekeyd, d
 
 
 def test_connect_timeout(start_rekeyd):
-    # A listening socket whose backlog is full never answers.
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen(0)
-        address = silent.getsockname()
-        fillers = []
-        for _ in range(4):
-            filler = socket.socket()
-            filler.setblocking(False)
-            filler.connect_ex(address)
-            fillers.append(filler)
-        time.sleep(0.2)
+    class Silent:
+        certificates = None
 
-        class Silent:
-            addresses = ["%s:%d" % address]
-            uri = "mongodb://%s:%d/" % address
-            certificates = None
+        def __init__(self, address):
+            self.addresses, self.uri = [address], f"mongodb://{address}/"
 
-        rekeyd = start_rekeyd(Silent(), settings={"limits": {"connect_timeout_ms": 300}})
+    with black_hole() as address:
+        rekeyd = start_rekeyd(Silent(address), settings={"limits": {"connect_timeout_ms": 300}})
         with connect(rekeyd) as sock:
             assert closed_by_peer(sock)
-        assert "connecting" in rekeyd.wait_event("session_timeout")["reason"]
-        for filler in fillers:
-            filler.close()
+        assert "connect_timeout_ms" in rekeyd.wait_event("upstream_unreachable")["reason"]
 
 
 def test_upstream_down_at_start_then_up(start_rekeyd, tmp_path, db_name):
@@ -187,6 +176,32 @@ def test_sigterm_finishes_commands_in_flight(standalone, start_rekeyd, db_name):
         assert closed_by_peer(idle)
     thread.join()
     assert len(outcome) == 1 and len(outcome[0]) == 1, "the command in flight lost its reply"
+
+
+def test_sigterm_delivers_unacknowledged_writes(start_rekeyd, tmp_path, db_name):
+    """A write without a reply was in nobody's way: what the member had not taken yet was lost."""
+    with Mongod(tmp_path / "mongod") as mongod:
+        with mongod.client() as direct:
+            coll = direct[db_name].c
+            coll.insert_one({"_id": "first"})
+            rekeyd = start_rekeyd(mongod, settings={"limits": {"buffer_high_bytes": 64_000_000}})
+            with connect(rekeyd) as sock:
+                sock.sendall(op_msg(1, PING))
+                read_reply(sock)
+                mongod.suspend()
+                for i in range(200):
+                    insert = {"insert": "c", "documents": [{"_id": i, "x": "x" * 100_000}]}
+                    sock.sendall(op_msg(i, {**insert, "$db": db_name}, flags=MORE_TO_COME))
+                time.sleep(1)  # for rekeyd to read them all
+                rekeyd.popen.send_signal(signal.SIGTERM)
+                rekeyd.wait_event("draining")
+                time.sleep(0.3)
+                mongod.resume()
+                assert rekeyd.wait(30) == 0
+            deadline = time.monotonic() + 15
+            while (count := coll.count_documents({})) != 201:
+                assert time.monotonic() < deadline, count
+                time.sleep(0.05)
 
 
 def test_drain_deadline_cuts_what_is_left(standalone, start_rekeyd, db_name):

@@ -12,7 +12,7 @@ import pytest
 import wire
 from harness import Mongod, people_policy
 from harness.mongo import Upstream
-from harness.ports import HOST, free_port
+from harness.ports import HOST, black_hole, free_port
 from scripted_upstream import ScriptedUpstream
 from wire import RawClient
 
@@ -376,24 +376,7 @@ def test_request_that_waits_for_a_key_while_pipeline_max_falls(valve, start_reke
     assert all(reply.document["ok"] == 1 for reply in replies)
 
 
-@pytest.fixture
-def black_hole():
-    """An address whose backlog is full: connecting to it takes for ever."""
-    with socket.create_server((HOST, 0), backlog=0) as server, suppress(BlockingIOError):
-        waiting = []
-        for _ in range(4):
-            filler = socket.socket()
-            filler.setblocking(False)
-            filler.connect_ex(server.getsockname())
-            waiting.append(filler)
-        yield "%s:%d" % server.getsockname()
-        for filler in waiting:
-            filler.close()
-
-
-def test_first_request_waits_for_a_key_while_its_member_moves(
-    valve, start_rekeyd, black_hole, db_name
-):
+def test_first_request_waits_for_a_key_while_its_member_moves(valve, start_rekeyd, db_name):
     """
     As long as nothing had gone on to the member, a session was led to another one under the request
     that waited; the request was then sent into a connection that was still being made.
@@ -401,11 +384,11 @@ def test_first_request_waits_for_a_key_while_its_member_moves(
     valve.shut()
     rekeyd = start_rekeyd(valve, [people_policy(db_name)])
     members = rekeyd.config["upstream"]["members"]
-    with RawClient(rekeyd.addresses[0]) as client:
+    with RawClient(rekeyd.addresses[0]) as client, black_hole() as nowhere:
         insert = {"insert": "people", "documents": [{"ssn": "1"}], "$db": db_name}
         send_requests(client, insert)
         wait_until(lambda: valve.held > 0)
-        rekeyd.reload({"upstream": {"members": [{**members[0], "address": black_hole}]}})
+        rekeyd.reload({"upstream": {"members": [{**members[0], "address": nowhere}]}})
         rekeyd.wait_event("reloaded")
         time.sleep(0.3)
         valve.open.set()

@@ -9,11 +9,12 @@ from pymongo.errors import NotPrimaryError, OperationFailure, PyMongoError
 
 from harness import ReplicaSet, is_envelope, policy
 from harness.failover import write_through_failovers
-from harness.ports import HOST, free_port
+from harness.ports import HOST, black_hole, free_port
 from scripted_upstream import ScriptedUpstream
 from wire import OP_MSG, OP_QUERY, RawClient, op_msg, op_reply
 
 HELLO = {"hello": 1, "$db": "admin"}
+PING = {"ping": 1, "$db": "admin"}
 
 
 def client_of(address, options="", **more):
@@ -199,6 +200,65 @@ def test_several_mongos_share_no_client_and_replace_each_other(standalone, start
             except PyMongoError:  # what a mongos that dies means to a command that is not retried
                 time.sleep(0.1)
     spare.upstream.close()
+
+
+@pytest.fixture
+def two_routers(standalone, start_rekeyd):
+    """
+    Two mongos, of which monitoring sees both all the time: rekeyd, the one that this host's
+    connections are led to, and the one that is their second choice.
+    """
+    routers = [Router(standalone), Router(standalone)]
+    rekeyd = start_rekeyd(
+        Routers(routers),
+        single=["primary"],
+        settings={
+            "upstream": {"resolve_interval_ms": 200},
+            "limits": {"connect_timeout_ms": 1000, "server_wait_timeout_ms": 20000},
+        },
+    )
+    deadline = time.monotonic() + 20
+    while rekeyd.wait_event("topology_changed")["routers"] < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    with RawClient(rekeyd.addresses[0]) as client:
+        client.command(PING)
+    yield rekeyd, *sorted(routers, key=lambda router: -router.pings)
+    for router in routers:
+        router.upstream.close()
+
+
+def test_a_client_of_the_second_choice_stays_with_it(two_routers):
+    """Each look at the servers was taken for a change, and moved whom the first choice refused."""
+    rekeyd, first, second = two_routers
+    first.upstream.stop_listening()
+    with RawClient(rekeyd.addresses[0]) as client:
+        client.command(PING)
+        assert second.pings == 1
+        time.sleep(1.5)  # several looks
+        client.command(PING)
+    assert second.pings == 2
+
+
+def test_the_second_choice_is_tried_when_the_first_does_not_answer(two_routers):
+    rekeyd, first, second = two_routers
+    first.upstream.stop_listening()
+    with black_hole(first.address), RawClient(rekeyd.addresses[0], timeout_s=20) as client:
+        client.command(PING)
+    assert second.pings == 1
+
+
+def test_a_held_connection_tries_again(two_routers):
+    """Nothing of the topology changes meanwhile: monitoring sees all servers all the time."""
+    rekeyd, first, second = two_routers
+    first.upstream.stop_listening()
+    second.upstream.stop_listening()
+    with RawClient(rekeyd.addresses[0], timeout_s=20) as client:
+        client.send(op_msg(PING))
+        time.sleep(0.5)
+        second.upstream.listen_again()
+        assert client.receive().document["ok"] == 1
+    assert second.pings == 1
 
 
 def test_listeners_come_and_go_by_sighup(replica_set, start_rekeyd, db_name):

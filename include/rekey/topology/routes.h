@@ -63,6 +63,9 @@ struct rk_routes *rk_routes_new(size_t n);
 struct rk_routes *rk_routes_ref(struct rk_routes *routes);
 void rk_routes_unref(struct rk_routes *routes); /* NULL is fine */
 
+/* Do both lead the same listeners to the same endpoints (the same objects, in the same order)? */
+bool rk_routes_same(const struct rk_routes *a, const struct rk_routes *b);
+
 /* NULL: there is no such listener any more. */
 const struct rk_route *rk_routes_find(const struct rk_routes *routes, unsigned id);
 

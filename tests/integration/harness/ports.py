@@ -10,6 +10,7 @@ import os
 import random
 import socket
 import tempfile
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 HOST = "127.0.0.1"
@@ -40,6 +41,23 @@ def accepts(port: int, host: str = HOST) -> bool:
             return True
     except OSError:
         return False
+
+
+@contextmanager
+def black_hole(address: str = f"{HOST}:0"):
+    """A listener whose backlog is full: connecting to the address that this is takes for ever."""
+    host, port = address.rsplit(":", 1)
+    with socket.create_server((host, int(port)), backlog=0) as server:
+        waiting = [socket.socket() for _ in range(4)]
+        for filler in waiting:
+            filler.setblocking(False)
+            with suppress(BlockingIOError):
+                filler.connect(server.getsockname())
+        try:
+            yield "%s:%d" % server.getsockname()
+        finally:
+            for filler in waiting:
+                filler.close()
 
 
 def _bindable(port: int) -> bool:
