@@ -4,6 +4,8 @@
  */
 #include "expr_internal.h"
 
+#define PATH_MAX_LEN 1024u
+
 static bool reference_of(struct rk_text text, struct rk_text *path)
 {
     static const char *const whole[] = {"$$ROOT", "$$CURRENT"};
@@ -157,6 +159,9 @@ bool rk_expr_names(const struct rk_scope *scope, const struct rk_bson_elem *elem
     if (!rk_scope_guarded(scope)) {
         return false;
     }
+    if (rk_bson_key_is(elem, "$getField") && get_field_touches(scope, elem, path)) {
+        return true;
+    }
     *path = rk_elem_text(elem);
     if (path->len > 0) {
         (void)reference_of(*path, path);
@@ -248,6 +253,49 @@ static enum rk_verdict rewrite_computed(const struct rk_scope *scope,
     return verdict;
 }
 
+/* The dotted path of a trail, in out. False: it is too long. */
+static bool spell(const struct rk_trail *trail, char out[PATH_MAX_LEN], size_t *len)
+{
+    *len = 0;
+    if (trail->up != NULL) {
+        if (!spell(trail->up, out, len) || *len == PATH_MAX_LEN) {
+            return false;
+        }
+        out[(*len)++] = '.';
+    }
+    if (trail->key_len > PATH_MAX_LEN - *len) {
+        return false;
+    }
+    memcpy(out + *len, trail->key, trail->key_len);
+    *len += trail->key_len;
+    return true;
+}
+
+/* {a: {b: ...}} means "a.b" in a projection: may such a path lead into an encrypted value? */
+static bool reaches_inside(const struct rk_scope *scope, const struct rk_trail *at,
+                           const struct rk_bson_elem *elem)
+{
+    struct rk_bson_view view;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem member;
+    char path[PATH_MAX_LEN];
+    size_t len;
+    if (elem->type != RK_BSON_DOCUMENT || rk_elem_is_operators(elem, &view) ||
+        !rk_bson_elem_view(elem, &view)) {
+        return false;
+    }
+    rk_bson_iter_init(&iter, &view);
+    while (rk_bson_next(&iter, &member) == RK_BSON_STEP_ELEM) {
+        const struct rk_trail below = {.up = at, .key = member.key, .key_len = member.key_len};
+        if (!spell(&below, path, &len) ||
+            rk_scope_relate(scope, path, len).relation == RK_PATH_BELOW ||
+            reaches_inside(scope, &below, &member)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Does a projection say by this only whether the field stays? */
 static bool is_yes_or_no(const struct rk_bson_elem *elem)
 {
@@ -270,10 +318,12 @@ enum rk_verdict rk_projection_rewrite(const struct rk_scope *scope, const struct
         if (guarded) {
             match = rk_scope_relate(scope, elem.key, elem.key_len);
         }
-        if (match.relation == RK_PATH_BELOW) {
-            return rk_refuse(
-                scope, RK_CODE_BELOW, "projection", elem.key, elem.key_len,
-                "it lies inside an encrypted value; project the protected path itself");
+        if (match.relation == RK_PATH_BELOW ||
+            (match.relation != RK_PATH_UNRELATED &&
+             reaches_inside(scope, &(struct rk_trail){.key = elem.key, .key_len = elem.key_len},
+                            &elem))) {
+            return rk_refuse(scope, RK_CODE_BELOW, "projection", elem.key, elem.key_len,
+                             RK_BELOW_ADVICE);
         }
         if (!guarded || (!adds && is_yes_or_no(&elem))) {
             rk_bson_copy(w, &elem);

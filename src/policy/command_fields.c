@@ -65,8 +65,7 @@ static enum rk_verdict check_distinct_key(struct rk_statement *st, const struct 
     struct rk_path_match match = rk_scope_relate(&st->scope, key.at, key.len);
     rk_bson_copy(w, elem);
     if (match.relation == RK_PATH_BELOW) {
-        return rk_refuse(&st->scope, RK_CODE_BELOW, "distinct", key.at, key.len,
-                         "it lies inside an encrypted value; name the protected path itself");
+        return rk_refuse(&st->scope, RK_CODE_BELOW, "distinct", key.at, key.len, RK_BELOW_ADVICE);
     }
     if (match.relation == RK_PATH_ABOVE) {
         return rk_refuse(&st->scope, RK_CODE_PREDICATE, "distinct", key.at, key.len,

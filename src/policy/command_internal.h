@@ -75,6 +75,8 @@ struct rk_scope {
 #define RK_COLLATION_ADVICE                                                                        \
     "ciphertext cannot be compared by a collation, which the command or the collection has; give " \
     "the command {locale: \"simple\"}"
+#define RK_BELOW_ADVICE                                                                            \
+    "it lies inside an encrypted value, or may do so; name the protected path itself"
 #define RK_MOVED_ADVICE "an earlier stage changed what this path holds; put the comparison first"
 
 /* A copy of scope that stands at another collection of the same database. */
@@ -89,11 +91,16 @@ bool rk_scope_guarded(const struct rk_scope *scope);
 
 struct rk_path_match rk_scope_relate(const struct rk_scope *scope, const char *path, size_t len);
 bool rk_scope_touches(const struct rk_scope *scope, const char *path, size_t len);
+/* May an encrypted value be a document or array, into which a path could lead? Asked where it is
+ * not known which values stand where. */
+bool rk_scope_hides_paths(const struct rk_scope *scope);
 
 void rk_aliases_add(struct rk_aliases *aliases, const char *name, uint32_t len,
                     const struct rk_path_node *node);
 /* Stands for a place where several kinds of protected values may be. */
 extern const struct rk_path_node rk_anything;
+extern const struct rk_path_node rk_anything_flat; /* no documents or arrays among them */
+bool rk_is_anything(const struct rk_path_node *node);
 
 /* REJECT with "<ns>: <what> on <path>: <advice>"; path NULL: without it. Never a value. */
 enum rk_verdict rk_refuse(const struct rk_scope *scope, int code, const char *what,
@@ -205,7 +212,9 @@ struct rk_carried {
     const struct rk_path_node *node; /* of FIELD */
     bool constants;                  /* of FIELD: or constants instead */
     bool legacy;                     /* there may be legacy values among them */
-    bool below;                      /* it lies inside an encrypted value */
+    bool empty;                      /* NO_VALUE may be an empty document or array */
+    bool hides_paths;                /* encrypted documents or arrays may be among them */
+    bool below;                      /* it lies inside an encrypted value, or may do so */
     struct rk_text path;             /* by which they came in */
 };
 bool rk_carries_protected(const struct rk_carried *carried);

@@ -8,7 +8,8 @@
 #define BUCKETS_PREFIX "system.buckets."
 
 static const struct rk_field anything_field = {.path = "", .algorithm = RK_ALGORITHM_RANDOM};
-const struct rk_path_node rk_anything = {.name = "", .field = &anything_field};
+const struct rk_path_node rk_anything = {.name = "", .field = &anything_field, .hides_paths = true};
+const struct rk_path_node rk_anything_flat = {.name = "", .field = &anything_field};
 
 bool rk_scope_is_buckets(const char *coll, size_t coll_len)
 {
@@ -70,8 +71,30 @@ void rk_aliases_add(struct rk_aliases *aliases, const char *name, uint32_t len,
     aliases->n++;
 }
 
-static const struct rk_path_match anywhere = {
-    .relation = RK_PATH_EXACT, .node = &rk_anything, .field = &anything_field};
+bool rk_is_anything(const struct rk_path_node *node)
+{
+    return node == &rk_anything || node == &rk_anything_flat;
+}
+
+bool rk_scope_hides_paths(const struct rk_scope *scope)
+{
+    for (size_t i = 0; i < rk_policy_set_count(scope->set); i++) {
+        if (rk_policy_set_at(scope->set, i)->root.hides_paths) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What a path means that leads (rest: further) from a place where anything may stand. */
+static struct rk_path_match relate_anywhere(const struct rk_path_node *node, bool rest)
+{
+    if (rest && node->hides_paths) {
+        return (struct rk_path_match){.relation = RK_PATH_BELOW, .field = &anything_field};
+    }
+    return (struct rk_path_match){
+        .relation = RK_PATH_EXACT, .node = node, .field = &anything_field};
+}
 
 /* What path means where name stands for node. */
 static struct rk_path_match relate_alias(const char *name, uint32_t name_len,
@@ -90,8 +113,8 @@ static struct rk_path_match relate_alias(const char *name, uint32_t name_len,
     if (len > name_len && path[name_len] != '.') {
         return match;
     }
-    if (node == &rk_anything) {
-        return anywhere;
+    if (rk_is_anything(node)) {
+        return relate_anywhere(node, len > name_len);
     }
     size_t off = len > name_len ? name_len + 1u : len;
     const char *dot = memchr(path + off, '.', len - off);
@@ -107,7 +130,8 @@ struct rk_path_match rk_scope_relate(const struct rk_scope *scope, const char *p
     struct rk_path_match match = {.relation = RK_PATH_UNRELATED};
     const struct rk_aliases *aliases = scope->aliases;
     if ((aliases != NULL && aliases->all) || (scope->policy != NULL && scope->policy->view)) {
-        return anywhere;
+        return relate_anywhere(rk_scope_hides_paths(scope) ? &rk_anything : &rk_anything_flat,
+                               memchr(path, '.', len) != NULL);
     }
     for (unsigned i = 0; aliases != NULL && i < aliases->n; i++) {
         match =

@@ -16,6 +16,8 @@ struct rk_carried rk_carried_join(struct rk_carried a, struct rk_carried b)
     struct rk_carried both = a.what >= b.what ? a : b;
     const struct rk_carried *less = a.what >= b.what ? &b : &a;
     both.legacy = a.legacy || b.legacy;
+    both.empty = a.empty || b.empty;
+    both.hides_paths = a.hides_paths || b.hides_paths;
     if (both.what != RK_CARRIES_FIELD || less->what == RK_CARRIES_NO_VALUE) {
         return both;
     }
@@ -59,12 +61,15 @@ static struct rk_carried carried_of(struct rk_path_match match, struct rk_text p
         (match.relation != RK_PATH_UNRELATED && match.node == NULL)) {
         carried.what = RK_CARRIES_ANYTHING;
         carried.below = match.relation == RK_PATH_BELOW;
-    } else if (match.relation != RK_PATH_UNRELATED && match.node == &rk_anything) {
+        carried.hides_paths = true;
+    } else if (match.relation != RK_PATH_UNRELATED && rk_is_anything(match.node)) {
         carried.what = RK_CARRIES_ANYTHING;
+        carried.hides_paths = match.node->hides_paths;
     } else if (match.relation != RK_PATH_UNRELATED) {
         carried.what = RK_CARRIES_FIELD;
         carried.node = match.node;
         carried.legacy = match.node->has_legacy;
+        carried.hides_paths = match.node->hides_paths;
     }
     return carried;
 }
@@ -80,6 +85,7 @@ static struct rk_carried carried_at(const struct rk_carried *from, struct rk_tex
     if (from->what == RK_CARRIES_ANYTHING || from->constants) {
         struct rk_carried any = *from;
         any.what = RK_CARRIES_ANYTHING;
+        any.below = any.hides_paths;
         return any;
     }
     return carried_of(rk_path_relate_from(from->node, rest.at, rest.len), rest);
@@ -204,8 +210,7 @@ static enum rk_verdict rewrite_leaf(const struct rk_expr *x, const struct rk_bso
         *carried = rk_expr_string(x->scope, elem);
         if (carried->below) {
             return rk_refuse(x->scope, RK_CODE_BELOW, "an expression", carried->path.at,
-                             carried->path.len,
-                             "it lies inside an encrypted value; name the protected path itself");
+                             carried->path.len, RK_BELOW_ADVICE);
         }
         struct rk_text rest;
         const struct rk_var *var = rk_var_find(x->scope, rk_elem_text(elem), &rest);
@@ -232,7 +237,7 @@ enum rk_verdict rk_expr_members(const struct rk_expr *x, const struct rk_bson_el
     struct rk_bson_view view;
     struct rk_bson_iter iter;
     struct rk_bson_elem member;
-    *carried = (struct rk_carried){.what = RK_CARRIES_NO_VALUE}; /* of an empty one */
+    *carried = (struct rk_carried){.what = RK_CARRIES_NO_VALUE, .empty = true};
     if (!rk_bson_elem_view(elem, &view)) {
         return rk_expr_run(&members, elem, carried, w);
     }
@@ -530,8 +535,10 @@ enum rk_verdict rk_expr_hand_on(const struct rk_scope *scope, const char *what,
                          "the collection, then drop legacy from the policy");
     }
     if (aliases != NULL) {
+        const struct rk_path_node *anything =
+            carried->hides_paths ? &rk_anything : &rk_anything_flat;
         bool pure = carried->what == RK_CARRIES_FIELD && !carried->constants;
-        rk_aliases_add(aliases, name->key, name->key_len, pure ? carried->node : &rk_anything);
+        rk_aliases_add(aliases, name->key, name->key_len, pure ? carried->node : anything);
         /* Arrays on the way would put indexes into later spellings of a dotted name. */
         aliases->all = aliases->all || memchr(name->key, '.', name->key_len) != NULL;
     }

@@ -196,12 +196,8 @@ static enum rk_verdict refuse(const struct rk_expr *x, const struct rk_bson_elem
 /* null and the empty are what they were: the first everywhere, the second above the fields. */
 static bool is_untouched(const struct operand *field, const struct operand *other)
 {
-    struct rk_bson_view view;
-    if (other->carried.what != RK_CARRIES_NO_VALUE || field->carried.what != RK_CARRIES_FIELD) {
-        return false;
-    }
-    return field->carried.node->field == NULL || !rk_bson_elem_view(&other->source, &view) ||
-           rk_elem_is_operators(&other->source, &view);
+    return other->carried.what == RK_CARRIES_NO_VALUE && field->carried.what == RK_CARRIES_FIELD &&
+           (field->carried.node->field == NULL || !other->carried.empty);
 }
 
 /* Two references can be compared where equal values have equal ciphertexts. */

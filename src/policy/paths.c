@@ -82,10 +82,19 @@ static int compare_nodes(const void *a, const void *b)
     return compare_name(x->name, x->name_len, y->name, y->name_len);
 }
 
+/* A deterministic field takes neither documents nor arrays. */
+static bool may_hide_paths(const struct rk_field *field)
+{
+    return field->algorithm == RK_ALGORITHM_RANDOM &&
+           (field->bson_type == 0 || field->bson_type == RK_BSON_DOCUMENT ||
+            field->bson_type == RK_BSON_ARRAY);
+}
+
 /* Depth is bounded: policy.c caps the components of a path. */
 void rk_path_finish(struct rk_path_node *node)
 {
     node->has_legacy = node->field != NULL && node->field->n_legacy > 0;
+    node->hides_paths = node->field != NULL && may_hide_paths(node->field);
     if (node->n_children > 0) {
         qsort(node->children, node->n_children, sizeof *node->children, compare_nodes);
     }
@@ -93,6 +102,7 @@ void rk_path_finish(struct rk_path_node *node)
         rk_path_finish(&node->children[i]);
         node->child_lens |= UINT64_C(1) << (node->children[i].name_len % 64);
         node->has_legacy = node->has_legacy || node->children[i].has_legacy;
+        node->hides_paths = node->hides_paths || node->children[i].hides_paths;
     }
 }
 

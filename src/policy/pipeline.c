@@ -124,12 +124,20 @@ static enum rk_verdict rewrite_project(struct rk_pipeline *p, const struct rk_bs
     return verdict;
 }
 
-/* $bucket, $fill, $setWindowFields, $densify, ...: no protected path in them at all. */
+/* $fill, $setWindowFields, $densify, ...: no protected path in them at all. */
 static enum rk_verdict check_unnamed(struct rk_pipeline *p, const struct rk_bson_elem *stage)
 {
     struct rk_text path;
     return rk_expr_names(&p->scope, stage, &path) ? rk_pipeline_refuse(p, stage, path)
                                                   : RK_VERDICT_FORWARD;
+}
+
+/* The same, of stages whose documents are others, with fields of their own names. */
+static enum rk_verdict check_other_documents(struct rk_pipeline *p,
+                                             const struct rk_bson_elem *stage)
+{
+    p->scope.moved = true;
+    return check_unnamed(p, stage);
 }
 
 /* May path, taken from any sub-document, lie on the way to a protected field? */
@@ -280,6 +288,7 @@ static enum rk_verdict rewrite_facet(struct rk_pipeline *p, const struct rk_bson
     }
     rk_bson_end(w);
     p->aliases.all = p->aliases.all || anything;
+    p->scope.moved = true;
     return verdict;
 }
 
@@ -364,8 +373,8 @@ static const struct stage stages[] = {
     {"$replaceWith", NULL, rewrite_replace},
     {"$redact", NULL, rewrite_redact},
     {"$sortByCount", NULL, rk_stage_sort_by_count},
-    {"$bucket", check_unnamed, NULL},
-    {"$bucketAuto", check_unnamed, NULL},
+    {"$bucket", check_other_documents, NULL},
+    {"$bucketAuto", check_other_documents, NULL},
     {"$setWindowFields", check_unnamed, NULL},
     {"$densify", check_unnamed, NULL},
     {"$fill", check_unnamed, NULL},
@@ -378,10 +387,10 @@ static const struct stage stages[] = {
     {"$sample", check_nothing, NULL},
     {"$count", check_count, NULL},
     {"$documents", check_nothing, NULL},
-    {"$collStats", check_nothing, NULL},
-    {"$indexStats", check_nothing, NULL},
-    {"$planCacheStats", check_nothing, NULL},
-    {"$listSampledQueries", check_nothing, NULL},
+    {"$collStats", check_other_documents, NULL},
+    {"$indexStats", check_other_documents, NULL},
+    {"$planCacheStats", check_other_documents, NULL},
+    {"$listSampledQueries", check_other_documents, NULL},
 };
 
 static const struct stage *stage_find(const char *name)

@@ -131,6 +131,9 @@ static enum rk_verdict rewrite_let(const struct rk_pipeline *p, const struct rk_
         if (!rk_stops(verdict)) {
             verdict = rk_worse(verdict, rk_expr_bind(&x, &elem, &vars[n], w));
         }
+        if (p->scope.moved && vars[n].carried.what == RK_CARRIES_FIELD) {
+            vars[n].carried.what = RK_CARRIES_ANYTHING; /* the foreign scope has not moved */
+        }
         if (!rk_stops(verdict)) {
             verdict = rk_worse(verdict,
                                rk_expr_hand_on(&p->scope, let->key, &vars[n].carried, &elem, NULL));
@@ -205,7 +208,7 @@ enum rk_verdict rk_stage_lookup(struct rk_pipeline *p, const struct rk_bson_elem
 static enum rk_verdict check_graph(const struct rk_pipeline *p, const struct rk_bson_elem *stage,
                                    const struct rk_bson_view *args, const struct rk_scope *foreign)
 {
-    static const char *const names[] = {"connectFromField", "connectToField"};
+    static const char *const names[] = {"connectFromField", "connectToField", "depthField"};
     struct rk_bson_elem elem;
     struct rk_text path;
     if (rk_bson_find(args, "startWith", &elem) && rk_expr_touches(&p->scope, &elem, &path)) {

@@ -142,8 +142,7 @@ static enum rk_verdict rewrite_path(const struct rk_scope *scope, const struct r
         rk_bson_copy(w, elem);
         return RK_VERDICT_FORWARD;
     case RK_PATH_BELOW:
-        return rk_refuse(scope, RK_CODE_BELOW, "filter", elem->key, elem->key_len,
-                         "it lies inside an encrypted value; name the protected path itself");
+        return rk_refuse(scope, RK_CODE_BELOW, "filter", elem->key, elem->key_len, RK_BELOW_ADVICE);
     case RK_PATH_ABOVE:
     case RK_PATH_EXACT:
         break;

@@ -229,7 +229,7 @@ enum rk_verdict rk_compare_check(const struct rk_comparison *cmp, const struct r
         return refuse(cmp, RK_CODE_ABOVE, "comparison",
                       "the value would hold protected fields; name them by their dotted paths");
     }
-    if (cmp->match.node == &rk_anything) {
+    if (rk_is_anything(cmp->match.node)) {
         return refuse(cmp, RK_CODE_PREDICATE, "comparison",
                       "an earlier stage put values of several kinds there; compare before it");
     }

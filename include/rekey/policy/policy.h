@@ -54,6 +54,7 @@ struct rk_path_node {
     size_t n_children;
     uint64_t child_lens; /* bit (length % 64) of every child's name: most keys miss here */
     bool has_legacy;     /* this field, or one below, has a legacy reader */
+    bool hides_paths;    /* its values, or some below, may be encrypted documents or arrays */
 };
 
 struct rk_field {

@@ -148,7 +148,7 @@ static void test_moves_are_followed(void **state)
     assert_reject(AGG("{'$replaceRoot': {'newRoot': '$contacts'}}, {'$match': {'email': "
                       "'SECRET'}}"),
                   51092);
-    assert_reject(AGG("{'$facet': {'a': [{'$limit': 1}]}}, {'$sortByCount': '$a.ssn'}"), 51092);
+    assert_reject(AGG("{'$facet': {'a': [{'$limit': 1}]}}, {'$sortByCount': '$a.ssn'}"), 51102);
     use_two_keys();
 }
 
