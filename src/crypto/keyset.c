@@ -17,6 +17,7 @@ struct legacy {
 struct rk_keyset {
     atomic_uint refs;
     uint32_t current_id;
+    uint32_t missing_id;       /* 0: none */
     struct rk_data_key **keys; /* in rk_keyset_at's order */
     size_t n_keys;
     struct legacy *legacy;
@@ -109,6 +110,16 @@ enum rk_status rk_keyset_new(struct rk_data_key *const *keys, size_t n_keys, uin
     }
     *out = set;
     return RK_OK;
+}
+
+void rk_keyset_set_missing(struct rk_keyset *set, uint32_t id)
+{
+    set->missing_id = id;
+}
+
+uint32_t rk_keyset_missing(const struct rk_keyset *set)
+{
+    return set->missing_id;
 }
 
 struct rk_keyset *rk_keyset_ref(struct rk_keyset *set)

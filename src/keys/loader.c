@@ -27,6 +27,7 @@ struct rk_key_loader {
     struct entry *entries; /* every id that the registry ever listed, by rising id */
     size_t n_entries;
     uint32_t current_id; /* in the registry; 0: none */
+    uint32_t missing_id; /* in the registry, but does not unwrap; 0: none */
     bool published;      /* a keyset was handed out */
 };
 
@@ -119,6 +120,7 @@ static enum rk_status take_records(struct rk_key_loader *loader,
                                    struct rk_error *err)
 {
     uint32_t current_id = 0;
+    uint32_t missing_id = 0;
     for (size_t i = 0; i < n; i++) {
         struct entry *entry = entry_of(loader, records[i].id);
         if (entry == NULL) {
@@ -128,10 +130,15 @@ static enum rk_status take_records(struct rk_key_loader *loader,
             unwrap(loader, entry, &records[i]);
             *changed = *changed || entry->key != NULL;
         }
+        if (entry->key == NULL) {
+            missing_id = records[i].id;
+        }
         if (records[i].state == RK_KEY_CURRENT) {
             current_id = records[i].id;
         }
     }
+    *changed = *changed || missing_id != loader->missing_id;
+    loader->missing_id = missing_id;
     if (current_id != loader->current_id) {
         rk_log(RK_LOG_INFO, "current_key_changed", RK_I("from", loader->current_id),
                RK_I("to", current_id));
@@ -166,6 +173,9 @@ static enum rk_status build(const struct rk_key_loader *loader, struct rk_keyset
     enum rk_status status =
         rk_keyset_new(keys, n, current_id, loader->legacy, loader->n_legacy, set, err);
     free(keys);
+    if (status == RK_OK) {
+        rk_keyset_set_missing(*set, loader->missing_id);
+    }
     return status;
 }
 

@@ -75,6 +75,8 @@ struct rk_scope {
 #define RK_COLLATION_ADVICE                                                                        \
     "ciphertext cannot be compared by a collation, which the command or the collection has; give " \
     "the command {locale: \"simple\"}"
+#define RK_MISSING_ADVICE                                                                          \
+    "a data key could not be loaded, and records under it would be missed; see the proxy's log"
 #define RK_BELOW_ADVICE                                                                            \
     "it lies inside an encrypted value, or may do so; name the protected path itself"
 #define RK_MOVED_ADVICE "an earlier stage changed what this path holds; put the comparison first"

@@ -182,6 +182,8 @@ bool rk_field_is_exact(const struct rk_scope *scope, const struct rk_field *fiel
     } else if (field->n_legacy > 0 || field->accept_plaintext) {
         *why = "equal values may lie there in several formats; sweep the collection, then drop "
                "legacy and accept_plaintext from the policy";
+    } else if (rk_keyset_missing(scope->crypt->keys) != 0) {
+        *why = RK_MISSING_ADVICE;
     } else if (rk_keyset_count(scope->crypt->keys) != 1) {
         *why = "equal values may lie there under several keys; do this in the application, or wait "
                "until the sweep is done and only one key is left";
@@ -253,6 +255,9 @@ enum rk_verdict rk_compare_check(const struct rk_comparison *cmp, const struct r
     if (rk_keyset_current(scope->crypt->keys) == NULL) {
         scope->crypt->missing_key = 0;
         return RK_VERDICT_HOLD;
+    }
+    if (rk_keyset_missing(scope->crypt->keys) != 0) {
+        return refuse(cmp, RK_CODE_OPERATION_FAILED, "equality", RK_MISSING_ADVICE);
     }
     if ((cmp->flags & RK_QUERY_UPSERT) != 0 && (cmp->flags & RK_QUERY_IN_OR) != 0) {
         return refuse(cmp, RK_CODE_PREDICATE, "$or in an upsert",

@@ -3,9 +3,11 @@
 import concurrent.futures
 import json
 import subprocess
+import time
 
 import pytest
 from bson import Binary
+from pymongo.errors import OperationFailure
 
 from harness import Rekeyd, ReplicaSet, policy, rekey_binary
 
@@ -374,6 +376,46 @@ def test_one_bad_key_does_not_hinder_others(start_rekeyd, single_member_set, peo
                 again[db_name].people.find_one({"_id": 1})
             again[db_name].people.insert_one({"_id": 3, "ssn": "c"})
             assert len(restarted.events("key_unwrap_failed")) == 1  # once, not once a refresh
+
+
+def counted(collection, query):
+    try:
+        return collection.count_documents(query)
+    except OperationFailure as failure:
+        return failure
+
+
+def test_equality_needs_every_key(start_rekeyd, single_member_set, people, db_name):
+    """Values under a key that does not unwrap were not found, and counted as different."""
+    settings = {"keys": {"negative_cache_ms": 200}}
+    rekeyd = start_rekeyd(single_member_set, people, settings=settings)
+    with rekeyd.client() as client, state_of(rekeyd) as state:
+        app = client[db_name].people
+        app.insert_one({"_id": 1, "mail": "m"})
+        rekeyd.ctl("keys", "rotate")
+        rekeyd.wait_event("current_key_changed", count=2)
+        good = state.keys.find_one_and_update({"_id": 1}, {"$set": {"kek": "gone"}})
+        restarted = rekeyd.sibling()
+        with restarted, restarted.client() as again:
+            restarted.wait_event("key_unwrap_failed")
+            blind = again[db_name].people
+            for use in (
+                lambda: blind.count_documents({"mail": "m"}),
+                lambda: blind.delete_many({"mail": {"$ne": "m"}}),
+                lambda: blind.update_one({"mail": "m"}, {"$set": {"n": 1}}, upsert=True),
+                lambda: list(blind.aggregate([{"$match": {"$expr": {"$eq": ["$mail", "m"]}}}])),
+                lambda: list(blind.aggregate([{"$sortByCount": "$mail"}])),
+            ):
+                with pytest.raises(Exception, match="could not be loaded|several keys"):
+                    use()
+            blind.insert_one({"_id": 2, "mail": "m"})
+            assert blind.find_one({"_id": 2, "mail": {"$ne": None}})["mail"] == "m"
+            state.keys.replace_one({"_id": 1}, good)
+            restarted.wait_event("key_loaded", count=2)
+            deadline = time.monotonic() + 10
+            while (seen := counted(blind, {"mail": "m"})) != 2:
+                assert time.monotonic() < deadline, seen
+                time.sleep(0.05)
 
 
 def test_current_key_that_does_not_unwrap(start_rekeyd, single_member_set, people, db_name):

@@ -22,6 +22,11 @@ RK_MUST_CHECK enum rk_status rk_keyset_new(struct rk_data_key *const *keys, size
                                            uint32_t current_id, const struct rk_legacy_key *legacy,
                                            size_t n_legacy, struct rk_keyset **out,
                                            struct rk_error *err);
+/* Before the set is shared: key id exists, but could not be loaded. */
+void rk_keyset_set_missing(struct rk_keyset *set, uint32_t id);
+/* A key that exists and is not in the set, or 0: values may lie under it that nobody here can make
+ * or open. */
+uint32_t rk_keyset_missing(const struct rk_keyset *set);
 struct rk_keyset *rk_keyset_ref(struct rk_keyset *set);
 void rk_keyset_unref(struct rk_keyset *set);
 

@@ -43,6 +43,9 @@ static void test_order(void **state)
     }
     assert_null(rk_keyset_find(set, 2));
     assert_null(rk_keyset_find(set, 0));
+    assert_int_equal(rk_keyset_missing(set), 0);
+    rk_keyset_set_missing(set, 2);
+    assert_int_equal(rk_keyset_missing(set), 2);
     assert_int_equal(rk_data_key_id(rk_keyset_current(set)), 4);
     assert_null(rk_keyset_current(none));
     rk_keyset_unref(none);
