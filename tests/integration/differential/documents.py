@@ -78,11 +78,10 @@ class Source:
     def id(self):
         return self.of(IDS)
 
-    def comparable(self):
-        return self.of(COMPARABLE)
-
-    def storable(self):
-        return self.of(STORABLE)
+    def stored(self, field):
+        """A value of a protected field: often the same few, so that they are found again."""
+        values = TYPED.get(field.type) or (STORABLE if field.is_random else COMPARABLE)
+        return self.of(values[:2] if self.chance(60) else values)
 
     def value(self, node):
         """A value for that place of a policy: what can be stored there, most of the time."""
@@ -95,9 +94,7 @@ class Source:
             return self.pick(MinKey(), Decimal128("1"), [1], {"a": 1})
         if self.chance(10):
             return None
-        if node.type:
-            return self.of(TYPED[node.type])
-        return self.storable() if node.is_random else self.comparable()
+        return self.stored(node)
 
     def container(self, node, depth=0):
         """What stands above protected paths: a document, an array of them, arrays of arrays, or
@@ -140,10 +137,10 @@ class Source:
 
     def path(self, shape):
         kind = self.index(100)
-        if kind < 30:
+        if kind < 22:
             return self.of(shape.free)
         self.touched = True
-        if kind < 60:
+        if kind < 62:
             return self.of(shape.deterministic)
         if kind < 80:
             return self.of(shape.random)
