@@ -43,6 +43,22 @@ static bool field_touches(const struct rk_scope *scope, const struct rk_bson_vie
     return path->len > 0 && rk_scope_touches(scope, path->at, path->len);
 }
 
+static enum rk_verdict refuse_legacy(const struct rk_scope *foreign,
+                                     const struct rk_bson_elem *stage)
+{
+    return rk_refuse(foreign, RK_CODE_LOOKUP, stage->key, NULL, 0,
+                     "values in a legacy format can be read in their own collection only; sweep "
+                     "it, then drop legacy from the policy");
+}
+
+/* Legacy values have no mark: replies are read by the paths of the pipeline's own collection. */
+static bool mixes_legacy(const struct rk_scope *own, const struct rk_scope *foreign)
+{
+    const struct rk_policy *a = own->policy;
+    const struct rk_policy *b = foreign->policy;
+    return a != b && b != NULL && (b->has_legacy || (a != NULL && a->has_legacy));
+}
+
 /* Foreign documents now stand under the path "as". */
 static enum rk_verdict join_as(struct rk_pipeline *p, const struct rk_bson_elem *stage,
                                const struct rk_bson_view *args, const struct rk_scope *foreign,
@@ -58,9 +74,7 @@ static enum rk_verdict join_as(struct rk_pipeline *p, const struct rk_bson_elem 
     }
     if (foreign->policy != NULL) {
         if (foreign->policy->has_legacy) {
-            return rk_refuse(foreign, RK_CODE_LOOKUP, stage->key, NULL, 0,
-                             "values in a legacy format can be read in their own collection only; "
-                             "sweep it, then drop legacy from the policy");
+            return refuse_legacy(foreign, stage);
         }
         rk_aliases_add(&p->aliases, path.at, path.len, &foreign->policy->root);
         p->aliases.all = p->aliases.all || memchr(path.at, '.', path.len) != NULL;
@@ -266,6 +280,9 @@ enum rk_verdict rk_stage_union_with(struct rk_pipeline *p, const struct rk_bson_
         verdict = rewrite_arguments(p, stage, &args, &sub, w);
     } else {
         rk_bson_copy(w, stage);
+    }
+    if (!rk_stops(verdict) && rk_pipeline_carries(&sub) && mixes_legacy(&p->scope, &foreign)) {
+        return refuse_legacy(&foreign, stage);
     }
     p->bare = p->bare && !rk_pipeline_carries(&sub);
     if (foreign.policy != p->scope.policy || sub.scope.moved || rk_scope_guarded(&sub.scope)) {

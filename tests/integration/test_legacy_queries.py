@@ -118,5 +118,12 @@ def test_legacy_values_are_read_under_their_own_path_only(start):
             assert failure.code in (51092, 51204) and "legacy" in str(failure)
         else:
             assert {d["ssn"] for d in seen} == {A}, stages
+    people.stored_plain.insert_one({"_id": "plain"})
+    with pytest.raises(OperationFailure) as refused:
+        list(people.plain.aggregate([{"$unionWith": "people"}]))
+    assert refused.value.code == 51204 and "legacy" in str(refused.value)
+    counting = [{"$unionWith": {"coll": "people", "pipeline": [{"$count": "n"}]}}]
+    assert list(people.plain.aggregate(counting)) == [{"_id": "plain"},
+                                                      {"n": len(stored_forms(A))}]
     counted = [{"$facet": {"some": [{"$match": {"ssn": A}}, {"$count": "n"}]}}]
     assert list(people.app.aggregate(counted)) == [{"some": [{"n": len(stored_forms(A))}]}]
