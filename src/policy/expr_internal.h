@@ -1,4 +1,4 @@
-/* Expressions while they are rewritten: expr.c, expr_compare.c and expr_vars.c. */
+/* Expressions while they are rewritten: expr.c and its kin. */
 #ifndef REKEY_POLICY_EXPR_INTERNAL_H
 #define REKEY_POLICY_EXPR_INTERNAL_H
 
@@ -39,7 +39,11 @@ static inline struct rk_expr rk_expr_apart(const struct rk_expr *x)
     return (struct rk_expr){.scope = x->scope, .again = x->again};
 }
 
+/* An operator's rule. One without computes, and may be given nothing protected. */
+rk_expr_fn *rk_expr_operator(const char *name);
+
 struct rk_carried rk_carried_join(struct rk_carried a, struct rk_carried b);
+struct rk_carried rk_carried_inside(struct rk_carried carried);
 struct rk_carried rk_expr_string(const struct rk_scope *scope, const struct rk_bson_elem *elem);
 /* The constant that elem stands for: itself, {$literal: it}, or a variable bound to one. */
 bool rk_expr_constant(const struct rk_scope *scope, const struct rk_bson_elem *elem,
@@ -53,6 +57,19 @@ enum rk_verdict rk_var_check_name(const struct rk_scope *scope, const struct rk_
 /* Appends the value of a variable under its name; a constant is kept for where it is used. */
 enum rk_verdict rk_expr_bind(const struct rk_expr *x, const struct rk_bson_elem *elem,
                              struct rk_var *var, struct rk_bson_writer *w);
+
+/* A field, or what hands it on, and a constant that it is compared with. */
+struct rk_match {
+    const struct rk_comparison *cmp;
+    const struct rk_bson_elem *field; /* as rewritten */
+    const struct rk_bson_elem *value;
+};
+
+/* Appends the comparison, as an operator under its key. */
+enum rk_verdict rk_match_put_equality(const struct rk_match *m, bool equal,
+                                      struct rk_bson_writer *w);
+enum rk_verdict rk_match_put_membership(const struct rk_match *m, struct rk_bson_writer *w);
+
 enum rk_verdict rk_expr_refuse(const struct rk_scope *scope, const char *op, struct rk_text path);
 
 #endif

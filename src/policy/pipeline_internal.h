@@ -1,4 +1,4 @@
-/* One aggregation pipeline while it is rewritten: pipeline.c and pipeline_join.c. */
+/* One aggregation pipeline while it is rewritten: pipeline.c and its kin. */
 #ifndef REKEY_POLICY_PIPELINE_INTERNAL_H
 #define REKEY_POLICY_PIPELINE_INTERNAL_H
 
@@ -22,6 +22,13 @@ enum rk_verdict rk_stage_group(struct rk_pipeline *p, const struct rk_bson_elem 
                                struct rk_bson_writer *w);
 enum rk_verdict rk_stage_sort_by_count(struct rk_pipeline *p, const struct rk_bson_elem *stage,
                                        struct rk_bson_writer *w);
+
+/* The stages that give documents another shape. */
+enum rk_verdict rk_stage_project(struct rk_pipeline *p, const struct rk_bson_elem *stage,
+                                 struct rk_bson_writer *w);
+enum rk_verdict rk_stage_unwind(struct rk_pipeline *p, const struct rk_bson_elem *stage);
+enum rk_verdict rk_stage_replace(struct rk_pipeline *p, const struct rk_bson_elem *stage,
+                                 struct rk_bson_writer *w);
 
 /* The stages that name another collection. A check looks and the stage is then copied; a rewrite
  * appends it. */
