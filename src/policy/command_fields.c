@@ -145,18 +145,10 @@ static enum rk_verdict check_variables(struct rk_statement *st, const struct rk_
                                        struct rk_bson_writer *w)
 {
     struct rk_bson_view list;
-    struct rk_bson_iter iter;
-    struct rk_bson_elem var;
     enum rk_verdict verdict = rk_copy_plain(&st->scope, elem, w);
-    if (!rk_bson_elem_view(elem, &list)) {
-        return verdict; /* mongod refuses it */
-    }
-    rk_bson_iter_init(&iter, &list);
-    while (rk_bson_next(&iter, &var) == RK_BSON_STEP_ELEM && !rk_stops(verdict)) {
-        verdict = rk_var_check_name(&st->scope, elem,
-                                    (struct rk_text){.at = var.key, .len = var.key_len});
-    }
-    return verdict;
+    return rk_stops(verdict) || !rk_bson_elem_view(elem, &list)
+               ? verdict /* what is no document, mongod refuses */
+               : rk_var_check_names(&st->scope, elem, &list);
 }
 
 /* The filter once more, which mongos tells the members of a cluster for their statistics. */

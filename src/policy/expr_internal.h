@@ -54,6 +54,9 @@ const struct rk_var *rk_var_find(const struct rk_scope *scope, struct rk_text te
 /* May a variable be called that? */
 enum rk_verdict rk_var_check_name(const struct rk_scope *scope, const struct rk_bson_elem *op,
                                   struct rk_text name);
+/* The same of all variables of a list {name: value, ...}. */
+enum rk_verdict rk_var_check_names(const struct rk_scope *scope, const struct rk_bson_elem *op,
+                                   const struct rk_bson_view *list);
 /* Appends the value of a variable under its name; a constant is kept for where it is used. */
 enum rk_verdict rk_expr_bind(const struct rk_expr *x, const struct rk_bson_elem *elem,
                              struct rk_var *var, struct rk_bson_writer *w);

@@ -10,6 +10,19 @@ enum rk_verdict rk_var_check_name(const struct rk_scope *scope, const struct rk_
                : RK_VERDICT_FORWARD;
 }
 
+enum rk_verdict rk_var_check_names(const struct rk_scope *scope, const struct rk_bson_elem *op,
+                                   const struct rk_bson_view *list)
+{
+    enum rk_verdict verdict = RK_VERDICT_FORWARD;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem var;
+    rk_bson_iter_init(&iter, list);
+    while (rk_bson_next(&iter, &var) == RK_BSON_STEP_ELEM && !rk_stops(verdict)) {
+        verdict = rk_var_check_name(scope, op, (struct rk_text){var.key, var.key_len});
+    }
+    return verdict;
+}
+
 /* What a variable carries: constants among it were sent when it was bound, not encrypted for the
  * field that the variable is compared with later. */
 static struct rk_carried bound(struct rk_carried carried)

@@ -128,10 +128,13 @@ static enum rk_verdict rewrite_let(const struct rk_pipeline *p, const struct rk_
     struct rk_bson_iter iter;
     struct rk_bson_elem elem;
     unsigned n = 0;
-    if (!rk_bson_elem_view(let, &list) ||
-        (!rk_scope_guarded(&p->scope) && !rk_scope_guarded(&sub->scope))) {
-        rk_bson_copy(w, let);
+    if (!rk_bson_elem_view(let, &list)) {
+        rk_bson_copy(w, let); /* mongod refuses it */
         return verdict;
+    }
+    if (!rk_scope_guarded(&p->scope) && !rk_scope_guarded(&sub->scope)) {
+        rk_bson_copy(w, let); /* but further in a protected collection may be joined */
+        return rk_var_check_names(&p->scope, let, &list);
     }
     rk_bson_begin_sub(w, let->type, let->key, let->key_len);
     rk_bson_iter_init(&iter, &list);

@@ -122,6 +122,18 @@ def test_nobody_binds_current(twins):
     assert twins.app.find_one({"_id": 3})["name"] == "other variables are welcome"
 
 
+def test_nobody_binds_current_around_a_join(twins):
+    """Nor in a collection that is not protected, when one is joined further in."""
+    compare = [{"$match": {"$expr": {"$eq": ["$ssn", ONE]}}}]
+    inner = {"$lookup": {"from": "people", "pipeline": compare, "as": "x"}}
+    outer = {"$lookup": {"from": "plain", "let": {"CURRENT": {"ssn": ONE}}, "as": "j",
+                         "pipeline": [inner]}}
+    refused(twins, SON(aggregate="plain", pipeline=[outer], cursor={}), 51092)
+    outer["$lookup"]["let"] = {"other": {"ssn": ONE}}
+    (first, *_) = twins.plain.aggregate([outer])
+    assert [len(d["x"]) for d in first["j"]] == [1] * len(PEOPLE)
+
+
 def refused(twins, command, code):
     with pytest.raises(OperationFailure) as failure:
         twins.app_db.command(command)
