@@ -39,12 +39,8 @@ class Updates(Filters):
         path = self.path(self.shape) if self.chance(8) else self.pick("n", "k", "c.k", "a.b.k")
         return self.pick("$inc", "$mul", "$min", "$max"), SON([(path, self.pick(1, 2, 2.5))])
 
-    def member(self):
-        self.touched = True
-        return self.container(self.shape.node_at(self.shape.above[0]), 1)
-
-    def each(self):
-        modifiers = SON([("$each", self.some(self.member))])
+    def each(self, member):
+        modifiers = SON([("$each", self.some(member))])
         if self.chance(50):
             modifiers["$position"] = self.pick(0, 1, -1)
         if self.chance(50):
@@ -59,15 +55,19 @@ class Updates(Filters):
         self.touched = True
         path = self.of(self.shape.above)
         node = self.shape.node_at(path)
+
+        def member():
+            return self.container(node, 1)
+
         return self.pick(
-            lambda: ("$push", SON([(path, self.member())])),
-            lambda: ("$push", SON([(path, self.each())])),
+            lambda: ("$push", SON([(path, member())])),
+            lambda: ("$push", SON([(path, self.each(member))])),
             lambda: ("$pull", SON([(path, self.element(node))])),
             lambda: ("$pop", SON([(path, self.pick(1, -1))])),
             lambda: ("$pull", SON([(path, self.pick(self.of(SCALARS), {"$in": [None, 7]}))])),
-            lambda: ("$addToSet", SON([(path, self.member())])),
-            lambda: ("$addToSet", SON([(path, {"$each": self.some(self.member)})])),
-            lambda: ("$pullAll", SON([(path, self.some(self.member))])),
+            lambda: ("$addToSet", SON([(path, member())])),
+            lambda: ("$addToSet", SON([(path, {"$each": self.some(member)})])),
+            lambda: ("$pullAll", SON([(path, self.some(member))])),
         )()
 
     def positional(self):
