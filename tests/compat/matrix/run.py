@@ -6,6 +6,8 @@ import threading
 import time
 from collections import Counter, defaultdict
 
+from pymongo.errors import PyMongoError
+
 from . import compare
 from .report import markdown
 from .runner import RunnerError
@@ -58,7 +60,7 @@ class Run:
         for target in self.targets:
             try:
                 results = self.results(fleet, variant, runner, scenario, target, options)
-            except RunnerError as failure:
+            except (RunnerError, PyMongoError) as failure:
                 self.count(driver, variant, "different", f"{where}, {target}: {failure}")
                 if target == "direct":
                     return

@@ -148,6 +148,8 @@ def canonical(value):
 
 def _document(value):
     first = next(iter(value), None)
+    if first == "$documents" and isinstance(value[first][0], int):  # otherwise a stage
+        return _documents(value)
     if first == "$repeat":
         piece, times = value["$repeat"]
         return piece * times

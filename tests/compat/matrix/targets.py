@@ -68,6 +68,7 @@ class Fleet:
         self.rekeyds, self.clients = {}, {}  # by topology and target
         try:
             self.servers.start()
+            self.servers.keep_primary()
             for topology in {v.topology for v in VARIANTS.values() if v.kind == kind}:
                 for target, policies in (("proxy", []), ("policy", POLICIES)):
                     name = f"{topology}-{target}"

@@ -153,6 +153,14 @@ class ReplicaSet(Upstream):
             client.admin.command({"replSetStepDown": seconds, "secondaryCatchUpPeriodSecs": 5})
         self.wait_writable()
 
+    def keep_primary(self):
+        """No elections from now on, however late this machine lets heartbeats be."""
+        with self.client() as client:
+            config = client.admin.command("replSetGetConfig")["config"]
+            config["version"] += 1
+            config["settings"]["electionTimeoutMillis"] = 3_600_000
+            client.admin.command("replSetReconfig", config)
+
     def wait_writable(self, timeout_s=30):
         deadline = time.monotonic() + timeout_s
         while True:

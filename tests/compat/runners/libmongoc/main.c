@@ -140,6 +140,14 @@ static char *answer_to(const char *line, size_t len)
     return answer;
 }
 
+/* libmongoc's own handler writes some levels to stdout, where answers go. */
+static void log_line(mongoc_log_level_t level, const char *domain, const char *message,
+                     void *context)
+{
+    (void)context;
+    fprintf(stderr, "%s %s: %s\n", mongoc_log_level_str(level), domain, message);
+}
+
 int main(void)
 {
     char *line = NULL;
@@ -147,6 +155,7 @@ int main(void)
     ssize_t len;
 
     mongoc_init();
+    mongoc_log_set_handler(log_line, NULL);
     while ((len = getline(&line, &size, stdin)) > 0) {
         char *answer = answer_to(line, (size_t)len);
         puts(answer);
