@@ -18,6 +18,7 @@
 #include <rekey/keys/service.h>
 #include <rekey/session/server.h>
 #include <rekey/topology/topology.h>
+#include <rekey/vault/provider.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -125,6 +126,22 @@ static enum rk_status start_topology(struct daemon *d, struct rk_error *err)
     return status;
 }
 
+static enum rk_status open_provider(struct daemon *d, struct rk_error *err)
+{
+    const struct rk_config_keys *config = &d->config->keys;
+    enum rk_status status = rk_provider_open(config, &d->provider, err);
+    if (status != RK_OK) {
+        return status;
+    }
+    status = d->provider.ops->ready(d->provider.self, err);
+    if (status == RK_OK || !config->start_degraded) {
+        return status;
+    }
+    rk_log(RK_LOG_ERROR, "started_degraded", RK_S("reason", err->message),
+           RK_S("effect", "protected fields fail until the key provider answers"));
+    return RK_OK;
+}
+
 static enum rk_status start_keys(struct daemon *d, struct rk_error *err)
 {
     const struct rk_config *config = d->config;
@@ -133,7 +150,7 @@ static enum rk_status start_keys(struct daemon *d, struct rk_error *err)
     }
     enum rk_status status = rk_mongo_pool_new(config->upstream.uri, "rekeyd", 0, &d->pool, err);
     if (status == RK_OK) {
-        status = rk_keyring_open(config->keys.keyring_file, &d->provider, err);
+        status = open_provider(d, err);
     }
     if (status == RK_OK) {
         const struct rk_key_service_config keys = {

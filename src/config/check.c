@@ -360,10 +360,6 @@ static enum rk_status check_upstream(const struct rk_config_upstream *upstream,
 enum rk_status rk_config_check(const struct rk_config *config,
                                const struct rk_config_source *source, struct rk_error *err)
 {
-    if (strcmp(config->keys.provider, "keyring") != 0) {
-        return rk_config_refuse(source, err, "keys.provider", "must be keyring, not \"%.100s\"",
-                                config->keys.provider);
-    }
     enum rk_status status = check_numbers(config, source, err);
     if (status == RK_OK) {
         status = check_relations(config, source, err);
@@ -376,6 +372,9 @@ enum rk_status rk_config_check(const struct rk_config *config,
     }
     if (status == RK_OK) {
         status = check_listener(&config->listener, source, err);
+    }
+    if (status == RK_OK) {
+        status = rk_config_check_keys(&config->keys, source, err);
     }
     return status == RK_OK ? check_tls(&config->listener_tls, "listener_tls", source, err) : status;
 }

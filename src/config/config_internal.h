@@ -5,6 +5,7 @@
  *             line, key and reason; what is left is an index of keys and their lines
  *   load.c    libcyaml fills struct rk_config_file by the same schema; then defaults
  *   check.c   ranges, and values that contradict each other
+ *   check_keys.c  the same for the section keys
  *   policies.c  the policy set
  *   schema.c  the schema, and the tables of numbers and switches with their defaults
  */
@@ -94,6 +95,11 @@ enum rk_status rk_config_refuse(const struct rk_config_source *source, struct rk
 RK_MUST_CHECK enum rk_status rk_config_check(const struct rk_config *config,
                                              const struct rk_config_source *source,
                                              struct rk_error *err);
+
+/* The section keys. */
+RK_MUST_CHECK enum rk_status rk_config_check_keys(const struct rk_config_keys *keys,
+                                                  const struct rk_config_source *source,
+                                                  struct rk_error *err);
 
 /* Turns the file's policies into config->policies. */
 RK_MUST_CHECK enum rk_status rk_config_policies(const struct rk_config_file *file,

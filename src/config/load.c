@@ -136,19 +136,28 @@ static bool set_members(struct rk_config_member *members, unsigned n)
     return ok;
 }
 
+static bool set_vault_texts(struct rk_config_vault *vault, const char *path)
+{
+    return default_text(&vault->transit_mount, "transit") && default_text(&vault->key, "rekey") &&
+           default_text(&vault->auth_mount, "approle") &&
+           default_text(&vault->key_file, vault->cert_file) && anchor_file(&vault->ca_file, path) &&
+           anchor_file(&vault->cert_file, path) && anchor_file(&vault->key_file, path) &&
+           anchor_file(&vault->secret_id_file, path) && anchor_file(&vault->token_file, path);
+}
+
 static bool set_texts(struct rk_config *config, const char *path)
 {
     struct rk_config_tls *tls[] = {&config->upstream.tls, &config->listener_tls};
     bool ok = default_text(&config->path, path) &&
               default_text(&config->upstream.state_db, "rekey") &&
-              default_text(&config->keys.provider, "keyring") &&
               anchor_file(&config->keys.keyring_file, path) && anchor_file(&config->log.file, path);
     for (size_t i = 0; i < 2 && ok; i++) {
         ok = default_text(&tls[i]->key_file, tls[i]->cert_file) &&
              anchor_file(&tls[i]->ca_file, path) && anchor_file(&tls[i]->cert_file, path) &&
              anchor_file(&tls[i]->key_file, path);
     }
-    return ok && set_members(config->upstream.members, config->upstream.members_count) &&
+    return ok && set_vault_texts(&config->keys.vault, path) &&
+           set_members(config->upstream.members, config->upstream.members_count) &&
            set_members(config->upstream.listeners, config->upstream.listeners_count);
 }
 
@@ -271,6 +280,31 @@ static void free_members(struct rk_config_member *members, unsigned n)
     free(members);
 }
 
+static void free_texts(char **texts, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        free(texts[i]);
+    }
+    free(texts);
+}
+
+static void free_vault(struct rk_config_vault *vault)
+{
+    free_texts(vault->addresses, vault->addresses_count);
+    free_texts(vault->redirect_hosts, vault->redirect_hosts_count);
+    free(vault->ns);
+    free(vault->ca_file);
+    free(vault->cert_file);
+    free(vault->key_file);
+    free(vault->transit_mount);
+    free(vault->key);
+    free(vault->auth_mount);
+    free(vault->role_id);
+    free(vault->secret_id_file);
+    free(vault->secret_id_env);
+    free(vault->token_file);
+}
+
 void rk_config_free(struct rk_config *config)
 {
     if (config == NULL) {
@@ -282,11 +316,8 @@ void rk_config_free(struct rk_config *config)
     free(config->upstream.state_db);
     free_tls(&config->upstream.tls);
     free_tls(&config->listener_tls);
-    for (unsigned i = 0; i < config->listener.proxy_networks_count; i++) {
-        free(config->listener.proxy_networks[i]);
-    }
-    free(config->listener.proxy_networks);
-    free(config->keys.provider);
+    free_texts(config->listener.proxy_networks, config->listener.proxy_networks_count);
+    free_vault(&config->keys.vault);
     free(config->keys.keyring_file);
     free(config->log.file);
     rk_policy_set_unref(config->policies);

@@ -219,7 +219,8 @@ enum rk_status rk_config_policies(const struct rk_config_file *file, struct rk_c
         status = rk_error_set(err, RK_ENOMEM, "%s: out of memory", source->path);
         goto done;
     }
-    if (file->policies_count > 0 && config->keys.keyring_file == NULL) {
+    if (file->policies_count > 0 && config->keys.provider == RK_CONFIG_KEYRING &&
+        config->keys.keyring_file == NULL) {
         status = rk_config_refuse(source, err, "keys.keyring_file",
                                   "is required when there are policies");
         goto done;

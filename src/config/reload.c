@@ -7,6 +7,15 @@ static bool same_text(const char *a, const char *b)
     return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
 }
 
+static bool same_texts(char *const *a, unsigned n_a, char *const *b, unsigned n_b)
+{
+    bool same = n_a == n_b;
+    for (unsigned i = 0; same && i < n_a; i++) {
+        same = same_text(a[i], b[i]);
+    }
+    return same;
+}
+
 static bool same_tls(const struct rk_config_tls *a, const struct rk_config_tls *b)
 {
     return a->enabled == b->enabled && a->verify == b->verify &&
@@ -16,21 +25,41 @@ static bool same_tls(const struct rk_config_tls *a, const struct rk_config_tls *
 
 static bool same_listener(const struct rk_config_listener *a, const struct rk_config_listener *b)
 {
-    bool same = a->socket_mode == b->socket_mode && a->proxy_required == b->proxy_required &&
-                a->proxy_header_bytes_max == b->proxy_header_bytes_max &&
-                a->proxy_networks_count == b->proxy_networks_count;
-    for (unsigned i = 0; same && i < a->proxy_networks_count; i++) {
-        same = same_text(a->proxy_networks[i], b->proxy_networks[i]);
-    }
-    return same;
+    return a->socket_mode == b->socket_mode && a->proxy_required == b->proxy_required &&
+           a->proxy_header_bytes_max == b->proxy_header_bytes_max &&
+           same_texts(a->proxy_networks, a->proxy_networks_count, b->proxy_networks,
+                      b->proxy_networks_count);
+}
+
+static bool same_vault(const struct rk_config_vault *a, const struct rk_config_vault *b)
+{
+    return same_texts(a->addresses, a->addresses_count, b->addresses, b->addresses_count) &&
+           same_texts(a->redirect_hosts, a->redirect_hosts_count, b->redirect_hosts,
+                      b->redirect_hosts_count) &&
+           same_text(a->ns, b->ns) && same_text(a->ca_file, b->ca_file) &&
+           same_text(a->cert_file, b->cert_file) && same_text(a->key_file, b->key_file) &&
+           same_text(a->transit_mount, b->transit_mount) && same_text(a->key, b->key) &&
+           a->auth == b->auth && same_text(a->auth_mount, b->auth_mount) &&
+           same_text(a->role_id, b->role_id) && same_text(a->secret_id_file, b->secret_id_file) &&
+           same_text(a->secret_id_env, b->secret_id_env) &&
+           same_text(a->token_file, b->token_file) &&
+           a->connect_timeout_ms == b->connect_timeout_ms &&
+           a->request_timeout_ms == b->request_timeout_ms &&
+           a->retry_timeout_ms == b->retry_timeout_ms &&
+           a->retry_backoff_ms == b->retry_backoff_ms &&
+           a->retry_backoff_max_ms == b->retry_backoff_max_ms &&
+           a->health_interval_ms == b->health_interval_ms &&
+           a->response_bytes_max == b->response_bytes_max &&
+           a->connections_max == b->connections_max;
 }
 
 static bool same_keys(const struct rk_config_keys *a, const struct rk_config_keys *b)
 {
-    return same_text(a->provider, b->provider) && same_text(a->keyring_file, b->keyring_file) &&
+    return a->provider == b->provider && same_vault(&a->vault, &b->vault) &&
+           same_text(a->keyring_file, b->keyring_file) &&
            a->refresh_interval_ms == b->refresh_interval_ms &&
            a->negative_cache_ms == b->negative_cache_ms &&
-           a->create_first_key == b->create_first_key;
+           a->create_first_key == b->create_first_key && a->start_degraded == b->start_degraded;
 }
 
 bool rk_config_reloadable(const struct rk_config *now, const struct rk_config *next,

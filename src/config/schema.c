@@ -45,6 +45,16 @@
     X(refresh_interval_ms, 1000, 10, HOUR_MS)                                                      \
     X(negative_cache_ms, 5000, 0, HOUR_MS)
 
+#define VAULT_NUMBERS(X)                                                                           \
+    X(connect_timeout_ms, 2000, 1, HOUR_MS)                                                        \
+    X(request_timeout_ms, 5000, 1, HOUR_MS)                                                        \
+    X(retry_timeout_ms, 15000, 1, HOUR_MS)                                                         \
+    X(retry_backoff_ms, 100, 1, HOUR_MS)                                                           \
+    X(retry_backoff_max_ms, 5000, 1, HOUR_MS)                                                      \
+    X(health_interval_ms, 2000, 100, HOUR_MS)                                                      \
+    X(response_bytes_max, 33554432, 65536, 1073741824)                                             \
+    X(connections_max, 8, 1, 1024)
+
 #define SWEEP_NUMBERS(X)                                                                           \
     X(max_rate, 0, 0, 100000000)                                                                   \
     X(threads, 2, 1, 256)                                                                          \
@@ -88,6 +98,10 @@ static const cyaml_strval_t reads[] = {{"primary", RK_CONFIG_READ_PRIMARY},
                                        {"secondaryPreferred", RK_CONFIG_READ_SECONDARY_PREFERRED}};
 static const cyaml_strval_t undecryptables[] = {{"error", RK_UNDECRYPTABLE_ERROR},
                                                 {"leave", RK_UNDECRYPTABLE_LEAVE}};
+static const cyaml_strval_t providers[] = {{"keyring", RK_CONFIG_KEYRING},
+                                           {"vault", RK_CONFIG_VAULT}};
+static const cyaml_strval_t vault_auths[] = {{"approle", RK_CONFIG_VAULT_APPROLE},
+                                             {"token_file", RK_CONFIG_VAULT_TOKEN_FILE}};
 static const cyaml_strval_t algorithms[] = {{"random", RK_ALGORITHM_RANDOM},
                                             {"deterministic", RK_ALGORITHM_DETERMINISTIC}};
 static const cyaml_strval_t ciphers[] = {{"aes-256-cbc", RK_LEGACY_AES_256_CBC},
@@ -101,6 +115,9 @@ static const cyaml_strval_t proxy_protocols[] = {{"off", 0}, {"required", 1}};
 static const cyaml_schema_value_t text_schema = {
     CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char, 0, CYAML_UNLIMITED),
 };
+#define TEXTS(key, type, member)                                                                   \
+    CYAML_FIELD_SEQUENCE(key, CYAML_FLAG_POINTER | OPTIONAL, type, member, &text_schema, 0,        \
+                         CYAML_UNLIMITED)
 static const cyaml_strval_t compressor_words[] = {
     {"snappy", RK_COMPRESSOR_SNAPPY}, {"zlib", RK_COMPRESSOR_ZLIB}, {"zstd", RK_COMPRESSOR_ZSTD}};
 /* Those of which equal values have equal bytes (policy/document.c). */
@@ -148,8 +165,7 @@ static const cyaml_schema_field_t tls_fields[] = {
 static const cyaml_schema_field_t listener_fields[] = {
     CHOICE("socket_access", OPTIONAL, struct rk_config_listener, socket_mode, socket_modes),
     CHOICE("proxy_protocol", OPTIONAL, struct rk_config_listener, proxy_required, proxy_protocols),
-    CYAML_FIELD_SEQUENCE("proxy_networks", CYAML_FLAG_POINTER | OPTIONAL, struct rk_config_listener,
-                         proxy_networks, &text_schema, 0, CYAML_UNLIMITED),
+    TEXTS("proxy_networks", struct rk_config_listener, proxy_networks),
     LISTENER_NUMBERS(LISTENER_FIELD) CYAML_FIELD_END,
 };
 
@@ -173,6 +189,8 @@ static const cyaml_schema_field_t upstream_fields[] = {
 #define COMPRESSION_FIELD(name, d, min, max)                                                       \
     CYAML_FIELD_UINT(#name, OPTIONAL, struct rk_config_compression, name),
 #define KEY_FIELD(name, d, min, max) CYAML_FIELD_UINT(#name, OPTIONAL, struct rk_config_keys, name),
+#define VAULT_FIELD(name, d, min, max)                                                             \
+    CYAML_FIELD_UINT(#name, OPTIONAL, struct rk_config_vault, name),
 #define SWEEP_FIELD(name, d, min, max)                                                             \
     CYAML_FIELD_UINT(#name, OPTIONAL, struct rk_config_sweep, name),
 #define GUARD_FIELD(name, d, min, max)                                                             \
@@ -193,10 +211,30 @@ static const cyaml_schema_field_t compression_fields[] = {
     COMPRESSORS("client", client), COMPRESSORS("upstream", upstream),
     COMPRESSION_NUMBERS(COMPRESSION_FIELD) CYAML_FIELD_END};
 
+static const cyaml_schema_field_t vault_fields[] = {
+    TEXTS("addresses", struct rk_config_vault, addresses),
+    TEXTS("redirect_hosts", struct rk_config_vault, redirect_hosts),
+    TEXT("namespace", OPTIONAL, struct rk_config_vault, ns),
+    TEXT("ca_file", OPTIONAL, struct rk_config_vault, ca_file),
+    TEXT("cert_file", OPTIONAL, struct rk_config_vault, cert_file),
+    TEXT("key_file", OPTIONAL, struct rk_config_vault, key_file),
+    TEXT("transit_mount", OPTIONAL, struct rk_config_vault, transit_mount),
+    TEXT("key", OPTIONAL, struct rk_config_vault, key),
+    CHOICE("auth", OPTIONAL, struct rk_config_vault, auth, vault_auths),
+    TEXT("auth_mount", OPTIONAL, struct rk_config_vault, auth_mount),
+    TEXT("role_id", OPTIONAL, struct rk_config_vault, role_id),
+    TEXT("secret_id_file", OPTIONAL, struct rk_config_vault, secret_id_file),
+    TEXT("secret_id_env", OPTIONAL, struct rk_config_vault, secret_id_env),
+    TEXT("token_file", OPTIONAL, struct rk_config_vault, token_file),
+    VAULT_NUMBERS(VAULT_FIELD) CYAML_FIELD_END,
+};
+
 static const cyaml_schema_field_t key_fields[] = {
-    TEXT("provider", OPTIONAL, struct rk_config_keys, provider),
+    CHOICE("provider", OPTIONAL, struct rk_config_keys, provider, providers),
     TEXT("keyring_file", OPTIONAL, struct rk_config_keys, keyring_file),
+    CYAML_FIELD_MAPPING("vault", OPTIONAL, struct rk_config_keys, vault, vault_fields),
     SWITCH("create_first_key", struct rk_config_keys, create_first_key),
+    SWITCH("start_degraded", struct rk_config_keys, start_degraded),
     KEY_NUMBERS(KEY_FIELD) CYAML_FIELD_END,
 };
 
@@ -280,6 +318,7 @@ const cyaml_schema_value_t rk_config_schema = {
 #define LIMIT_NUMBER(...) NUMBER(limits, __VA_ARGS__)
 #define COMPRESSION_NUMBER(...) NUMBER(compression, __VA_ARGS__)
 #define KEY_NUMBER(...) NUMBER(keys, __VA_ARGS__)
+#define VAULT_NUMBER(...) NUMBER(keys.vault, __VA_ARGS__)
 #define SWEEP_NUMBER(...) NUMBER(sweep, __VA_ARGS__)
 #define GUARD_NUMBER(...) NUMBER(sweep.guard, __VA_ARGS__)
 #define LOG_NUMBER(...) NUMBER(log, __VA_ARGS__)
@@ -287,8 +326,9 @@ const cyaml_schema_value_t rk_config_schema = {
 
 const struct rk_config_number rk_config_numbers[] = {
     UPSTREAM_NUMBERS(UPSTREAM_NUMBER) LIMIT_NUMBERS(LIMIT_NUMBER)
-        COMPRESSION_NUMBERS(COMPRESSION_NUMBER) KEY_NUMBERS(KEY_NUMBER) SWEEP_NUMBERS(SWEEP_NUMBER)
-            GUARD_NUMBERS(GUARD_NUMBER) LOG_NUMBERS(LOG_NUMBER) LISTENER_NUMBERS(LISTENER_NUMBER)};
+        COMPRESSION_NUMBERS(COMPRESSION_NUMBER) KEY_NUMBERS(KEY_NUMBER) VAULT_NUMBERS(VAULT_NUMBER)
+            SWEEP_NUMBERS(SWEEP_NUMBER) GUARD_NUMBERS(GUARD_NUMBER) LOG_NUMBERS(LOG_NUMBER)
+                LISTENER_NUMBERS(LISTENER_NUMBER)};
 const size_t rk_config_numbers_count = CYAML_ARRAY_LEN(rk_config_numbers);
 
 const struct rk_config_switch rk_config_switches[] = {
@@ -298,6 +338,7 @@ const struct rk_config_switch rk_config_switches[] = {
     {"listener.proxy_protocol", offsetof(struct rk_config, listener.proxy_required), false},
     {"listener_tls.verify", offsetof(struct rk_config, listener_tls.verify), false},
     {"keys.create_first_key", offsetof(struct rk_config, keys.create_first_key), true},
+    {"keys.start_degraded", offsetof(struct rk_config, keys.start_degraded), false},
     {"sweep.pause", offsetof(struct rk_config, sweep.pause), false},
 };
 const size_t rk_config_switches_count = CYAML_ARRAY_LEN(rk_config_switches);

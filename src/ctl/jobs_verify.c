@@ -4,6 +4,7 @@
 #include <rekey/jobs/key_wait.h>
 #include <rekey/jobs/verify.h>
 #include <rekey/keys/service.h>
+#include <rekey/vault/provider.h>
 
 #include <bson/bson.h>
 #include <getopt.h>
@@ -222,7 +223,7 @@ static enum rk_ctl_exit verify(struct rk_ctl *ctl, const struct request *request
     enum rk_ctl_exit code;
     /* What a service has to say in a daemon's log is no news to somebody at a terminal. */
     if (rk_log_open(NULL, RK_LOG_WARN, &err) != RK_OK ||
-        rk_keyring_open(ctl->config->keys.keyring_file, &provider, &err) != RK_OK) {
+        rk_provider_open(&ctl->config->keys, &provider, &err) != RK_OK) {
         return rk_ctl_fail(&err);
     }
     const struct rk_key_service_config config = {

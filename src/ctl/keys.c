@@ -2,6 +2,7 @@
 #include <rekey/ctl/ctl.h>
 
 #include <rekey/keys/registry.h>
+#include <rekey/vault/provider.h>
 
 #include <bson/bson.h>
 #include <stdio.h>
@@ -101,26 +102,61 @@ static enum rk_ctl_exit print_rotated(const struct rk_ctl *ctl, uint32_t id)
     return code;
 }
 
+static enum rk_ctl_exit print_rewrapped(const struct rk_ctl *ctl, uint32_t n)
+{
+    if (!ctl->json) {
+        (void)printf("%u data keys wrapped anew\n", n);
+        return RK_CTL_OK;
+    }
+    bson_t doc = BSON_INITIALIZER;
+    BSON_APPEND_INT64(&doc, "rewrapped", (int64_t)n);
+    enum rk_ctl_exit code = rk_ctl_print_json(&doc);
+    bson_destroy(&doc);
+    return code;
+}
+
+/* A change of the registry that needs the provider: *number is what it tells. */
+typedef enum rk_status change_fn(struct rk_registry *registry, const struct rk_provider *provider,
+                                 const char *actor, uint32_t *number, struct rk_error *err);
+
+static enum rk_status change(struct rk_ctl *ctl, change_fn *fn, uint32_t *number,
+                             struct rk_error *err)
+{
+    struct rk_registry *registry = NULL;
+    struct rk_provider provider;
+    enum rk_status status = rk_provider_open(&ctl->config->keys, &provider, err);
+    if (status != RK_OK) {
+        return status;
+    }
+    status = rk_registry_new(ctl->client_pool, ctl->config->upstream.state_db, &registry, err);
+    if (status == RK_OK) {
+        status = fn(registry, &provider, ctl->actor, number, err);
+    }
+    rk_registry_free(registry);
+    provider.ops->free(provider.self);
+    return status;
+}
+
 static enum rk_ctl_exit run_rotate(struct rk_ctl *ctl, int argc, char **argv)
 {
     struct rk_error err;
-    struct rk_registry *registry = NULL;
-    struct rk_provider provider;
     uint32_t id = 0;
     if (argc > 1) {
         return rk_ctl_usage("keys rotate takes no argument, got %s", argv[1]);
     }
-    if (rk_keyring_open(ctl->config->keys.keyring_file, &provider, &err) != RK_OK) {
-        return rk_ctl_fail(&err);
+    return change(ctl, rk_registry_rotate, &id, &err) == RK_OK ? print_rotated(ctl, id)
+                                                               : rk_ctl_fail(&err);
+}
+
+static enum rk_ctl_exit run_rewrap(struct rk_ctl *ctl, int argc, char **argv)
+{
+    struct rk_error err;
+    uint32_t n = 0;
+    if (argc > 1) {
+        return rk_ctl_usage("keys rewrap takes no argument, got %s", argv[1]);
     }
-    enum rk_status status =
-        rk_registry_new(ctl->client_pool, ctl->config->upstream.state_db, &registry, &err);
-    if (status == RK_OK) {
-        status = rk_registry_rotate(registry, &provider, ctl->actor, &id, &err);
-    }
-    rk_registry_free(registry);
-    provider.ops->free(provider.self);
-    return status == RK_OK ? print_rotated(ctl, id) : rk_ctl_fail(&err);
+    return change(ctl, rk_registry_rewrap, &n, &err) == RK_OK ? print_rewrapped(ctl, n)
+                                                              : rk_ctl_fail(&err);
 }
 
 static enum rk_ctl_exit run_init(struct rk_ctl *ctl, int argc, char **argv)
@@ -172,5 +208,11 @@ const struct rk_ctl_command rk_ctl_key_commands[] = {
      .help = "make a new current data key; the former one becomes retiring",
      .needs = RK_CTL_NEEDS_SERVER,
      .run = run_rotate},
+    {.group = "keys",
+     .name = "rewrap",
+     .args = "",
+     .help = "wrap all data keys with the newest key-encryption key; no data changes",
+     .needs = RK_CTL_NEEDS_SERVER,
+     .run = run_rewrap},
     {.name = NULL},
 };

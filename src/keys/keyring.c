@@ -46,26 +46,35 @@ static void wrap_aad(uint32_t key_id, uint8_t aad[AAD_LEN])
     rk_store_u32(aad + sizeof WRAP_LABEL - 1, key_id);
 }
 
-static enum rk_status keyring_generate(void *self, uint32_t key_id, uint8_t root[RK_DATA_KEY_LEN],
-                                       struct rk_wrapped_key *wrapped, struct rk_error *err)
+static enum rk_status wrap(struct keyring *ring, uint32_t key_id,
+                           const uint8_t root[RK_DATA_KEY_LEN], struct rk_wrapped_key *wrapped,
+                           struct rk_error *err)
 {
-    struct keyring *ring = self;
     const struct kek *kek = &ring->keks[ring->n_keks - 1];
     uint8_t aad[AAD_LEN];
-    if (RAND_priv_bytes(root, RK_DATA_KEY_LEN) != 1) {
-        return rk_error_set(err, RK_EIO, "the random number generator failed");
-    }
     wrap_aad(key_id, aad);
     enum rk_status status =
         rk_aead_siv_seal(ring->aead, kek->key, aad, sizeof aad, root, RK_DATA_KEY_LEN,
                          wrapped->data, wrapped->data + RK_SIV_TAG_LEN);
     if (status != RK_OK) {
-        OPENSSL_cleanse(root, RK_DATA_KEY_LEN);
         return rk_error_set(err, status, "cannot wrap data key %u with kek %s", key_id, kek->name);
     }
     wrapped->len = WRAPPED_LEN;
     (void)snprintf(wrapped->kek, sizeof wrapped->kek, "%s", kek->name);
     return RK_OK;
+}
+
+static enum rk_status keyring_generate(void *self, uint32_t key_id, uint8_t root[RK_DATA_KEY_LEN],
+                                       struct rk_wrapped_key *wrapped, struct rk_error *err)
+{
+    if (RAND_priv_bytes(root, RK_DATA_KEY_LEN) != 1) {
+        return rk_error_set(err, RK_EIO, "the random number generator failed");
+    }
+    enum rk_status status = wrap(self, key_id, root, wrapped, err);
+    if (status != RK_OK) {
+        OPENSSL_cleanse(root, RK_DATA_KEY_LEN);
+    }
+    return status;
 }
 
 static enum rk_status keyring_unwrap(void *self, uint32_t key_id,
@@ -98,6 +107,23 @@ static enum rk_status keyring_unwrap(void *self, uint32_t key_id,
     return RK_OK;
 }
 
+static enum rk_status keyring_rewrap(void *self, uint32_t key_id, const struct rk_wrapped_key *old,
+                                     struct rk_wrapped_key *wrapped, struct rk_error *err)
+{
+    struct keyring *ring = self;
+    uint8_t root[RK_DATA_KEY_LEN];
+    if (strcmp(old->kek, ring->keks[ring->n_keks - 1].name) == 0) {
+        return rk_error_set(err, RK_ESTATE, "data key %u is wrapped with kek %s already", key_id,
+                            old->kek);
+    }
+    enum rk_status status = keyring_unwrap(self, key_id, old, root, err);
+    if (status == RK_OK) {
+        status = wrap(ring, key_id, root, wrapped, err);
+    }
+    OPENSSL_cleanse(root, sizeof root);
+    return status;
+}
+
 static enum rk_status keyring_legacy(void *self, const struct rk_legacy_key **keys, size_t *n_keys,
                                      struct rk_error *err)
 {
@@ -108,11 +134,27 @@ static enum rk_status keyring_legacy(void *self, const struct rk_legacy_key **ke
     return RK_OK;
 }
 
+static enum rk_status keyring_ready(void *self, struct rk_error *err)
+{
+    (void)self;
+    (void)err;
+    return RK_OK;
+}
+
+static bool keyring_available(void *self)
+{
+    (void)self;
+    return true;
+}
+
 static const struct rk_provider_ops keyring_ops = {
     .name = "keyring",
     .generate = keyring_generate,
     .unwrap = keyring_unwrap,
+    .rewrap = keyring_rewrap,
     .legacy = keyring_legacy,
+    .ready = keyring_ready,
+    .available = keyring_available,
     .free = keyring_free,
 };
 

@@ -1,21 +1,14 @@
 /*
- * Reading a keyring file: who may read it, and what its lines say.
- *
- * The file is read once, whole, into secure memory and cleansed after parsing. Messages name
- * lines and key names, never what stands in a line. A symbolic link is followed (Kubernetes
- * mounts secrets behind them): every check is made on the opened file.
+ * What the lines of a keyring file say. Messages name lines and key names, never what stands in a
+ * line.
  */
 #include "keyring_internal.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <openssl/crypto.h>
+#include <rekey/keys/secret_file.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#define FILE_BYTES_MAX 65536
 #define NAME_LEN_MAX (sizeof((struct rk_wrapped_key *)0)->kek - 1)
 /* A data key object needs an id; that of a key-encryption key is never stored anywhere. */
 #define KEK_OBJECT_ID 1u
@@ -193,82 +186,13 @@ static enum rk_status parse_file(struct keyring *ring, const char *path, const c
     return RK_OK;
 }
 
-static enum rk_status check_file(int fd, const char *path, struct rk_error *err)
-{
-    struct stat info;
-    if (fstat(fd, &info) != 0) {
-        return rk_error_set(err, RK_EIO, "%s: %s", path, strerror(errno));
-    }
-    if (!S_ISREG(info.st_mode)) {
-        return rk_error_set(err, RK_EREFUSED, "%s: not a regular file", path);
-    }
-    if (info.st_uid != geteuid() && info.st_uid != 0) {
-        return rk_error_set(err, RK_EREFUSED, "%s: owned by user %u; must be this user or root",
-                            path, (unsigned)info.st_uid);
-    }
-    if ((info.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
-        return rk_error_set(err, RK_EREFUSED,
-                            "%s: mode %04o lets others at the keys: chmod 600 it, and replace its "
-                            "keys if others may have read them",
-                            path, (unsigned)(info.st_mode & 07777));
-    }
-    if (info.st_size > FILE_BYTES_MAX) {
-        return rk_error_set(err, RK_ELIMIT, "%s: larger than %d bytes", path, FILE_BYTES_MAX);
-    }
-    return RK_OK;
-}
-
-/* Reads at most FILE_BYTES_MAX bytes; text has room for one more, which would prove it longer. */
-static enum rk_status read_file(int fd, const char *path, char *text, size_t *len,
-                                struct rk_error *err)
-{
-    *len = 0;
-    for (;;) {
-        ssize_t n = read(fd, text + *len, FILE_BYTES_MAX + 1 - *len);
-        if (n < 0 && errno == EINTR) {
-            continue;
-        }
-        if (n < 0) {
-            return rk_error_set(err, RK_EIO, "%s: %s", path, strerror(errno));
-        }
-        *len += (size_t)n;
-        if (*len > FILE_BYTES_MAX) {
-            return rk_error_set(err, RK_ELIMIT, "%s: larger than %d bytes", path, FILE_BYTES_MAX);
-        }
-        if (n == 0) {
-            return RK_OK;
-        }
-    }
-}
-
 enum rk_status rk_keyring_read(struct keyring *ring, const char *path, struct rk_error *err)
 {
-    enum rk_status status;
-    char *text = NULL;
-    size_t len = 0;
-    /* O_NONBLOCK: opening a FIFO must not hang; for a regular file it means nothing. */
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    if (fd < 0) {
-        return rk_error_set(err, errno == ENOENT ? RK_ENOENT : RK_EIO, "%s: %s", path,
-                            strerror(errno));
-    }
-    status = check_file(fd, path, err);
-    if (status != RK_OK) {
-        goto done;
-    }
-    text = OPENSSL_secure_malloc(FILE_BYTES_MAX + 1);
-    if (text == NULL) {
-        status = rk_error_set(err, RK_ENOMEM, "out of secure memory");
-        goto done;
-    }
-    status = read_file(fd, path, text, &len, err);
+    struct rk_secret_file file;
+    enum rk_status status = rk_secret_file_read(path, &file, err);
     if (status == RK_OK) {
-        status = parse_file(ring, path, text, len, err);
+        status = parse_file(ring, path, file.text, file.len, err);
+        rk_secret_file_free(&file);
     }
-done:
-    if (text != NULL) {
-        OPENSSL_secure_clear_free(text, FILE_BYTES_MAX + 1);
-    }
-    (void)close(fd);
     return status;
 }

@@ -313,6 +313,88 @@ done:
     return status;
 }
 
+/* Replaces what it read and nothing newer. */
+static enum rk_status replace_wrapped(mongoc_collection_t *keys, const struct rk_key_record *record,
+                                      const struct rk_wrapped_key *wrapped, struct rk_error *err)
+{
+    enum rk_status status = RK_OK;
+    bson_error_t cause;
+    bson_t reply;
+    bson_t opts = BSON_INITIALIZER;
+    bson_iter_t matched;
+    const struct rk_wrapped_key *old = &record->wrapped;
+    bson_t *selector = BCON_NEW("_id", BCON_INT64((int64_t)record->id), "wrapped",
+                                BCON_BIN(BSON_SUBTYPE_BINARY, old->data, (uint32_t)old->len));
+    bson_t *update =
+        BCON_NEW("$set", "{", "kek", BCON_UTF8(wrapped->kek), "wrapped",
+                 BCON_BIN(BSON_SUBTYPE_BINARY, wrapped->data, (uint32_t)wrapped->len), "}");
+    rk_mongo_majority_writes(&opts);
+    if (!mongoc_collection_update_one(keys, selector, update, &opts, &reply, &cause)) {
+        status = rk_mongo_error(err, "cannot confirm the rewrapped key", &cause);
+    } else if (!bson_iter_init_find(&matched, &reply, "matchedCount") ||
+               bson_iter_as_int64(&matched) != 1) {
+        status = rk_error_set(err, RK_ESTATE, "key %u has just been changed by somebody else",
+                              record->id);
+    }
+    bson_destroy(&reply);
+    bson_destroy(update);
+    bson_destroy(selector);
+    bson_destroy(&opts);
+    return status;
+}
+
+static enum rk_status rewrap_one(mongoc_client_t *client, const char *state_db,
+                                 const struct rk_provider *provider, const char *actor,
+                                 const struct rk_key_record *record, bool *done,
+                                 struct rk_error *err)
+{
+    struct rk_wrapped_key wrapped = {.len = 0};
+    struct rk_error why = {.message = ""};
+    enum rk_status status =
+        provider->ops->rewrap(provider->self, record->id, &record->wrapped, &wrapped, &why);
+    if (status == RK_ESTATE) {
+        return RK_OK; /* it is under the newest already */
+    }
+    struct rk_audit_event event = {.actor = actor,
+                                   .action = "key.rewrap",
+                                   .key_id = record->id,
+                                   .target = status == RK_OK ? wrapped.kek : record->wrapped.kek,
+                                   .result = "started"};
+    enum rk_status recorded = rk_audit_record(client, state_db, &event, err);
+    if (recorded != RK_OK) {
+        return recorded;
+    }
+    if (status == RK_OK) {
+        mongoc_collection_t *keys = mongoc_client_get_collection(client, state_db, "keys");
+        status = replace_wrapped(keys, record, &wrapped, &why);
+        mongoc_collection_destroy(keys);
+    }
+    event.result = status == RK_OK ? "ok" : "failed";
+    event.detail = status == RK_OK ? NULL : why.message;
+    recorded = rk_audit_record(client, state_db, &event, NULL);
+    (void)recorded; /* "started" is there */
+    *done = status == RK_OK;
+    return status == RK_OK ? RK_OK : rk_error_set(err, status, "%s", why.message);
+}
+
+enum rk_status rk_registry_rewrap(struct rk_registry *registry, const struct rk_provider *provider,
+                                  const char *actor, uint32_t *rewrapped, struct rk_error *err)
+{
+    struct rk_key_record *records = NULL;
+    size_t n = 0;
+    mongoc_client_t *client = mongoc_client_pool_pop(registry->pool);
+    enum rk_status status = list(client, registry->state_db, &records, &n, err);
+    *rewrapped = 0;
+    for (size_t i = 0; i < n && status == RK_OK; i++) {
+        bool done = false;
+        status = rewrap_one(client, registry->state_db, provider, actor, &records[i], &done, err);
+        *rewrapped += done ? 1 : 0;
+    }
+    free(records);
+    mongoc_client_pool_push(registry->pool, client);
+    return status;
+}
+
 enum rk_status rk_registry_rotate(struct rk_registry *registry, const struct rk_provider *provider,
                                   const char *actor, uint32_t *new_id, struct rk_error *err)
 {

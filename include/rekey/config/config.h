@@ -94,12 +94,45 @@ struct rk_config_compression {
     uint32_t message_bytes_max; /* and longer messages */
 };
 
+enum rk_config_vault_auth { RK_CONFIG_VAULT_APPROLE, RK_CONFIG_VAULT_TOKEN_FILE };
+
+struct rk_config_vault {
+    char **addresses; /* https://host:port, tried in this order */
+    unsigned addresses_count;
+    char **redirect_hosts; /* host:port that an answer may redirect to, besides addresses */
+    unsigned redirect_hosts_count;
+    char *ns; /* Vault Enterprise's namespace */
+    char *ca_file;
+    char *cert_file; /* client certificate */
+    char *key_file;  /* default: cert_file */
+    char *transit_mount;
+    char *key; /* the key-encryption key's name */
+    enum rk_config_vault_auth auth;
+    char *auth_mount; /* of AppRole */
+    char *role_id;
+    char *secret_id_file; /* read anew for every login */
+    char *secret_id_env;  /* name of the environment variable that holds the secret_id */
+    char *token_file;     /* read anew when its token ends or is refused */
+    uint32_t connect_timeout_ms;
+    uint32_t request_timeout_ms; /* of one attempt */
+    uint32_t retry_timeout_ms;   /* of a request with all its attempts */
+    uint32_t retry_backoff_ms;   /* first pause; doubles, with jitter */
+    uint32_t retry_backoff_max_ms;
+    uint32_t health_interval_ms; /* how often an unsealed server is looked for */
+    uint32_t response_bytes_max;
+    uint32_t connections_max;
+};
+
+enum rk_config_provider { RK_CONFIG_KEYRING, RK_CONFIG_VAULT };
+
 struct rk_config_keys {
-    char *provider; /* "keyring" */
+    enum rk_config_provider provider;
     char *keyring_file;
+    struct rk_config_vault vault;
     uint32_t refresh_interval_ms;
     uint32_t negative_cache_ms;
     bool create_first_key;
+    bool start_degraded; /* without the provider, too */
 };
 
 struct rk_config_guard {

@@ -1,6 +1,6 @@
 /*
  * A key provider keeps key-encryption keys and wraps data keys with them. Providers are chosen by
- * configuration through this ops table: `keyring` (a local file); `vault` will be another.
+ * configuration through this ops table: `keyring` (a local file) and `vault` (rekey/vault).
  *
  * Calls block and run on the key service's thread or in rekeyctl, never on a worker.
  */
@@ -9,6 +9,7 @@
 
 #include <rekey/crypto/data_key.h>
 #include <rekey/crypto/legacy.h>
+#include <stdbool.h>
 
 #define RK_WRAPPED_MAX 512u
 
@@ -26,9 +27,16 @@ struct rk_provider_ops {
                                struct rk_wrapped_key *wrapped, struct rk_error *err);
     enum rk_status (*unwrap)(void *self, uint32_t key_id, const struct rk_wrapped_key *wrapped,
                              uint8_t root[RK_DATA_KEY_LEN], struct rk_error *err);
+    /* The same data key under the newest key-encryption key. RK_ESTATE: it is already. */
+    enum rk_status (*rewrap)(void *self, uint32_t key_id, const struct rk_wrapped_key *old,
+                             struct rk_wrapped_key *wrapped, struct rk_error *err);
     /* All keys for legacy readers; *keys is the provider's, valid until free. */
     enum rk_status (*legacy)(void *self, const struct rk_legacy_key **keys, size_t *n_keys,
                              struct rk_error *err);
+    /* Waits until it can be asked, with a limit of its own. */
+    enum rk_status (*ready)(void *self, struct rk_error *err);
+    /* Does it answer at present? Any thread, never blocks. */
+    bool (*available)(void *self);
     void (*free)(void *self);
 };
 

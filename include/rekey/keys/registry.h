@@ -50,6 +50,15 @@ RK_MUST_CHECK enum rk_status rk_registry_create_first(struct rk_registry *regist
                                                       const char *actor, uint32_t *new_id,
                                                       struct rk_error *err);
 
+/*
+ * Wraps every data key anew that is not under the provider's newest key-encryption key; no data
+ * changes. *rewrapped counts them, also when a later one failed; to be run again then.
+ */
+RK_MUST_CHECK enum rk_status rk_registry_rewrap(struct rk_registry *registry,
+                                                const struct rk_provider *provider,
+                                                const char *actor, uint32_t *rewrapped,
+                                                struct rk_error *err);
+
 const char *rk_key_state_name(enum rk_key_state state);
 
 #endif

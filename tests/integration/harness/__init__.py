@@ -1,14 +1,16 @@
-"""Real processes for integration tests, benchmarks and the demo: mongod, rekeyd, rekeyctl."""
+"""Real processes for integration tests, benchmarks and the demo: mongod, Vault, rekeyd, rekeyctl."""
 
 from .certs import Certificates
 from .mongo import Mongod, ReplicaSet
 from .process import Process, ProcessError, mongod_binary, rekey_binary
 from .protected import SECRET, Protected, is_envelope, key_id, people_policy, protected, values_at
 from .rekeyd import CtlError, Rekeyd, policy
+from .vault import KEK, Vault, VaultError, vault_binary
 
 __all__ = [
     "Certificates",
     "CtlError",
+    "KEK",
     "Mongod",
     "Process",
     "ProcessError",
@@ -24,4 +26,7 @@ __all__ = [
     "protected",
     "rekey_binary",
     "values_at",
+    "Vault",
+    "VaultError",
+    "vault_binary",
 ]

@@ -235,7 +235,7 @@ class Rekeyd(Process):
             capture_output=True,
             text=True,
             timeout=timeout_s,
-            env=sanitizer_environment(self.directory, self.name),
+            env=self.environment(),
             cwd=self.directory,
         )
         if not check:

@@ -41,11 +41,19 @@ static void test_documented_defaults_are_the_compiled_ones(void **state)
                         offsetof(struct rk_config_sweep, guard) -
                             offsetof(struct rk_config_sweep, max_rate));
     assert_int_equal(a->sweep.pause, b->sweep.pause);
-    same_text(a->keys.provider, b->keys.provider);
+    assert_int_equal(a->keys.provider, b->keys.provider);
+    same_text(a->keys.vault.transit_mount, b->keys.vault.transit_mount);
+    same_text(a->keys.vault.key, b->keys.vault.key);
+    same_text(a->keys.vault.auth_mount, b->keys.vault.auth_mount);
+    assert_int_equal(a->keys.vault.auth, b->keys.vault.auth);
+    assert_memory_equal(&a->keys.vault.connect_timeout_ms, &b->keys.vault.connect_timeout_ms,
+                        sizeof a->keys.vault -
+                            offsetof(struct rk_config_vault, connect_timeout_ms));
     same_text(a->keys.keyring_file, b->keys.keyring_file);
     assert_int_equal(a->keys.refresh_interval_ms, b->keys.refresh_interval_ms);
     assert_int_equal(a->keys.negative_cache_ms, b->keys.negative_cache_ms);
     assert_int_equal(a->keys.create_first_key, b->keys.create_first_key);
+    assert_int_equal(a->keys.start_degraded, b->keys.start_degraded);
     assert_string_equal(a->log.file, "-");
     assert_null(b->log.file);
     assert_int_equal(a->log.level, b->log.level);
@@ -88,12 +96,15 @@ static void test_every_setting_is_documented(void **state)
         "connect_timeout_ms "
         "handshake_timeout_ms idle_timeout_ms drain_timeout_ms key_wait_timeout_ms client upstream "
         "zlib_level zstd_level message_bytes_min provider "
-        "keyring_file refresh_interval_ms negative_cache_ms create_first_key pause max_rate "
+        "keyring_file refresh_interval_ms negative_cache_ms create_first_key start_degraded pause "
+        "max_rate "
         "threads range_docs batch_docs ranges_ahead lease_ms poll_interval_ms attempts_max "
         "retry_backoff_ms retry_backoff_max_ms write_timeout_ms p99_limit_ms interval_ms "
         "samples_min rate_min file level on_undecryptable namespace fields path algorithm name "
         "legacy cipher encoding version_hex key type connect socket_access event_lines_per_s "
-        "proxy_protocol proxy_networks proxy_header_bytes_max";
+        "proxy_protocol proxy_networks proxy_header_bytes_max vault addresses redirect_hosts "
+        "transit_mount auth auth_mount role_id secret_id_file secret_id_env token_file "
+        "request_timeout_ms retry_timeout_ms health_interval_ms response_bytes_max";
     char *text = read_from_repository("conf/rekey.yaml");
     char *rest = NULL;
     for (char *name = strtok_r(names, " ", &rest); name != NULL;
@@ -164,7 +175,7 @@ static void test_defaults(void **state)
     assert_int_equal(c->limits.message_bytes_max, 48000000);
     assert_int_equal(c->limits.advertised_message_bytes_max, 33554432);
     assert_int_equal(c->limits.advertised_batch_docs_max, 2000);
-    assert_string_equal(c->keys.provider, "keyring");
+    assert_int_equal(c->keys.provider, RK_CONFIG_KEYRING);
     assert_true(c->keys.create_first_key);
     assert_int_equal(c->sweep.batch_docs, 1000);
     assert_int_equal(c->sweep.guard.p99_limit_ms, 50);

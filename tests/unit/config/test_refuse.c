@@ -174,7 +174,33 @@ static void test_contradictions(void **state)
         {UPSTREAM "sweep:\n  max_rate: 50\n  guard: {rate_min: 100}\n",
          "rekey.yaml:4: sweep.guard.rate_min: must not pass sweep.max_rate (50), not 100"},
         {UPSTREAM "keys:\n  provider: vualt\n",
-         "rekey.yaml:3: keys.provider: must be keyring, not \"vualt\""},
+         "rekey.yaml:3: keys.provider: must be one of keyring, vault, not \"vualt\""},
+        {UPSTREAM "keys:\n  provider: vault\n",
+         "rekey.yaml:2: keys.vault.addresses: is required with keys.provider: vault"},
+        {UPSTREAM "keys:\n  provider: vault\n  vault:\n    addresses: ['http://v:8200']\n    "
+                  "ca_file: c\n",
+         "rekey.yaml:5: keys.vault.addresses[0]: must be https://host:port, without a path, not "
+         "\"http://v:8200\""},
+        {UPSTREAM "keys:\n  provider: vault\n  vault:\n    addresses: ['https://v:8200']\n",
+         "rekey.yaml:4: keys.vault.ca_file: is required: only this authority's servers get Rekey's "
+         "token"},
+        {UPSTREAM "keys:\n  provider: vault\n  vault:\n    addresses: ['https://v:8200']\n    "
+                  "ca_file: c\n    key: a/../b\n",
+         "rekey.yaml:7: keys.vault.key: must not hold a slash"},
+        {UPSTREAM "keys:\n  provider: vault\n  vault:\n    addresses: ['https://v:8200']\n    "
+                  "ca_file: c\n    transit_mount: ../sys\n",
+         "rekey.yaml:7: keys.vault.transit_mount: must be a name of up to 60 letters, digits, "
+         "dots, dashes, underscores and inner slashes, not \"../sys\""},
+        {UPSTREAM "keys:\n  provider: vault\n  vault:\n    addresses: ['https://v:8200']\n    "
+                  "ca_file: c\n",
+         "rekey.yaml:4: keys.vault.role_id: is required with keys.vault.auth: approle"},
+        {UPSTREAM "keys:\n  provider: vault\n  vault:\n    addresses: ['https://v:8200']\n    "
+                  "ca_file: c\n    role_id: r\n",
+         "rekey.yaml:4: keys.vault.secret_id_file: or keys.vault.secret_id_env is required, one of "
+         "them: the secret_id itself does not belong in this file"},
+        {UPSTREAM "keys:\n  provider: vault\n  vault:\n    addresses: ['https://v:8200']\n    "
+                  "ca_file: c\n    auth: token_file\n",
+         "rekey.yaml:4: keys.vault.token_file: is required with keys.vault.auth: token_file"},
         {UPSTREAM "listener_tls:\n  enabled: true\n",
          "rekey.yaml:2: listener_tls.cert_file: is required when listener_tls.enabled is true"},
         {UPSTREAM "listener_tls: {enabled: true, cert_file: c, verify: true}\n",

@@ -1,0 +1,101 @@
+/*
+ * The client's parts, all on its thread:
+ *
+ *   client.c   requests: attempts, pauses, addresses, deadlines
+ *   login.c    the token: log in, renew, log in again
+ *   health.c   is there an unsealed server
+ *   verdict.c  what an answer means
+ *   http.c     one attempt
+ */
+#ifndef REKEY_VAULT_CLIENT_INTERNAL_H
+#define REKEY_VAULT_CLIENT_INTERNAL_H
+
+#include "http.h"
+
+#include <rekey/net/worker.h>
+#include <rekey/vault/client.h>
+#include <stdatomic.h>
+
+/* ---- verdict.c ---- */
+
+enum rk_vault_verdict {
+    RK_VAULT_DONE,
+    RK_VAULT_REDIRECTED,
+    RK_VAULT_LOGIN_AGAIN, /* once */
+    RK_VAULT_ELSEWHERE,   /* this server cannot, now: the next address */
+    RK_VAULT_LATER,
+    RK_VAULT_FAILED,
+};
+
+/* body: the answer's JSON, NULL when it is none. Except for RK_VAULT_DONE fills *err. */
+enum rk_vault_verdict rk_vault_judge(const char *path, const struct rk_http_answer *answer,
+                                     const json_t *body, struct rk_error *err);
+
+/* Does url lead to host, "host:port"? Without port, url means 443. */
+bool rk_vault_url_is_at(const char *url, const char *host);
+
+/* ---- login.c ---- */
+
+struct rk_login {
+    char *token;                /* wiped when released; NULL: none */
+    unsigned generation;        /* grows with every token */
+    bool busy;                  /* a login or renewal is under way */
+    char *candidate;            /* a token from a file that is being looked at */
+    uint32_t granted_s;         /* the lease as it was at first; 0: does not end */
+    uint64_t expires_at_us;     /* 0: never */
+    uint64_t not_before_us;     /* no login sooner: the last one failed */
+    struct rk_error last_error; /* of that one */
+    struct event *timer;        /* when to renew or to log in again */
+};
+
+/* Makes sure that a login is under way, or fails the requests that wait for one. */
+void rk_login_begin(struct rk_vault_client *client);
+/* The token of this generation was refused. */
+void rk_login_refused(struct rk_vault_client *client, unsigned generation);
+void rk_login_on_timer(evutil_socket_t fd, short what, void *client);
+/* Can a login be tried at all? */
+RK_MUST_CHECK enum rk_status rk_login_check(const struct rk_config_vault *settings,
+                                            struct rk_error *err);
+void rk_login_deinit(struct rk_login *login);
+
+/* ---- health.c ---- */
+
+struct rk_health {
+    _Atomic(enum rk_vault_state) state;
+    unsigned left; /* addresses to ask in this round */
+    unsigned at;
+    struct event *timer;
+};
+
+void rk_health_on_timer(evutil_socket_t fd, short what, void *client);
+
+/* ---- client.c ---- */
+
+enum request_kind {
+    REQUEST_NORMAL, /* waits for a token */
+    REQUEST_READY,  /* ends when there is one */
+    REQUEST_LOGIN,  /* brings its own, or none */
+};
+
+struct rk_vault_client {
+    const struct rk_config_vault *settings;
+    struct rk_worker *worker;
+    struct rk_http *http;
+    struct request *requests; /* all that are not answered yet */
+    unsigned at;              /* address in use */
+    bool stopping;
+    struct rk_login login;
+    struct rk_health health;
+};
+
+/* A request of the client's own; token is copied, body is taken (NULL: GET). */
+void rk_client_ask(struct rk_vault_client *client, const char *path, json_t *body,
+                   const char *token, rk_vault_done_fn *fn, void *arg);
+/* There is a token (err NULL), or there will be none for now. */
+void rk_client_token_settled(struct rk_vault_client *client, const struct rk_error *err);
+/* "https://host:port/v1/path", wiped when released; NULL: out of memory. */
+char *rk_client_url(const struct rk_vault_client *client, unsigned address, const char *path);
+
+uint64_t rk_vault_jittered(uint64_t pause_us);
+
+#endif

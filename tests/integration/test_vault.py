@@ -1,0 +1,383 @@
+"""The vault provider on a real Vault server: log in, keys, and outages that nobody notices."""
+
+import time
+
+import pytest
+from pymongo.errors import OperationFailure
+
+from harness import (
+    KEK,
+    Certificates,
+    CtlError,
+    Rekeyd,
+    Vault,
+    VaultError,
+    people_policy,
+    protected,
+)
+from harness.ports import free_port
+from harness.protected import person
+
+DATA_KEY = f"transit/datakey/plaintext/{KEK}"
+DECRYPT = f"transit/decrypt/{KEK}"
+# An outage lasts until a test ends it; nobody is to wait for the defaults meanwhile.
+QUICK = {"retry_timeout_ms": 3000, "request_timeout_ms": 2000, "connect_timeout_ms": 1000}
+
+
+@pytest.fixture(scope="module")
+def shared_vault(tmp_path_factory):
+    with Vault(tmp_path_factory.mktemp("vault")) as vault:
+        yield vault
+
+
+@pytest.fixture
+def vault(shared_vault):
+    """Unsealed, with the usual role and policy, whatever the last test did to it."""
+    yield shared_vault
+    if not shared_vault.alive:
+        shared_vault.start()
+    shared_vault.unseal()
+    shared_vault.configure_role()
+    shared_vault.api("PUT", "sys/policies/acl/rekey", {"policy": shared_vault.policy})
+    shared_vault.configure_kek(min_decryption_version=1, min_encryption_version=0)
+
+
+def settings_of(vault, directory, keys=None, changes=None):
+    settings = vault.settings(directory / "secrets", **{**QUICK, **(changes or {})})
+    quick = {"refresh_interval_ms": 100, "negative_cache_ms": 200}
+    settings["keys"].update({**quick, **(keys or {})})
+    return settings
+
+
+@pytest.fixture
+def start(single_member_set, start_rekeyd, tmp_path, db_name):
+    """start(vault, **vault settings): rekeyd with a protected collection people."""
+    opened = []
+
+    def start(vault, environment=None, keys=None, **changes):
+        settings = settings_of(vault, tmp_path, keys, changes)
+        policies = [people_policy(db_name)]
+        rekeyd = start_rekeyd(
+            single_member_set, policies, settings=settings, environment=environment
+        )
+        collection = protected(rekeyd, db_name)
+        opened.append(collection)
+        return collection.__enter__()
+
+    yield start
+    for collection in opened:
+        collection.__exit__(None, None, None)
+
+
+def write_and_read(people, name):
+    people.app.insert_one(person(name))
+    assert people.app.find_one({"_id": name}) == person(name)
+    people.check()
+
+
+def state(people):
+    return people.direct_client[people.rekeyd.config["upstream"]["state_db"]]
+
+
+def registry(people):
+    return state(people)["keys"]
+
+
+def audit(people):
+    return state(people)["audit"]
+
+
+def message_of(failure) -> str:
+    return str(failure.value)
+
+
+# The main job.
+
+
+def test_data_keys_come_from_vault(vault, start):
+    made, opened = vault.requests(DATA_KEY), vault.requests(DECRYPT)
+    people = start(vault)
+    write_and_read(people, 1)
+    write_and_read(people, 2)
+    assert (vault.requests(DATA_KEY), vault.requests(DECRYPT)) == (made + 1, opened + 1)
+    (key,) = registry(people).find()
+    assert key["kek"] == f"transit/{KEK}:v1"
+    assert b"vault:v1:" in key["wrapped"]
+
+
+def test_rotation_loads_one_more_key(vault, start):
+    people = start(vault)
+    write_and_read(people, 1)
+    opened = vault.requests(DECRYPT)
+    assert people.rekeyd.ctl("keys", "rotate") == {"keyId": 2}
+    people.wait_for_key(2)
+    write_and_read(people, 2)
+    assert people.app.find_one({"_id": 1}) == person(1)
+    assert vault.requests(DECRYPT) == opened + 1
+
+
+def test_rewrap_after_a_rotation_of_the_kek(vault, start, start_rekeyd, single_member_set):
+    people = start(vault)
+    write_and_read(people, 1)
+    people.rekeyd.ctl("keys", "rotate")
+    before = people.app.find_one({"_id": 1})
+    stored = people.stored.find_one({"_id": 1})
+    vault.rotate_kek()
+    assert people.rekeyd.ctl("keys", "rewrap") == {"rewrapped": 2}
+    assert people.rekeyd.ctl("keys", "rewrap") == {"rewrapped": 0}
+    versions = {key["kek"].rsplit(":v")[1] for key in registry(people).find()}
+    assert versions != {"1"} and len(versions) == 1
+    vault.configure_kek(min_decryption_version=int(versions.pop()))
+    # A fresh process has nothing cached: it needs the rewrapped keys.
+    second = people.rekeyd.sibling()
+    with second, second.client() as client:
+        assert client[people.app.database.name].people.find_one({"_id": 1}) == before
+    assert people.stored.find_one({"_id": 1}) == stored
+    actions = [event["action"] for event in audit(people).find({"result": "ok"})]
+    assert actions.count("key.rewrap") == 2
+
+
+def test_a_moved_wrapped_key_is_refused(vault, start):
+    """Whoever can write the registry must not bring an old key back under a new id."""
+    people = start(vault)
+    write_and_read(people, 1)
+    people.rekeyd.ctl("keys", "rotate")
+    people.wait_for_key(2)
+    first = registry(people).find_one({"_id": 1})
+    registry(people).update_one({"_id": 2}, {"$set": {"wrapped": first["wrapped"]}})
+    second = people.rekeyd.sibling()
+    with second, second.client() as client:
+        with pytest.raises(OperationFailure) as failure:
+            client[people.app.database.name].people.insert_one(person(3))
+    assert "data key 2: the wrapped key is another one's" in message_of(failure)
+
+
+# Outages.
+
+
+def test_sealed_vault_is_not_noticed(vault, start):
+    people = start(vault)
+    write_and_read(people, 1)
+    vault.seal()
+    assert people.rekeyd.wait_event("vault_unavailable")["reason"] == "sealed"
+    write_and_read(people, 2)
+    with pytest.raises(CtlError) as failure:
+        people.rekeyd.ctl("keys", "rotate")
+    assert "sealed" in message_of(failure)
+    vault.unseal()
+    people.rekeyd.wait_event("vault_available", 2)
+    assert people.rekeyd.ctl("keys", "rotate") == {"keyId": 2}
+    people.wait_for_key(2)
+    write_and_read(people, 3)
+
+
+def test_killed_vault_is_not_noticed(vault, start):
+    people = start(vault)
+    write_and_read(people, 1)
+    vault.kill()
+    people.rekeyd.wait_event("vault_unavailable")
+    write_and_read(people, 2)
+    with pytest.raises(CtlError) as failure:
+        people.rekeyd.ctl("keys", "rotate")
+    assert "keys.vault" in message_of(failure) or "vault: " in message_of(failure)
+    vault.start()
+    people.rekeyd.wait_event("vault_available", 2)
+    assert people.rekeyd.ctl("keys", "rotate") == {"keyId": 2}
+    people.wait_for_key(2)
+    write_and_read(people, 3)
+
+
+def test_a_key_made_while_vault_is_sealed_for_this_instance_is_loaded_later(vault, start):
+    """An instance that missed a rotation in an outage catches up by itself."""
+    people = start(vault)
+    write_and_read(people, 1)
+    vault.rotate_kek()
+    people.rekeyd.suspend()
+    people.rekeyd.ctl("keys", "rotate")
+    vault.seal()
+    people.rekeyd.resume()
+    people.rekeyd.wait_event("key_unwrap_failed")
+    assert people.app.find_one({"_id": 1}) == person(1)
+    vault.unseal()
+    people.wait_for_key(2)
+    write_and_read(people, 2)
+
+
+# Tokens.
+
+
+def test_revoked_token_logs_in_again(vault, start):
+    people = start(vault)
+    write_and_read(people, 1)
+    vault.revoke_tokens()
+    people.rekeyd.ctl("keys", "rotate")
+    people.wait_for_key(2)
+    write_and_read(people, 2)
+    assert len(people.rekeyd.events("vault_token_refused")) == 1
+    assert len(people.rekeyd.events("vault_login")) == 2
+
+
+def test_leases_are_renewed_and_tokens_replaced_before_they_end(vault, start):
+    vault.configure_role(token_ttl="3s", token_max_ttl="6s")
+    people = start(vault)
+    people.rekeyd.wait_event("vault_token_renewed", timeout_s=20)
+    people.rekeyd.wait_event("vault_login", 2, timeout_s=20)
+    assert not people.rekeyd.events("vault_token_refused")
+    write_and_read(people, 1)
+
+
+def test_secret_id_that_ended(vault, start, tmp_path):
+    """What is cached serves on; the login fails with the reason, and works with a new secret_id."""
+    people = start(vault)
+    write_and_read(people, 1)
+    vault.forget_secret_ids()
+    vault.revoke_tokens()
+    with pytest.raises(CtlError) as failure:
+        people.rekeyd.ctl("keys", "rotate")
+    assert "auth/approle/login: invalid" in message_of(failure)
+    write_and_read(people, 2)
+    (tmp_path / "secrets" / "secret_id").write_text(vault.secret_id())
+    people.rekeyd.ctl("keys", "rotate")
+    people.wait_for_key(2)
+    write_and_read(people, 3)
+
+
+def test_secret_id_from_the_environment(vault, start):
+    secret = {"TEST_SECRET_ID": vault.secret_id()}
+    people = start(vault, environment=secret, secret_id_file=None, secret_id_env="TEST_SECRET_ID")
+    write_and_read(people, 1)
+
+
+def test_token_from_a_file(vault, start, tmp_path):
+    path = tmp_path / "token"
+    path.touch(0o600)
+    path.write_text(vault.token(ttl="3s", explicit_max_ttl="5s"))
+    people = start(vault, auth="token_file", token_file=str(path), role_id=None, secret_id_file=None)
+    write_and_read(people, 1)
+    people.rekeyd.wait_event("vault_token_renewed", timeout_s=20)
+    path.write_text(vault.token(ttl="1h"))
+    people.rekeyd.wait_event("vault_login", 2, timeout_s=20)
+    assert people.rekeyd.events("vault_login")[-1]["lease_s"] > 3000
+
+
+# What Vault refuses.
+
+
+def test_policy_without_a_right(vault, start):
+    people = start(vault)
+    write_and_read(people, 1)
+    forbidden = vault.policy.replace(DATA_KEY, "transit/datakey/plaintext/other")
+    vault.api("PUT", "sys/policies/acl/rekey", {"policy": forbidden})
+    with pytest.raises(CtlError) as failure:
+        people.rekeyd.ctl("keys", "rotate")
+    assert f"{DATA_KEY}: " in message_of(failure) and "permission denied" in message_of(failure)
+    assert "must allow update" in message_of(failure)
+    assert audit(people).find_one({"action": "key.rotate", "result": "failed"})
+    write_and_read(people, 2)
+
+
+def test_a_misspelt_key_makes_no_key(vault, start):
+    with pytest.raises(OperationFailure) as failure:
+        write_and_read(start(vault, key="rekex"), 1)
+    assert "transit/datakey/plaintext/rekex" in message_of(failure)
+    with pytest.raises(VaultError, match="404"):
+        vault.api("GET", "transit/keys/rekex")
+
+
+def test_kek_version_that_may_no_longer_decrypt(vault, start):
+    people = start(vault)
+    write_and_read(people, 1)
+    vault.rotate_kek()
+    version = vault.kek_version()
+    vault.configure_kek(min_decryption_version=version)
+    write_and_read(people, 2)  # cached
+    second = people.rekeyd.sibling()
+    with second, second.client() as client:
+        with pytest.raises(OperationFailure) as failure:
+            client[people.app.database.name].people.find_one({"_id": 1})
+        assert "disallowed by policy" in message_of(failure)
+        assert "data key 1" in message_of(failure)
+
+
+def test_rate_limit_is_waited_out(vault, start):
+    people = start(vault, retry_timeout_ms=20000)
+    write_and_read(people, 1)
+    quota = {"path": "transit/", "rate": 1, "interval": "2s"}
+    vault.api("POST", "sys/quotas/rate-limit/slow", quota)
+    try:
+        for id in range(2, 6):
+            assert people.rekeyd.ctl("keys", "rotate") == {"keyId": id}
+        people.wait_for_key(5)
+        write_and_read(people, 2)
+    finally:
+        vault.api("DELETE", "sys/quotas/rate-limit/slow")
+
+
+# Addresses and TLS.
+
+
+def test_another_address_takes_over(vault, start):
+    dead = f"https://127.0.0.1:{free_port()}"
+    people = start(vault, addresses=[dead, vault.address])
+    write_and_read(people, 1)
+    assert people.rekeyd.events("vault_available")[0]["address"] == vault.address
+
+
+def refused_start(upstream, vault, directory, **changes) -> str:
+    settings = settings_of(vault, directory, None, changes)
+    rekeyd = Rekeyd(upstream, [people_policy("any")], settings, directory / "refused")
+    try:
+        status, said = rekeyd.run()
+    finally:
+        rekeyd.finish()
+    assert status == 1
+    return said
+
+
+def test_wrong_authority(single_member_set, vault, tmp_path):
+    other = Certificates(tmp_path / "other", "Another CA")
+    said = refused_start(single_member_set, vault, tmp_path, ca_file=other.ca_file)
+    assert "vault: auth/approle/login: TLS failed: " in said
+
+
+def test_start_without_vault(single_member_set, vault, tmp_path):
+    dead = f"https://127.0.0.1:{free_port()}"
+    said = refused_start(single_member_set, vault, tmp_path, addresses=[dead])
+    assert "vault: auth/approle/login: " in said and "given up after 3000 ms" in said
+
+
+def test_degraded_start_serves_what_needs_no_key(vault, start, tmp_path):
+    vault.settings(tmp_path / "secrets")  # a secret_id, while Vault still answers
+    vault.kill()
+    people = start(vault, keys={"start_degraded": True})
+    assert people.rekeyd.events("started_degraded")
+    people.plain.insert_one({"_id": 1})
+    assert people.plain.find_one() == {"_id": 1}
+    with pytest.raises(OperationFailure):
+        people.app.insert_one(person(1))
+    vault.start()
+    people.rekeyd.wait_event("vault_available")
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            people.app.insert_one(person(1))
+            break
+        except OperationFailure:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    assert people.app.find_one({"_id": 1}) == person(1)
+
+
+# Secrets.
+
+
+def test_no_secret_is_told(vault, start, tmp_path):
+    people = start(vault)
+    write_and_read(people, 1)
+    secret = (tmp_path / "secrets" / "secret_id").read_text().strip()
+    told = people.rekeyd.logs()
+    with open(f"/proc/{people.rekeyd.pid}/cmdline") as file:
+        told += file.read()
+    assert secret not in told and "hvs." not in told
+    result = people.rekeyd.ctl("keys", "rotate", check=False)
+    assert secret not in result.stdout + result.stderr
