@@ -46,6 +46,7 @@ struct daemon {
     struct event *watched[N_WATCHED]; /* signals */
     struct event *drain_timer;
     uint64_t drain_deadline_us;
+    char instance[160]; /* unique to this process */
 };
 
 static void usage(FILE *out)
@@ -105,6 +106,14 @@ static void raise_file_limit(const struct rk_config *config)
     }
 }
 
+/* Leases are held under it, and heartbeats sent. */
+static void instance_name(char *out, size_t size)
+{
+    char host[128] = "unknown";
+    (void)gethostname(host, sizeof host - 1);
+    (void)snprintf(out, size, "%s:%d:%08x", host, (int)getpid(), (unsigned)rk_clock_mono_us());
+}
+
 static enum rk_status start_topology(struct daemon *d, struct rk_error *err)
 {
     const struct rk_config_upstream *upstream = &d->config->upstream;
@@ -160,6 +169,8 @@ static enum rk_status start_keys(struct daemon *d, struct rk_error *err)
             .refresh_interval_ms = config->keys.refresh_interval_ms,
             .negative_cache_ms = config->keys.negative_cache_ms,
             .create_first_key = config->keys.create_first_key,
+            .instance = d->instance,
+            .instance_lease_ms = config->keys.instance_lease_ms,
         };
         status = rk_key_service_start(&keys, &d->keys, err);
     }
@@ -232,18 +243,8 @@ static struct rk_engine_settings engine_settings(const struct rk_config_sweep *s
     };
 }
 
-/* Unique to this process: leases are held under it. */
-static void instance_name(char *out, size_t size)
-{
-    char host[128] = "unknown";
-    (void)gethostname(host, sizeof host - 1);
-    (void)snprintf(out, size, "%s:%d:%08x", host, (int)getpid(), (unsigned)rk_clock_mono_us());
-}
-
 static enum rk_status start_sweeper(struct daemon *d, struct rk_error *err)
 {
-    char instance[160];
-    instance_name(instance, sizeof instance);
     const struct rk_gate_config gate = gate_config(&d->config->sweep);
     enum rk_status status = rk_gate_start(&gate, foreground_sensor, d->server, &d->gate, err);
     if (status != RK_OK) {
@@ -252,7 +253,7 @@ static enum rk_status start_sweeper(struct daemon *d, struct rk_error *err)
     const struct rk_engine_config engine = {
         .client_pool = d->pool,
         .state_db = d->config->upstream.state_db,
-        .instance = instance,
+        .instance = d->instance,
         .keys = d->keys,
         .gate = d->gate,
         .policies = d->config->policies,
@@ -263,6 +264,7 @@ static enum rk_status start_sweeper(struct daemon *d, struct rk_error *err)
 
 static enum rk_status start_parts(struct daemon *d, struct rk_error *err)
 {
+    instance_name(d->instance, sizeof d->instance);
     enum rk_status status = start_topology(d, err);
     if (status == RK_OK) {
         status = start_keys(d, err);

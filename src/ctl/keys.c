@@ -5,8 +5,14 @@
 #include <rekey/vault/provider.h>
 
 #include <bson/bson.h>
+#include <rekey/base/clock.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
+
+/* Longer than the default of keys.instance_lease_ms, after which the dead hold up nothing. */
+#define PROMOTION_WAIT_US 30000000u
+#define PROMOTION_POLL_US 50000u
 
 static enum rk_ctl_exit print_keys(const struct rk_key_record *records, size_t n)
 {
@@ -137,6 +143,22 @@ static enum rk_status change(struct rk_ctl *ctl, change_fn *fn, uint32_t *number
     return status;
 }
 
+/* A new key, and the wait until it is current. Instances make it so themselves, should this end. */
+static enum rk_status rotate(struct rk_registry *registry, const struct rk_provider *provider,
+                             const char *actor, uint32_t *id, struct rk_error *err)
+{
+    enum rk_status status = rk_registry_rotate(registry, provider, actor, id, err);
+    if (status != RK_OK || *id == 1) {
+        return status;
+    }
+    uint64_t deadline_us = rk_clock_mono_us() + PROMOTION_WAIT_US;
+    while ((status = rk_registry_promote(registry, *id, actor, err)) == RK_ESTATE &&
+           rk_clock_mono_us() < deadline_us) {
+        (void)usleep(PROMOTION_POLL_US);
+    }
+    return status;
+}
+
 static enum rk_ctl_exit run_rotate(struct rk_ctl *ctl, int argc, char **argv)
 {
     struct rk_error err;
@@ -144,8 +166,7 @@ static enum rk_ctl_exit run_rotate(struct rk_ctl *ctl, int argc, char **argv)
     if (argc > 1) {
         return rk_ctl_usage("keys rotate takes no argument, got %s", argv[1]);
     }
-    return change(ctl, rk_registry_rotate, &id, &err) == RK_OK ? print_rotated(ctl, id)
-                                                               : rk_ctl_fail(&err);
+    return change(ctl, rotate, &id, &err) == RK_OK ? print_rotated(ctl, id) : rk_ctl_fail(&err);
 }
 
 static enum rk_ctl_exit run_rewrap(struct rk_ctl *ctl, int argc, char **argv)

@@ -14,7 +14,7 @@
 #define WTIMEOUT_MS 30000
 #define CODE_DUPLICATE_KEY 11000
 /* A key activated this recently may not have reached every instance; generous, since the time of
- * its activation was taken from another clock than the server's. */
+ * the first key's activation was taken from another clock than the server's. */
 #define KEY_NEW_MS 600000
 
 enum rk_status rk_jobs_prepare(mongoc_client_t *client, const char *state_db, struct rk_error *err)
@@ -83,7 +83,7 @@ struct creation {
     int64_t activated_at_ms;
 };
 
-/* The newest key of the registry is the current one; 0 when there is none yet. */
+/* The highest in that state is the current key; 0 when there is none yet. */
 static enum rk_status read_current_key(mongoc_client_t *client, const char *state_db,
                                        int64_t *key_id, int64_t *activated_at_ms,
                                        struct rk_error *err)
@@ -93,8 +93,9 @@ static enum rk_status read_current_key(mongoc_client_t *client, const char *stat
     struct rk_bson_view key;
     bson_t reply;
     bson_t *command =
-        BCON_NEW("find", BCON_UTF8("keys"), "sort", "{", "_id", BCON_INT32(-1), "}", "limit",
-                 BCON_INT32(1), "readConcern", "{", "level", BCON_UTF8("majority"), "}");
+        BCON_NEW("find", BCON_UTF8("keys"), "filter", "{", "state", BCON_UTF8("current"), "}",
+                 "sort", "{", "_id", BCON_INT32(-1), "}", "limit", BCON_INT32(1), "readConcern",
+                 "{", "level", BCON_UTF8("majority"), "}");
     enum rk_status status = rk_command_run_bson(client, state_db, command, &reply, err);
     struct rk_bson_view view = rk_reply_view(&reply);
     *key_id = 0;

@@ -1,6 +1,7 @@
 #include "loader_internal.h"
 
 #include <rekey/base/clock.h>
+#include <rekey/keys/instances.h>
 #include <rekey/log/log.h>
 
 #include <openssl/crypto.h>
@@ -28,7 +29,14 @@ struct rk_key_loader {
     size_t n_entries;
     uint32_t current_id; /* in the registry; 0: none */
     uint32_t missing_id; /* in the registry, but does not unwrap; 0: none */
+    uint32_t pending_id; /* the same */
     bool published;      /* a keyset was handed out */
+    bool reachable;      /* the registry, at the last look */
+
+    char *instance; /* NULL: not announced */
+    uint32_t lease_ms;
+    uint64_t announce_at_us; /* when the next heartbeat is due */
+    size_t n_announced;      /* keys; loaded keys never go */
 };
 
 enum rk_status rk_key_loader_new(const struct rk_key_service_config *config,
@@ -41,9 +49,15 @@ enum rk_status rk_key_loader_new(const struct rk_key_service_config *config,
     loader->provider = config->provider;
     loader->retry_interval_us = (uint64_t)config->negative_cache_ms * 1000u;
     loader->create_first_key = config->create_first_key;
+    loader->lease_ms = config->instance_lease_ms;
+    if (config->instance != NULL && (loader->instance = strdup(config->instance)) == NULL) {
+        free(loader);
+        return rk_error_set(err, RK_ENOMEM, "out of memory");
+    }
     enum rk_status status =
         rk_registry_new(config->client_pool, config->state_db, &loader->registry, err);
     if (status != RK_OK) {
+        free(loader->instance);
         free(loader);
         return status;
     }
@@ -56,10 +70,14 @@ void rk_key_loader_free(struct rk_key_loader *loader)
     if (loader == NULL) {
         return;
     }
+    if (loader->announce_at_us != 0 && loader->reachable) { /* else it would wait for a time-out */
+        rk_instances_leave(loader->registry, loader->instance);
+    }
     for (size_t i = 0; i < loader->n_entries; i++) {
         rk_data_key_unref(loader->entries[i].key);
     }
     free(loader->entries);
+    free(loader->instance);
     rk_registry_free(loader->registry);
     free(loader);
 }
@@ -91,14 +109,15 @@ static void unwrap(struct rk_key_loader *loader, struct entry *entry,
 {
     uint8_t root[RK_DATA_KEY_LEN];
     struct rk_error why = {.status = RK_OK};
-    int64_t activated_at_s = record->activated_at_ms / 1000;
-    if (activated_at_s < 0 || activated_at_s > UINT32_MAX) {
-        activated_at_s = 0; /* any constant of the key will do */
+    /* Not the time of activation: a pending key has none, and must give the same values later. */
+    int64_t created_at_s = record->created_at_ms / 1000;
+    if (created_at_s < 0 || created_at_s > UINT32_MAX) {
+        created_at_s = 0; /* any constant of the key will do */
     }
     enum rk_status status = loader->provider.ops->unwrap(loader->provider.self, record->id,
                                                          &record->wrapped, root, &why);
     if (status == RK_OK) {
-        status = rk_data_key_new(record->id, root, (uint32_t)activated_at_s, &entry->key, &why);
+        status = rk_data_key_new(record->id, root, (uint32_t)created_at_s, &entry->key, &why);
     }
     OPENSSL_cleanse(root, sizeof root);
     if (status == RK_OK) {
@@ -121,6 +140,7 @@ static enum rk_status take_records(struct rk_key_loader *loader,
 {
     uint32_t current_id = 0;
     uint32_t missing_id = 0;
+    loader->pending_id = 0;
     for (size_t i = 0; i < n; i++) {
         struct entry *entry = entry_of(loader, records[i].id);
         if (entry == NULL) {
@@ -130,11 +150,13 @@ static enum rk_status take_records(struct rk_key_loader *loader,
             unwrap(loader, entry, &records[i]);
             *changed = *changed || entry->key != NULL;
         }
-        if (entry->key == NULL) {
-            missing_id = records[i].id;
+        if (entry->key == NULL && records[i].state != RK_KEY_PENDING) {
+            missing_id = records[i].id; /* nothing is stored under a pending one */
         }
         if (records[i].state == RK_KEY_CURRENT) {
             current_id = records[i].id;
+        } else if (records[i].state == RK_KEY_PENDING) {
+            loader->pending_id = records[i].id;
         }
     }
     *changed = *changed || missing_id != loader->missing_id;
@@ -227,6 +249,7 @@ enum rk_status rk_key_loader_refresh(struct rk_key_loader *loader, struct rk_key
         loader->legacy_loaded = true;
     }
     status = read_registry(loader, &records, &n, err);
+    loader->reachable = status == RK_OK;
     if (status == RK_OK) {
         status = take_records(loader, records, n, &changed, err);
     }
@@ -236,6 +259,55 @@ enum rk_status rk_key_loader_refresh(struct rk_key_loader *loader, struct rk_key
     }
     free(records);
     return status;
+}
+
+static size_t count_loaded(const struct rk_key_loader *loader, uint32_t *ids)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < loader->n_entries; i++) {
+        if (loader->entries[i].key != NULL) {
+            ids[n++] = loader->entries[i].id;
+        }
+    }
+    return n;
+}
+
+enum rk_status rk_key_loader_announce(struct rk_key_loader *loader, struct rk_error *err)
+{
+    uint64_t now_us = rk_clock_mono_us();
+    if (loader->instance == NULL) {
+        return RK_OK;
+    }
+    uint32_t *ids = calloc(loader->n_entries + 1, sizeof *ids);
+    if (ids == NULL) {
+        return rk_error_set(err, RK_ENOMEM, "out of memory");
+    }
+    const struct rk_heartbeat heartbeat = {.instance = loader->instance,
+                                           .lease_ms = loader->lease_ms,
+                                           .key_ids = ids,
+                                           .n_keys = count_loaded(loader, ids)};
+    bool due = now_us >= loader->announce_at_us || heartbeat.n_keys != loader->n_announced;
+    enum rk_status status = due ? rk_instances_beat(loader->registry, &heartbeat, err) : RK_OK;
+    if (due && status == RK_OK) {
+        loader->n_announced = heartbeat.n_keys;
+        loader->announce_at_us = now_us + (uint64_t)loader->lease_ms * 1000u / 3;
+    }
+    free(ids);
+    return status;
+}
+
+void rk_key_loader_promote(struct rk_key_loader *loader)
+{
+    struct rk_error err;
+    if (loader->instance == NULL || loader->pending_id == 0) {
+        return;
+    }
+    enum rk_status status =
+        rk_registry_promote(loader->registry, loader->pending_id, "rekeyd", &err);
+    if (status != RK_OK && status != RK_ESTATE) {
+        rk_log(RK_LOG_WARN, "key_promotion_failed", RK_I("key_id", loader->pending_id),
+               RK_S("reason", err.message));
+    }
 }
 
 enum rk_status rk_key_loader_why_not(const struct rk_key_loader *loader, uint32_t key_id,

@@ -21,6 +21,16 @@ void rk_key_loader_free(struct rk_key_loader *loader);
 RK_MUST_CHECK enum rk_status rk_key_loader_refresh(struct rk_key_loader *loader,
                                                    struct rk_keyset **set, struct rk_error *err);
 
+/*
+ * Tells the registry that this instance lives and which keys it has, when that is due or has
+ * changed. Before the first refresh (no keyset is in use before it was announced), and after every
+ * keyset was published (a key must be in use before it counts as loaded).
+ */
+RK_MUST_CHECK enum rk_status rk_key_loader_announce(struct rk_key_loader *loader,
+                                                    struct rk_error *err);
+/* Makes a pending key current when all instances have it. */
+void rk_key_loader_promote(struct rk_key_loader *loader);
+
 /* Why the keyset of the last refresh lacks key_id (0: a current key). Always a failure. */
 enum rk_status rk_key_loader_why_not(const struct rk_key_loader *loader, uint32_t key_id,
                                      struct rk_error *err);

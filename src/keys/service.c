@@ -200,11 +200,23 @@ static uint64_t jittered(uint64_t pause_us)
     return pause_us / 2 + pause_us / 2 * random / UINT32_MAX;
 }
 
+/* Should this fail, the next attempt does it, and the key stays pending until then. */
+static void announce_new(struct rk_key_service *service)
+{
+    struct rk_error err;
+    if (rk_key_loader_announce(service->loader, &err) != RK_OK) {
+        rk_log(RK_LOG_WARN, "heartbeat_failed", RK_S("reason", err.message));
+    }
+}
+
 static void attempt(struct rk_key_service *service)
 {
     struct rk_keyset *set = NULL;
     struct rk_error err;
-    enum rk_status status = rk_key_loader_refresh(service->loader, &set, &err);
+    enum rk_status status = rk_key_loader_announce(service->loader, &err);
+    if (status == RK_OK) {
+        status = rk_key_loader_refresh(service->loader, &set, &err);
+    }
     uint64_t now_us = rk_clock_mono_us();
     if (status == RK_OK) {
         if (service->backoff_us != 0) {
@@ -212,7 +224,9 @@ static void attempt(struct rk_key_service *service)
         }
         if (set != NULL) {
             publish(service, set);
+            announce_new(service);
         }
+        rk_key_loader_promote(service->loader);
         service->backoff_us = 0;
         service->attempt_at_us = now_us;
         service->refresh_at_us = now_us + service->refresh_us;

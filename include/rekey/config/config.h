@@ -131,6 +131,8 @@ struct rk_config_keys {
     struct rk_config_vault vault;
     uint32_t refresh_interval_ms;
     uint32_t negative_cache_ms;
+    uint32_t
+        instance_lease_ms; /* an instance that is silent this long does not hold up rotations */
     bool create_first_key;
     bool start_degraded; /* without the provider, too */
 };

@@ -1,11 +1,15 @@
 /*
  * The registry of wrapped data keys: collection <state db>.keys, one document a key:
  *
- *   { _id: int64 key id (1 and up), state: "current" | "retiring", kek: "...", wrapped: BinData,
- *     createdAt: Date, activatedAt: Date }
+ *   { _id: int64 key id (1 and up), state: "pending" | "current" | "retiring", kek: "...",
+ *     wrapped: BinData, createdAt: Date, activatedAt: Date }
+ *
+ * A new key is pending: instances load it, search for values under it, and do not write under it
+ * yet. Once every living instance (instances.h) has loaded it, whoever notices makes it current. So
+ * no instance meets, or fails to find, a value under a key that it does not have.
  *
  * The current key is the one with the highest id whose state is "current"; readers count every
- * other one as retiring, so that a crash between the two writes of a rotation leaves no doubt.
+ * lower one as retiring, so that a crash between the two writes of a promotion leaves no doubt.
  * Writes use majority write concern, reads majority read concern. Every change is recorded in
  * <state db>.audit. Blocking; a registry belongs to one thread.
  */
@@ -14,7 +18,7 @@
 
 #include <rekey/keys/provider.h>
 
-enum rk_key_state { RK_KEY_CURRENT, RK_KEY_RETIRING };
+enum rk_key_state { RK_KEY_PENDING, RK_KEY_CURRENT, RK_KEY_RETIRING };
 
 struct rk_key_record {
     uint32_t id;
@@ -36,15 +40,24 @@ RK_MUST_CHECK enum rk_status rk_registry_list(struct rk_registry *registry,
                                               struct rk_key_record **records, size_t *n,
                                               struct rk_error *err);
 /*
- * Makes a new current key (the first one, too); the former one becomes retiring. Safe against
- * concurrent rotations: one of them fails with RK_ESTATE. actor goes to the audit log.
+ * Makes a new pending key; current at once when the registry had none. RK_ESTATE while another one
+ * is pending; safe against concurrent rotations, of which one fails so. actor goes to the audit
+ * log.
  */
 RK_MUST_CHECK enum rk_status rk_registry_rotate(struct rk_registry *registry,
                                                 const struct rk_provider *provider,
                                                 const char *actor, uint32_t *new_id,
                                                 struct rk_error *err);
 
-/* The same for a registry without any key; RK_ESTATE when it has one, also one just made. */
+/*
+ * Makes the pending key current, and the former one retiring, if every living instance has loaded
+ * it. RK_ESTATE when not: the message names one that has not. RK_OK as well when somebody else did
+ * it.
+ */
+RK_MUST_CHECK enum rk_status rk_registry_promote(struct rk_registry *registry, uint32_t key_id,
+                                                 const char *actor, struct rk_error *err);
+
+/* Makes the first key, which is current at once; RK_ESTATE when it has one, also one just made. */
 RK_MUST_CHECK enum rk_status rk_registry_create_first(struct rk_registry *registry,
                                                       const struct rk_provider *provider,
                                                       const char *actor, uint32_t *new_id,

@@ -16,6 +16,8 @@ struct rk_key_service_config {
     uint32_t refresh_interval_ms;
     uint32_t negative_cache_ms; /* an id that the registry lacks is not looked up again sooner */
     bool create_first_key;      /* make a key when the registry has none */
+    const char *instance;       /* announced in the registry (instances.h); NULL: it only reads */
+    uint32_t instance_lease_ms;
 };
 
 struct rk_key_service;

@@ -52,6 +52,7 @@ static void test_documented_defaults_are_the_compiled_ones(void **state)
     same_text(a->keys.keyring_file, b->keys.keyring_file);
     assert_int_equal(a->keys.refresh_interval_ms, b->keys.refresh_interval_ms);
     assert_int_equal(a->keys.negative_cache_ms, b->keys.negative_cache_ms);
+    assert_int_equal(a->keys.instance_lease_ms, b->keys.instance_lease_ms);
     assert_int_equal(a->keys.create_first_key, b->keys.create_first_key);
     assert_int_equal(a->keys.start_degraded, b->keys.start_degraded);
     assert_string_equal(a->log.file, "-");
@@ -96,7 +97,8 @@ static void test_every_setting_is_documented(void **state)
         "connect_timeout_ms "
         "handshake_timeout_ms idle_timeout_ms drain_timeout_ms key_wait_timeout_ms client upstream "
         "zlib_level zstd_level message_bytes_min provider "
-        "keyring_file refresh_interval_ms negative_cache_ms create_first_key start_degraded pause "
+        "keyring_file refresh_interval_ms negative_cache_ms instance_lease_ms create_first_key "
+        "start_degraded pause "
         "max_rate "
         "threads range_docs batch_docs ranges_ahead lease_ms poll_interval_ms attempts_max "
         "retry_backoff_ms retry_backoff_max_ms write_timeout_ms p99_limit_ms interval_ms "
