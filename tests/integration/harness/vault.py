@@ -157,7 +157,7 @@ class Vault(Process):
     # rekeyd's side.
 
     def settings(self, directory, **changes) -> dict:
-        """Parts of rekey.yaml: the vault provider with a secret_id in a file of directory."""
+        """Parts of rekey.yaml: the vault provider with a secret_id in a file there."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         secret = directory / "secret_id"
@@ -173,7 +173,8 @@ class Vault(Process):
             "retry_backoff_max_ms": 500,
             "health_interval_ms": 200,
         }
-        return {"keys": {"provider": "vault", "vault": {**vault, **changes}}}
+        given = {key: value for key, value in {**vault, **changes}.items() if value is not None}
+        return {"keys": {"provider": "vault", "vault": given}}
 
     def _initialize(self):
         self._wait_http()
@@ -191,7 +192,8 @@ class Vault(Process):
         self.role_id = self.api("GET", "auth/approle/role/rekey/role-id")["data"]["role_id"]
 
     def configure_role(self, **changes):
-        role = {"token_policies": ["rekey"], "token_ttl": self.token_ttl, **changes}
+        lease = {"token_ttl": self.token_ttl, "token_max_ttl": 0}
+        role = {"token_policies": ["rekey"], **lease, **changes}
         self.api("POST", "auth/approle/role/rekey", role)
 
     def _wait_http(self, timeout_s: float = 30):
