@@ -5,75 +5,7 @@
 #include "server_internal.h"
 
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
-
-static void on_reap(evutil_socket_t fd, short what, void *arg)
-{
-    (void)fd;
-    (void)what;
-    rk_session_reap(arg);
-}
-
-static struct rk_compressors compressors(const enum rk_compressor *list, unsigned count)
-{
-    struct rk_compressors set = {0};
-    for (unsigned i = 0; i < count; i++) {
-        rk_compressors_add(&set, list[i]);
-    }
-    return set;
-}
-
-static struct rk_compression_settings
-compression_settings(const struct rk_config_compression *config)
-{
-    return (struct rk_compression_settings){
-        .levels = {.zlib = (int)config->zlib_level, .zstd = (int)config->zstd_level},
-        .message_bytes_min = config->message_bytes_min,
-        .message_bytes_max = config->message_bytes_max,
-        .client = compressors(config->client, config->client_count),
-        .upstream = compressors(config->upstream, config->upstream_count),
-    };
-}
-
-static enum rk_status context_init(struct rk_context *ctx, struct rk_server *server,
-                                   const struct rk_server_config *config, struct rk_error *err)
-{
-    TAILQ_INIT(&ctx->sessions);
-    TAILQ_INIT(&ctx->dead);
-    TAILQ_INIT(&ctx->acceptors);
-    ctx->routes = rk_topology_routes(config->topology);
-    ctx->listener_tls = server->listener_tls;
-    ctx->upstream_tls = server->upstream_tls;
-    ctx->keys = config->keys;
-    ctx->proxy_header_max = config->config->listener.proxy_required
-                                ? config->config->listener.proxy_header_bytes_max
-                                : 0;
-    ctx->limits = config->config->limits;
-    ctx->compression = compression_settings(&config->config->compression);
-    ctx->policies = rk_policy_set_ref(config->policies);
-    ctx->sessions_total = &server->sessions;
-    rk_buf_init(&ctx->inflated, RK_FRAME_LEN_MAX);
-    rk_buf_init(&ctx->out, RK_FRAME_LEN_MAX);
-    rk_buf_init(&ctx->packed, rk_codec_bound(RK_FRAME_LEN_MAX));
-    rk_buf_init(&ctx->crypt.scratch, RK_FRAME_LEN_MAX);
-    rk_histogram_init(&ctx->foreground);
-    ctx->scratch = malloc(RK_SCRATCH_BYTES);
-    ctx->codec = rk_codec_new();
-    if (ctx->scratch == NULL || ctx->codec == NULL) {
-        return rk_error_set(err, RK_ENOMEM, "out of memory for a worker");
-    }
-    enum rk_status status = rk_aead_new(&ctx->crypt.aead, err);
-    if (status == RK_OK) {
-        status = rk_worker_new(&ctx->worker, err);
-    }
-    if (status != RK_OK) {
-        return status;
-    }
-    ctx->base = rk_worker_base(ctx->worker);
-    ctx->reap = event_new(ctx->base, -1, 0, on_reap, ctx);
-    return ctx->reap != NULL ? RK_OK : rk_error_set(err, RK_ENOMEM, "out of memory for a worker");
-}
 
 /* After the worker was joined. */
 static void close_sessions(struct rk_context *ctx)
@@ -84,28 +16,6 @@ static void close_sessions(struct rk_context *ctx)
         rk_session_close(session, NULL, NULL);
     }
     rk_session_reap(ctx);
-}
-
-static void context_deinit(struct rk_context *ctx)
-{
-    if (ctx->reap != NULL) {
-        event_free(ctx->reap);
-    }
-    rk_worker_free(ctx->worker);
-    rk_aead_free(ctx->crypt.aead);
-    rk_keyset_unref(ctx->crypt.keys);
-    rk_buf_cleanse(&ctx->crypt.scratch);
-    rk_buf_deinit(&ctx->crypt.scratch);
-    rk_codec_free(ctx->codec);
-    rk_buf_deinit(&ctx->inflated);
-    rk_buf_deinit(&ctx->out);
-    rk_buf_deinit(&ctx->packed);
-    rk_policy_set_unref(ctx->policies);
-    rk_routes_unref(ctx->routes);
-    if (ctx->scratch != NULL) {
-        explicit_bzero(ctx->scratch, RK_SCRATCH_BYTES);
-        free(ctx->scratch);
-    }
 }
 
 static enum rk_status make_tls(struct rk_server *server, const struct rk_config *config,
@@ -252,7 +162,7 @@ enum rk_status rk_server_start(const struct rk_server_config *config, struct rk_
                                 : rk_error_set(err, RK_ENOMEM, "out of memory for the server");
     for (size_t i = 0; status == RK_OK && i < n; i++) {
         server->n_workers++;
-        status = context_init(&server->contexts[i], server, config, err);
+        status = rk_context_init(&server->contexts[i], server, config, err);
     }
     if (status == RK_OK) {
         status = listen_for(server, config->config, false, err);
@@ -328,7 +238,7 @@ enum rk_status rk_server_reload(struct rk_server *server, const struct rk_config
         }
         *reload = (struct reload){.ctx = &server->contexts[i],
                                   .limits = config->limits,
-                                  .compression = compression_settings(&config->compression)};
+                                  .compression = rk_compression_settings_of(&config->compression)};
         if (rk_worker_post(reload->ctx->worker, on_reload, reload) != RK_OK) {
             abort();
         }
@@ -398,7 +308,7 @@ void rk_server_free(struct rk_server *server)
         return;
     }
     for (size_t i = 0; i < server->n_workers; i++) {
-        context_deinit(&server->contexts[i]);
+        rk_context_deinit(&server->contexts[i]);
     }
     rk_tls_free(server->listener_tls);
     rk_tls_free(server->upstream_tls);

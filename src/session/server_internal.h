@@ -1,4 +1,4 @@
-/* What server.c and acceptor.c share. */
+/* What server.c, context.c and acceptor.c share. */
 #ifndef REKEY_SESSION_SERVER_INTERNAL_H
 #define REKEY_SESSION_SERVER_INTERNAL_H
 
@@ -15,6 +15,15 @@ struct rk_server {
     struct rk_tls *upstream_tls;
     _Atomic size_t sessions;
 };
+
+/* A context after rk_context_init, failed or not, needs rk_context_deinit. */
+RK_MUST_CHECK enum rk_status rk_context_init(struct rk_context *ctx, struct rk_server *server,
+                                             const struct rk_server_config *config,
+                                             struct rk_error *err);
+/* Runs what is still posted to the worker. */
+void rk_context_deinit(struct rk_context *ctx);
+struct rk_compression_settings
+rk_compression_settings_of(const struct rk_config_compression *config);
 
 /* A listener, on one worker: connections are evened out over all. On the main thread until it is
  * started, the worker's then. */
