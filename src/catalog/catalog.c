@@ -28,13 +28,23 @@ struct rk_catalog {
 
 static void log_marks(const struct rk_policy_mark *marks, size_t n)
 {
+    static const struct {
+        const char *event;
+        const char *effect;
+    } kinds[] = {
+        [RK_MARK_COLLATION] = {"collection_with_collation",
+                               "comparisons of deterministic fields are refused unless the "
+                               "command has the collation {locale: \"simple\"}"},
+        [RK_MARK_OUTSIDE] = {"unprotected_collection_with_collation",
+                             "pipelines of unprotected collections that compare protected fields "
+                             "are refused unless the command has the collation {locale: "
+                             "\"simple\"}"},
+        [RK_MARK_VIEW] = {"view_without_policy",
+                          "comparisons in it are refused: it reads protected fields"},
+    };
     for (size_t i = 0; i < n; i++) {
-        bool view = marks[i].kind == RK_MARK_VIEW;
-        rk_log(RK_LOG_WARN, view ? "view_without_policy" : "collection_with_collation",
-               RK_S("db", marks[i].db), RK_S("collection", marks[i].coll),
-               RK_S("effect", view ? "comparisons in it are refused: it reads protected fields"
-                                   : "comparisons of deterministic fields are refused unless the "
-                                     "command has the collation {locale: \"simple\"}"));
+        rk_log(RK_LOG_WARN, kinds[marks[i].kind].event, RK_S("db", marks[i].db),
+               RK_S("collection", marks[i].coll), RK_S("effect", kinds[marks[i].kind].effect));
     }
 }
 

@@ -187,8 +187,11 @@ static size_t mark_collations(const struct rk_catalog_entries *entries,
     size_t n = 0;
     for (size_t i = 0; i < entries->n; i++) {
         const struct rk_catalog_entry *entry = &entries->at[i];
-        if (entry->n_reads_from == 0 && is_protected(policies, entry->db, entry->coll)) {
-            marks[n++] = (struct rk_policy_mark){entry->db, entry->coll, RK_MARK_COLLATION};
+        if (entry->n_reads_from == 0) {
+            marks[n++] = (struct rk_policy_mark){entry->db, entry->coll,
+                                                 is_protected(policies, entry->db, entry->coll)
+                                                     ? RK_MARK_COLLATION
+                                                     : RK_MARK_OUTSIDE};
         }
     }
     return n;

@@ -170,7 +170,9 @@ static void look_around(struct rk_statement *st)
         st->scope.collation = !(rk_bson_find(&view, "locale", &locale) &&
                                 rk_text_is(rk_elem_text(&locale), "simple"));
     } else {
-        st->scope.collation = st->scope.policy != NULL && st->scope.policy->collation;
+        st->scope.collation = st->scope.policy != NULL
+                                  ? st->scope.policy->collation
+                                  : rk_policy_set_outside_collation(st->scope.set);
     }
     st->upsert = rk_bson_find(&st->view, "upsert", &elem) && rk_bson_elem_truthy(&elem);
     if (st->upsert &&

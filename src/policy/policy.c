@@ -12,6 +12,7 @@ struct rk_policy_set {
     atomic_uint refs;
     enum rk_undecryptable undecryptable;
     bool has_legacy;
+    bool outside_collation;
     size_t n_entries;
     struct rk_policy_entry *entries; /* by database, then collection */
     struct rk_policy_set *base;      /* NULL, or whose fields and paths the entries share */
@@ -194,6 +195,11 @@ bool rk_policy_set_has_legacy(const struct rk_policy_set *set)
     return set->has_legacy;
 }
 
+bool rk_policy_set_outside_collation(const struct rk_policy_set *set)
+{
+    return set->outside_collation;
+}
+
 static struct rk_policy_entry *find_entry(const struct rk_policy_set *set, const char *db,
                                           size_t db_len, const char *coll, size_t coll_len)
 {
@@ -273,7 +279,9 @@ enum rk_status rk_policy_set_marked(struct rk_policy_set *base, const struct rk_
         struct rk_policy_entry *own = find_entry(base, mark->db, db_len, mark->coll, coll_len);
         const struct rk_policy *policy =
             rk_policy_find(base, mark->db, db_len, mark->coll, coll_len);
-        if (mark->kind == RK_MARK_COLLATION && own != NULL) {
+        if (mark->kind == RK_MARK_OUTSIDE) {
+            set->outside_collation = true;
+        } else if (mark->kind == RK_MARK_COLLATION && own != NULL) {
             set->entries[own - base->entries].policy.collation = true;
         } else if ((mark->kind == RK_MARK_COLLATION) == (policy != NULL)) {
             status = append_mark(set, mark, policy);

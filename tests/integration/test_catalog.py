@@ -77,6 +77,23 @@ def test_collection_that_is_made_again_with_a_collation(people):
             time.sleep(0.1)
 
 
+def test_collation_of_an_unprotected_collection(people):
+    """Its pipelines compare by it, in the collections that they join as well."""
+    people.app.insert_one(person(1))
+    people.stored_db.create_collection("outside", collation=ANY_CASE)
+    people.stored_db.outside.insert_one({"_id": 1})
+    noticed(people, "unprotected_collection_with_collation")
+    match = [{"$match": {"ssn": f"{SECRET} ssn 1"}}]
+    for stage in (
+        {"$lookup": {"from": "people", "pipeline": match, "as": "found"}},
+        {"$unionWith": {"coll": "people", "pipeline": match}},
+    ):
+        refused(31054, lambda stage=stage: list(people.app_db.outside.aggregate([stage])))
+        assert str(person(1)) in str(list(people.app_db.outside.aggregate([stage], collation=SIMPLE)))
+    assert people.app.find_one({"ssn": f"{SECRET} ssn 1"}) == person(1)
+    assert people.app_db.outside.find_one({"_id": 1}) == {"_id": 1}
+
+
 def test_views_over_protected_collections(people):
     people.app.insert_many([person(1), person(2)])
     view, above, union = people.app_db.view, people.app_db.above, people.app_db.union

@@ -83,6 +83,7 @@ struct rk_policy_set;
 /* What MongoDB's catalog knows of a namespace that the configuration cannot. */
 enum rk_policy_mark_kind {
     RK_MARK_COLLATION, /* the collection has a default collation other than the simple one */
+    RK_MARK_OUTSIDE,   /* so has one without a policy, whose pipelines may join protected ones */
     RK_MARK_VIEW,      /* a view that reads protected fields and has no policy */
 };
 struct rk_policy_mark {
@@ -113,6 +114,9 @@ bool rk_policy_set_empty(const struct rk_policy_set *set);
 enum rk_undecryptable rk_policy_set_undecryptable(const struct rk_policy_set *set);
 size_t rk_policy_set_count(const struct rk_policy_set *set);
 const struct rk_policy *rk_policy_set_at(const struct rk_policy_set *set, size_t i);
+
+/* Is there a mark RK_MARK_OUTSIDE? */
+bool rk_policy_set_outside_collation(const struct rk_policy_set *set);
 
 /* The policy of db.coll, or NULL. */
 const struct rk_policy *rk_policy_find(const struct rk_policy_set *set, const char *db,

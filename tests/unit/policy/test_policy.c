@@ -373,13 +373,14 @@ static void test_marks(void **state)
     const struct rk_policy_mark marks[] = {{"db", "a", RK_MARK_COLLATION},
                                            {"db", "v", RK_MARK_VIEW},
                                            {"wide", "c", RK_MARK_COLLATION},
-                                           {"db", "unprotected", RK_MARK_COLLATION},
+                                           {"db", "unprotected", RK_MARK_OUTSIDE},
                                            {"wide", "view", RK_MARK_VIEW}};
     struct rk_policy_set *base = NULL;
     struct rk_policy_set *set = NULL;
     assert_int_equal(rk_policy_set_new(specs, 2, RK_UNDECRYPTABLE_LEAVE, &base, NULL), RK_OK);
     assert_int_equal(rk_policy_set_marked(base, marks, 5, &set, NULL), RK_OK);
     assert_false(rk_policy_find(base, "db", 2, "a", 1)->collation);
+    assert_false(rk_policy_set_outside_collation(base));
     rk_policy_set_unref(base); /* the marked set keeps what it shares */
     assert_int_equal(rk_policy_set_undecryptable(set), RK_UNDECRYPTABLE_LEAVE);
 
@@ -394,6 +395,7 @@ static void test_marks(void **state)
     assert_false(rk_policy_find(set, "wide", 4, "d", 1)->collation);
     assert_false(rk_policy_find(set, "wide", 4, "view", 4)->view);
     assert_null(rk_policy_find(set, "db", 2, "unprotected", 11));
+    assert_true(rk_policy_set_outside_collation(set));
     rk_policy_set_unref(set);
 }
 
