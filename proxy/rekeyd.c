@@ -215,6 +215,13 @@ static void foreground_sensor(void *arg, struct rk_histogram_snapshot *into)
     rk_server_foreground(arg, into);
 }
 
+/* The keys in memory would do, but an outage of the provider is no time for mass writes. */
+static bool provider_is_away(void *arg)
+{
+    const struct daemon *d = arg;
+    return !d->provider.ops->available(d->provider.self);
+}
+
 static struct rk_gate_config gate_config(const struct rk_config_sweep *sweep)
 {
     return (struct rk_gate_config){
@@ -250,6 +257,7 @@ static enum rk_status start_sweeper(struct daemon *d, struct rk_error *err)
     if (status != RK_OK) {
         return status;
     }
+    rk_gate_set_brake(d->gate, provider_is_away, d);
     const struct rk_engine_config engine = {
         .client_pool = d->pool,
         .state_db = d->config->upstream.state_db,

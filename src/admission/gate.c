@@ -28,6 +28,8 @@ struct rk_gate {
     struct rk_gate_config config;
     rk_gate_sensor_fn *sensor;
     void *sensor_arg;
+    rk_gate_brake_fn *brake;
+    void *brake_arg;
     bool stopping;
     unsigned waiters; /* inside rk_gate_take */
 
@@ -78,6 +80,19 @@ static void refill(struct rk_gate *gate)
     }
 }
 
+void rk_gate_set_brake(struct rk_gate *gate, rk_gate_brake_fn *brake, void *arg)
+{
+    pthread_mutex_lock(&gate->lock);
+    gate->brake = brake;
+    gate->brake_arg = arg;
+    pthread_mutex_unlock(&gate->lock);
+}
+
+static bool is_paused(const struct rk_gate *gate)
+{
+    return gate->config.pause || (gate->brake != NULL && gate->brake(gate->brake_arg));
+}
+
 bool rk_gate_take(struct rk_gate *gate, uint32_t n, const _Atomic bool *cancel)
 {
     bool granted = false;
@@ -86,7 +101,8 @@ bool rk_gate_take(struct rk_gate *gate, uint32_t n, const _Atomic bool *cancel)
     while (!gate->stopping && !(cancel != NULL && atomic_load(cancel))) {
         refill(gate);
         bool open = !gate->limited || (gate->rate > 0 && gate->tokens > 0);
-        if (open && !gate->config.pause) {
+        bool paused = is_paused(gate);
+        if (open && !paused) {
             if (gate->limited) {
                 gate->tokens -= (double)n;
             }
@@ -94,7 +110,7 @@ bool rk_gate_take(struct rk_gate *gate, uint32_t n, const _Atomic bool *cancel)
             break;
         }
         uint64_t wait_us = WAIT_MAX_US;
-        if (!gate->config.pause && gate->rate > 0) {
+        if (!paused && gate->rate > 0) {
             double debt_us = (1.0 - gate->tokens) / gate->rate * 1e6;
             wait_us = debt_us < (double)wait_us ? (uint64_t)debt_us + 1 : wait_us;
         }
@@ -281,7 +297,7 @@ struct rk_gate_state rk_gate_state(struct rk_gate *gate)
 {
     pthread_mutex_lock(&gate->lock);
     struct rk_gate_state state = {
-        .paused = gate->config.pause,
+        .paused = is_paused(gate),
         .limited = gate->limited,
         .rate_docs_per_s = gate->rate,
         .p99_us = gate->p99_us,

@@ -1,5 +1,9 @@
 """The vault provider on a real Vault server: log in, keys, and outages that nobody notices."""
 
+import base64
+import concurrent.futures
+import contextlib
+import itertools
 import time
 
 import pytest
@@ -15,8 +19,9 @@ from harness import (
     people_policy,
     protected,
 )
+from harness.memory import occurrences
 from harness.ports import free_port
-from harness.protected import person
+from harness.protected import key_id, person
 
 DATA_KEY = f"transit/datakey/plaintext/{KEK}"
 DECRYPT = f"transit/decrypt/{KEK}"
@@ -54,8 +59,8 @@ def start(single_member_set, start_rekeyd, tmp_path, db_name):
     """start(vault, **vault settings): rekeyd with a protected collection people."""
     opened = []
 
-    def start(vault, environment=None, keys=None, **changes):
-        settings = settings_of(vault, tmp_path, keys, changes)
+    def start(vault, environment=None, keys=None, others=None, **changes):
+        settings = {**settings_of(vault, tmp_path, keys, changes), **(others or {})}
         policies = [people_policy(db_name)]
         rekeyd = start_rekeyd(
             single_member_set, policies, settings=settings, environment=environment
@@ -85,6 +90,17 @@ def registry(people):
 
 def audit(people):
     return state(people)["audit"]
+
+
+def left_to_sweep(people) -> int:
+    return sum(key_id(document["ssn"]) == 1 for document in people.stored.find({}, {"ssn": 1}))
+
+
+def wait_until(condition, timeout_s=30):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def message_of(failure) -> str:
@@ -203,6 +219,23 @@ def test_a_rotation_that_an_instance_missed_is_made_up_for(vault, start):
     people.rekeyd.wait_event("key_loaded", 2)
     people.wait_for_key(2)
     write_and_read(people, 2)
+
+
+def test_the_sweep_pauses_while_vault_is_sealed(vault, start):
+    people = start(vault, others={"sweep": {"max_rate": 200, "batch_docs": 10}})
+    people.app.insert_many([person(i) for i in range(600)])
+    people.rotate()
+    people.rekeyd.ctl("start", people.namespace)
+    wait_until(lambda: left_to_sweep(people) < 550)
+    vault.seal()
+    people.rekeyd.wait_event("vault_unavailable")
+    time.sleep(0.5)  # for batches that are under way
+    before = left_to_sweep(people)
+    time.sleep(1)
+    assert left_to_sweep(people) == before > 0
+    write_and_read(people, "while sealed")
+    vault.unseal()
+    wait_until(lambda: left_to_sweep(people) == 0)
 
 
 # Tokens.
@@ -359,15 +392,8 @@ def test_degraded_start_serves_what_needs_no_key(vault, start, tmp_path):
         people.app.insert_one(person(1))
     vault.start()
     people.rekeyd.wait_event("vault_available")
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            people.app.insert_one(person(1))
-            break
-        except OperationFailure:
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-    assert people.app.find_one({"_id": 1}) == person(1)
+    wait_until(lambda: people.rekeyd.events("key_loaded"))
+    write_and_read(people, 1)
 
 
 # Secrets.
@@ -383,3 +409,38 @@ def test_no_secret_is_told(vault, start, tmp_path):
     assert secret not in told and "hvs." not in told
     result = people.rekeyd.ctl("keys", "rotate", check=False)
     assert secret not in result.stdout + result.stderr
+
+
+def test_data_keys_are_nowhere_in_memory(vault, start):
+    """What is kept are keys derived from them; what Vault sent is cleansed in every buffer."""
+    people = start(vault)
+    write_and_read(people, 1)
+    people.rotate()
+    wrapped = [bytes(key["wrapped"])[16:].decode() for key in registry(people).find()]
+    secrets = {}
+    for i, text in enumerate(wrapped):
+        answer = vault.api("POST", DECRYPT, {"ciphertext": text})["data"]["plaintext"]
+        secrets[f"base64 of {i}"] = answer.encode()
+        secrets[f"key {i}"] = base64.b64decode(answer)
+    # The search must be able to find: a login's token is in memory by right.
+    assert occurrences(people.rekeyd.pid, {**secrets, "token": b"hvs."}) == ["token"]
+
+
+# Many at once.
+
+
+def test_every_instance_asks_vault_once_for_a_key(vault, start):
+    people = start(vault)
+    for i in range(1, 4):
+        write_and_read(people, i)
+        people.rotate()
+    asked = vault.requests(DECRYPT)
+    instances = [people.rekeyd.sibling(f"fresh{i}") for i in range(4)]
+    name = people.app.database.name
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(stack.enter_context(i).client()) for i in instances]
+        with concurrent.futures.ThreadPoolExecutor(100) as pool:
+            wanted = itertools.product(range(1, 4), clients, range(84))
+            found = pool.map(lambda w: w[1][name].people.find_one({"_id": w[0]}), wanted)
+            assert sum(document is not None for document in found) == 1008
+    assert vault.requests(DECRYPT) == asked + 4 * 4

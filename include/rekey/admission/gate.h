@@ -32,7 +32,7 @@ struct rk_gate_config {
 typedef void rk_gate_sensor_fn(void *arg, struct rk_histogram_snapshot *into);
 
 struct rk_gate_state {
-    bool paused;
+    bool paused;            /* by configuration or by the brake */
     bool limited;           /* false: rate_docs_per_s says nothing */
     double rate_docs_per_s; /* allowed now; 0 and limited: the guard has stopped the sweep */
     uint64_t p99_us;        /* of the last window that was judged */
@@ -48,6 +48,10 @@ RK_MUST_CHECK enum rk_status rk_gate_start(const struct rk_gate_config *config,
                                            struct rk_gate **out, struct rk_error *err);
 /* Wakes and refuses every waiter, stops the guard. Nobody may call rk_gate_take afterwards. */
 void rk_gate_stop(struct rk_gate *gate);
+/* Sweeps nothing while brake returns true, which is asked before every grant. Call it before the
+ * first rk_gate_take; brake may be called on any thread and must not block. */
+typedef bool rk_gate_brake_fn(void *arg);
+void rk_gate_set_brake(struct rk_gate *gate, rk_gate_brake_fn *brake, void *arg);
 /* Takes effect at once, for those who wait as well. */
 void rk_gate_reconfigure(struct rk_gate *gate, const struct rk_gate_config *config);
 

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <string.h>
 #include <unistd.h>
@@ -109,7 +110,7 @@ static void test_cancel_is_seen(void **state)
 
 struct waiter {
     struct rk_gate *gate;
-    bool granted;
+    _Atomic bool granted;
 };
 
 static void *take_one(void *arg)
@@ -117,6 +118,30 @@ static void *take_one(void *arg)
     struct waiter *waiter = arg;
     waiter->granted = rk_gate_take(waiter->gate, 1, NULL);
     return NULL;
+}
+
+static bool is_set(void *arg)
+{
+    return atomic_load((_Atomic bool *)arg);
+}
+
+static void test_the_brake_holds_until_it_is_let_go(void **state)
+{
+    (void)state;
+    const struct rk_gate_config config = {.interval_ms = 1000};
+    struct waiter waiter = {.gate = start(&config, NULL)};
+    _Atomic bool brake = true;
+    pthread_t thread;
+    rk_gate_set_brake(waiter.gate, is_set, &brake);
+    pthread_create(&thread, NULL, take_one, &waiter);
+    usleep(150000);
+    assert_true(rk_gate_state(waiter.gate).paused);
+    assert_false(waiter.granted);
+    atomic_store(&brake, false);
+    pthread_join(thread, NULL);
+    assert_true(waiter.granted);
+    assert_false(rk_gate_state(waiter.gate).paused);
+    rk_gate_stop(waiter.gate);
 }
 
 static void test_pause_holds_until_it_is_lifted(void **state)
@@ -275,6 +300,7 @@ int main(void)
         cmocka_unit_test(test_no_limit_lets_everything_through),
         cmocka_unit_test(test_the_rate_holds_in_the_long_run),
         cmocka_unit_test(test_cancel_is_seen),
+        cmocka_unit_test(test_the_brake_holds_until_it_is_let_go),
         cmocka_unit_test(test_pause_holds_until_it_is_lifted),
         cmocka_unit_test(test_stop_refuses_those_who_wait),
         cmocka_unit_test(test_a_debt_ends_when_the_rate_changes),
