@@ -21,6 +21,7 @@
     X(buffer_high_bytes, 1048576, 4096, 1073741824)                                                \
     X(buffer_low_bytes, 262144, 0, 1073741824)                                                     \
     X(pipeline_max, 128, 1, 65536)                                                                 \
+    X(bound_cursors_max, 100000, 1, 10000000)                                                      \
     X(connect_timeout_ms, 5000, 1, HOUR_MS)                                                        \
     X(handshake_timeout_ms, 10000, 1, HOUR_MS)                                                     \
     X(idle_timeout_ms, 0, 0, 24 * HOUR_MS)                                                         \

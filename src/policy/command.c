@@ -112,6 +112,9 @@ bool rk_command_peek(const struct rk_policy_set *set, const uint8_t *body, uint3
     if (spec == NULL) {
         return info->policy == NULL;
     }
+    if (rk_bson_key_is(&t.first, "getMore")) {
+        (void)rk_bson_elem_int(&t.first, &info->cursor_id);
+    }
     switch (spec->kind) {
     case RK_KIND_HELLO:
     case RK_KIND_SESSION:
@@ -371,6 +374,7 @@ enum rk_verdict rk_command_rewrite(const struct rk_policy_set *set, struct rk_cr
     st.scope.db = t.db.at;
     st.scope.db_len = t.db.len;
     rk_bulk_namespaces_init(&namespaces);
+    crypt->keys_bound = false;
     enum rk_verdict verdict = prepare(&st, &t, &fields);
     if (!rk_stops(verdict)) {
         verdict = rewrite_message(&st, &t, fields, out);
@@ -385,5 +389,6 @@ enum rk_verdict rk_command_rewrite(const struct rk_policy_set *set, struct rk_cr
         forget_errors(info);
     }
     rk_buf_deinit(&namespaces);
+    info->keys_bound = crypt->keys_bound && info->klass == RK_CLASS_READ;
     return verdict;
 }

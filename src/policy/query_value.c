@@ -86,6 +86,7 @@ static enum rk_verdict put_sealed(const struct rk_comparison *cmp, const struct 
         return RK_VERDICT_REPLACE;
     }
     size_t at = w->out->len;
+    crypt->keys_bound = true;
     enum rk_status status =
         rk_envelope_seal(crypt->aead, key, RK_ALGORITHM_DETERMINISTIC, field->field_id,
                          crypt->now_s, enc->type, enc->value, enc->len, w->out);
@@ -195,6 +196,7 @@ bool rk_field_is_exact(const struct rk_scope *scope, const struct rk_field *fiel
     } else if (scope->collation) {
         *why = RK_COLLATION_ADVICE;
     } else {
+        scope->crypt->keys_bound = true;
         return true;
     }
     return false;

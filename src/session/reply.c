@@ -12,6 +12,8 @@
 
 #define MSG_FLAGS_END 20u
 #define LOCAL_REPLY_MAX 4096u
+#define CODE_CURSOR_NOT_FOUND 43
+#define CODE_OPERATION_FAILED 96
 /* How often hello replies with unknown members are logged, per worker. */
 #define UNKNOWN_MEMBERS_LOG_US 60000000u
 
@@ -161,6 +163,57 @@ static enum rk_step send_error(struct rk_session *session, const struct rk_frame
     return RK_STEP_DONE;
 }
 
+/* False: the reply is of an error, or has no cursor. */
+static bool find_cursor(const struct rk_msg *msg, int64_t *id)
+{
+    struct rk_bson_view body, view;
+    struct rk_bson_elem elem;
+    return rk_bson_view_init(&body, msg->body, msg->body_len) &&
+           rk_bson_find(&body, "cursor", &elem) && rk_bson_elem_view(&elem, &view) &&
+           rk_bson_find(&view, "id", &elem) && rk_bson_elem_int(&elem, id);
+}
+
+/*
+ * A cursor's filter keeps the ciphertext of the keys of its time. After a rotation it would miss
+ * what is written under the new key, a change stream for as long as it lives; so it ends with the
+ * error at which drivers resume a stream. False: the client gets err instead of the reply.
+ */
+static bool cursor_holds(struct rk_session *session, const struct rk_pending *head,
+                         const struct rk_msg *msg, struct rk_error *err)
+{
+    struct rk_context *ctx = session->ctx;
+    int64_t asked = head->info.cursor_id;
+    int64_t id = 0;
+    uint64_t now_us = rk_clock_mono_us();
+    uint64_t bound =
+        asked != 0 ? rk_cursors_use(ctx->cursors, asked, now_us) : head->keys_generation;
+    if (bound == 0) {
+        return true;
+    }
+    bool there = find_cursor(msg, &id);
+    if (!there || (asked == 0 && id == 0)) {
+        return true;
+    }
+    bool outdated = bound != rk_key_service_generation(ctx->keys);
+    if (asked != 0 && (outdated || id == 0)) {
+        rk_cursors_forget(ctx->cursors, asked);
+    }
+    if (outdated) {
+        (void)rk_error_set_code(err, RK_ESTATE, CODE_CURSOR_NOT_FOUND,
+                                "the data keys changed while this cursor was open, and its query "
+                                "compares protected fields; run it again");
+        return false;
+    }
+    if (asked == 0 &&
+        !rk_cursors_add(ctx->cursors, id, bound, ctx->limits.bound_cursors_max, now_us)) {
+        (void)rk_error_set_code(err, RK_ELIMIT, CODE_OPERATION_FAILED,
+                                "too many open cursors compare protected fields; raise "
+                                "limits.bound_cursors_max");
+        return false;
+    }
+    return true;
+}
+
 static enum rk_step decrypt(struct rk_session *session, const struct rk_pending *head,
                             const uint8_t *data, const struct rk_frame *frame, bool more_to_come)
 {
@@ -173,6 +226,12 @@ static enum rk_step decrypt(struct rk_session *session, const struct rk_pending 
         return RK_STEP_CLOSE;
     }
     if (rk_key_wait_failed(&session->reply, &err)) {
+        return send_error(session, frame, more_to_come, &err);
+    }
+    if (!cursor_holds(session, head, &msg, &err)) {
+        rk_log(RK_LOG_INFO, "cursor_ended", RK_S("client", session->peer),
+               RK_S("command", head->info.name), RK_S("db", head->info.db),
+               RK_S("collection", head->info.coll), RK_S("reason", err.message));
         return send_error(session, frame, more_to_come, &err);
     }
     rk_key_wait_prepare(session, &session->reply);

@@ -8,6 +8,7 @@
 #include <rekey/log/log.h>
 #include <rekey/policy/reply.h>
 #include <stdio.h>
+#include <string.h>
 
 /* Everything up to and including the OP_MSG flags. */
 #define MSG_FLAGS_END 20u
@@ -30,6 +31,7 @@ static bool expect_reply(struct rk_session *session, const struct rk_frame *fram
     pending->expected = frame->request_id;
     pending->sent_us = rk_clock_mono_us();
     pending->info = *info;
+    pending->keys_generation = info->keys_bound ? session->ctx->keys_generation : 0;
     pending->exhaust = (flags & RK_MSG_EXHAUST_ALLOWED) != 0;
     pending->compressor = session->compression.request;
     pending->offer = *offer;
@@ -141,6 +143,24 @@ static enum rk_step whole_msg(struct rk_session *session, const uint8_t *data,
                                                                  : RK_STEP_CLOSE;
 }
 
+static void forget_killed(struct rk_session *session, const uint8_t *body, uint32_t len)
+{
+    struct rk_bson_view view, list;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem elem;
+    int64_t id;
+    if (!rk_bson_view_init(&view, body, len) || !rk_bson_find(&view, "cursors", &elem) ||
+        !rk_bson_elem_view(&elem, &list)) {
+        return;
+    }
+    rk_bson_iter_init(&iter, &list);
+    while (rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM) {
+        if (rk_bson_elem_int(&elem, &id)) {
+            rk_cursors_forget(session->ctx->cursors, id);
+        }
+    }
+}
+
 static enum rk_step op_msg(struct rk_session *session, const uint8_t *data, size_t avail,
                            const struct rk_frame *frame)
 {
@@ -151,6 +171,9 @@ static enum rk_step op_msg(struct rk_session *session, const uint8_t *data, size
     if (within >= MSG_FLAGS_END && rk_msg_peek_body(data, within, &body, &body_len) &&
         rk_command_peek(session->ctx->policies, body, body_len, &info) &&
         (info.reply != RK_REPLY_HELLO || avail >= frame->len)) {
+        if (strcmp(info.name, "killCursors") == 0) {
+            forget_killed(session, body, body_len);
+        }
         return go_on(session, data, frame, rk_load_u32(data + RK_FRAME_HEADER_LEN), &info);
     }
     return avail < frame->len ? RK_STEP_MORE : whole_msg(session, data, frame);

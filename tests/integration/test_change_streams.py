@@ -1,6 +1,8 @@
 """Change streams through rekeyd: documents, dotted update descriptions, images before a change,
 several namespaces in one stream, and resuming."""
 
+import time
+
 import pytest
 from bson import Binary
 from harness import SECRET, key_id, policy, protected
@@ -258,3 +260,23 @@ def test_rekeyd_restarts_under_a_stream(own_people):
         people.rekeyd.terminate()
         people.rekeyd.start()
         assert next(stream)["fullDocument"] == {"_id": 2, "ssn": f"{SECRET} 2"}
+
+
+def test_condition_outlives_a_rotation(own_people):
+    """The filter of an open stream knows the keys of its time only: it missed what came after."""
+    people = own_people
+    people.stored_db.create_collection("people")
+    with people.app.watch([{"$match": {"fullDocument.ssn": SECRET}}], max_await_time_ms=500) as stream:
+        people.app.insert_many([{"_id": 1, "ssn": SECRET}, {"_id": 2, "ssn": "other"}])
+        assert next(stream)["fullDocument"]["_id"] == 1
+        rotate(people)
+        people.app.insert_many([{"_id": 3, "ssn": "other"}, {"_id": 4, "ssn": SECRET}])
+        assert key_id(people.stored.find_one({"_id": 4})["ssn"]) == 2
+        assert next_within(stream, 15)["fullDocument"] == {"_id": 4, "ssn": SECRET}
+
+
+def next_within(stream, timeout_s):
+    deadline = time.monotonic() + timeout_s
+    while (event := stream.try_next()) is None:
+        assert time.monotonic() < deadline, "no event"
+    return event

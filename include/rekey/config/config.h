@@ -74,6 +74,7 @@ struct rk_config_limits {
     uint32_t buffer_high_bytes;            /* unsent bytes above which the other side is not read */
     uint32_t buffer_low_bytes;             /* and below which it is read again */
     uint32_t pipeline_max;                 /* requests awaiting a reply on one connection */
+    uint32_t bound_cursors_max;            /* open cursors that compare protected fields */
     uint32_t connect_timeout_ms;
     uint32_t handshake_timeout_ms;   /* TLS, and the first complete message */
     uint32_t idle_timeout_ms;        /* 0: never */

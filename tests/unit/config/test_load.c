@@ -94,6 +94,7 @@ static void test_every_setting_is_documented(void **state)
         "cert_file key_file verify "
         "workers connections_max listen_backlog message_bytes_max advertised_message_bytes_max "
         "advertised_batch_docs_max buffer_high_bytes buffer_low_bytes pipeline_max "
+        "bound_cursors_max "
         "connect_timeout_ms "
         "handshake_timeout_ms idle_timeout_ms drain_timeout_ms key_wait_timeout_ms client upstream "
         "zlib_level zstd_level message_bytes_min provider "
