@@ -18,7 +18,7 @@ from pathlib import Path
 
 import corpus
 import screen
-from harness import Process, Rekeyd, ReplicaSet, rekey_binary
+from harness import Process, Rekeyd, ReplicaSet, Vault, rekey_binary
 from pymongo import MongoClient
 from screen import Bar, bold, dim, say
 
@@ -60,6 +60,7 @@ def parse_arguments():
     parser = argparse.ArgumentParser(prog="./dev demo", description=__doc__)
     parser.add_argument("--docs", type=int, default=200_000, help="survey responses")
     parser.add_argument("--rate", type=int, default=150, help="the application's operations/s")
+    parser.add_argument("--vault", action="store_true", help="keys from a real Vault server")
     parser.add_argument("--baseline", type=float, default=10, help="seconds without a sweep")
     return parser.parse_args()
 
@@ -72,6 +73,7 @@ class Demo:
         self.baseline_s = options.baseline
         self.directory = directory
         self.legacy_key = secrets.token_bytes(32)
+        self.with_vault = options.vault
         self.steps = screen.Steps(7)
         self.servers = None
         self.rekeyd = None
@@ -113,17 +115,25 @@ class Demo:
         self.steps.next("A MongoDB replica set, and rekeyd in front of it")
         self.servers = ReplicaSet(3, self.directory / "servers", cache_gb=0.5).start()
         say(f"    mongod   {'  '.join(self.servers.addresses)}")
-        self.rekeyd = Rekeyd(
-            self.servers,
-            [policy()],
-            # The guard still yields to the application, but a visitor does not wait for ever.
-            {"upstream": {"state_db": "rekey"}, "sweep": {"guard": {"rate_min": 2500}}},
-            self.directory / "rekeyd",
-            {corpus.LEGACY_KEY_NAME: self.legacy_key},
-        ).start()
+        # The guard still yields to the application, but a visitor does not wait for ever.
+        settings = {"upstream": {"state_db": "rekey"}, "sweep": {"guard": {"rate_min": 2500}}}
+        legacy_keys = {corpus.LEGACY_KEY_NAME: self.legacy_key}
+        if self.with_vault:
+            settings.update(self.start_vault())
+            legacy_keys = {}
+        directory = self.directory / "rekeyd"
+        self.rekeyd = Rekeyd(self.servers, [policy()], settings, directory, legacy_keys).start()
         say(f"    rekeyd   {'  '.join(self.rekeyd.addresses)}")
         for line in policy_lines():
             say(dim(f"    {line}"))
+
+    def start_vault(self) -> dict:
+        """rekey.yaml's part; the application's former key lies in Vault's kv store."""
+        vault = Vault(self.directory / "vault").start()
+        path = vault.keep("former-key", key=self.legacy_key.hex())
+        say(f"    vault    {vault.address}")
+        legacy = [{"name": corpus.LEGACY_KEY_NAME, "path": path}]
+        return vault.settings(self.directory / "secrets", legacy=legacy)
 
     def write_responses(self):
         self.steps.next(f"{self.docs:,} survey responses under the old keys")

@@ -69,6 +69,24 @@ static enum rk_status check_auth(const struct rk_config_vault *vault,
     return check_name("keys.vault.auth_mount", vault->auth_mount, source, err);
 }
 
+static enum rk_status check_legacy(const struct rk_config_vault *vault,
+                                   const struct rk_config_source *source, struct rk_error *err)
+{
+    enum rk_status status = RK_OK;
+    for (unsigned i = 0; i < vault->legacy_count && status == RK_OK; i++) {
+        char key[64];
+        (void)snprintf(key, sizeof key, "keys.vault.legacy[%u].path", i);
+        status = check_name(key, vault->legacy[i].path, source, err);
+        for (unsigned j = 0; j < i && status == RK_OK; j++) {
+            if (strcmp(vault->legacy[i].name, vault->legacy[j].name) == 0) {
+                (void)snprintf(key, sizeof key, "keys.vault.legacy[%u].name", i);
+                status = rk_config_refuse(source, err, key, "is already that of entry %u", j);
+            }
+        }
+    }
+    return status;
+}
+
 static enum rk_status check_vault(const struct rk_config_vault *vault,
                                   const struct rk_config_source *source, struct rk_error *err)
 {
@@ -94,6 +112,9 @@ static enum rk_status check_vault(const struct rk_config_vault *vault,
     }
     if (status == RK_OK) {
         status = check_name("keys.vault.key", vault->key, source, err);
+    }
+    if (status == RK_OK) {
+        status = check_legacy(vault, source, err);
     }
     return status == RK_OK ? check_auth(vault, source, err) : status;
 }

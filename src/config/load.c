@@ -138,8 +138,12 @@ static bool set_members(struct rk_config_member *members, unsigned n)
 
 static bool set_vault_texts(struct rk_config_vault *vault, const char *path)
 {
-    return default_text(&vault->transit_mount, "transit") && default_text(&vault->key, "rekey") &&
-           default_text(&vault->auth_mount, "approle") &&
+    bool ok = true;
+    for (unsigned i = 0; i < vault->legacy_count && ok; i++) {
+        ok = default_text(&vault->legacy[i].field, "key");
+    }
+    return ok && default_text(&vault->transit_mount, "transit") &&
+           default_text(&vault->key, "rekey") && default_text(&vault->auth_mount, "approle") &&
            default_text(&vault->key_file, vault->cert_file) && anchor_file(&vault->ca_file, path) &&
            anchor_file(&vault->cert_file, path) && anchor_file(&vault->key_file, path) &&
            anchor_file(&vault->secret_id_file, path) && anchor_file(&vault->token_file, path);
@@ -292,6 +296,12 @@ static void free_vault(struct rk_config_vault *vault)
 {
     free_texts(vault->addresses, vault->addresses_count);
     free_texts(vault->redirect_hosts, vault->redirect_hosts_count);
+    for (unsigned i = 0; i < vault->legacy_count; i++) {
+        free(vault->legacy[i].name);
+        free(vault->legacy[i].path);
+        free(vault->legacy[i].field);
+    }
+    free(vault->legacy);
     free(vault->ns);
     free(vault->ca_file);
     free(vault->cert_file);

@@ -31,12 +31,23 @@ static bool same_listener(const struct rk_config_listener *a, const struct rk_co
                       b->proxy_networks_count);
 }
 
+static bool same_legacy(const struct rk_config_vault *a, const struct rk_config_vault *b)
+{
+    bool same = a->legacy_count == b->legacy_count;
+    for (unsigned i = 0; same && i < a->legacy_count; i++) {
+        same = same_text(a->legacy[i].name, b->legacy[i].name) &&
+               same_text(a->legacy[i].path, b->legacy[i].path) &&
+               same_text(a->legacy[i].field, b->legacy[i].field);
+    }
+    return same;
+}
+
 static bool same_vault(const struct rk_config_vault *a, const struct rk_config_vault *b)
 {
     return same_texts(a->addresses, a->addresses_count, b->addresses, b->addresses_count) &&
            same_texts(a->redirect_hosts, a->redirect_hosts_count, b->redirect_hosts,
                       b->redirect_hosts_count) &&
-           same_text(a->ns, b->ns) && same_text(a->ca_file, b->ca_file) &&
+           same_legacy(a, b) && same_text(a->ns, b->ns) && same_text(a->ca_file, b->ca_file) &&
            same_text(a->cert_file, b->cert_file) && same_text(a->key_file, b->key_file) &&
            same_text(a->transit_mount, b->transit_mount) && same_text(a->key, b->key) &&
            a->auth == b->auth && same_text(a->auth_mount, b->auth_mount) &&

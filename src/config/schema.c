@@ -213,6 +213,16 @@ static const cyaml_schema_field_t compression_fields[] = {
     COMPRESSORS("client", client), COMPRESSORS("upstream", upstream),
     COMPRESSION_NUMBERS(COMPRESSION_FIELD) CYAML_FIELD_END};
 
+static const cyaml_schema_field_t vault_legacy_fields[] = {
+    TEXT("name", 0, struct rk_config_vault_legacy, name),
+    TEXT("path", 0, struct rk_config_vault_legacy, path),
+    TEXT("field", OPTIONAL, struct rk_config_vault_legacy, field),
+    CYAML_FIELD_END,
+};
+static const cyaml_schema_value_t vault_legacy_schema = {
+    CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct rk_config_vault_legacy, vault_legacy_fields),
+};
+
 static const cyaml_schema_field_t vault_fields[] = {
     TEXTS("addresses", struct rk_config_vault, addresses),
     TEXTS("redirect_hosts", struct rk_config_vault, redirect_hosts),
@@ -222,6 +232,8 @@ static const cyaml_schema_field_t vault_fields[] = {
     TEXT("key_file", OPTIONAL, struct rk_config_vault, key_file),
     TEXT("transit_mount", OPTIONAL, struct rk_config_vault, transit_mount),
     TEXT("key", OPTIONAL, struct rk_config_vault, key),
+    CYAML_FIELD_SEQUENCE("legacy", CYAML_FLAG_POINTER | OPTIONAL, struct rk_config_vault, legacy,
+                         &vault_legacy_schema, 0, CYAML_UNLIMITED),
     CHOICE("auth", OPTIONAL, struct rk_config_vault, auth, vault_auths),
     TEXT("auth_mount", OPTIONAL, struct rk_config_vault, auth_mount),
     TEXT("role_id", OPTIONAL, struct rk_config_vault, role_id),

@@ -359,7 +359,7 @@ void rk_client_ask(struct rk_vault_client *client, const char *path, json_t *bod
 static void post(struct rk_vault_client *client, enum request_kind kind, const char *path,
                  json_t *body, rk_vault_done_fn *fn, void *arg)
 {
-    if (body == NULL) {
+    if (body == NULL && kind != REQUEST_READ) {
         refuse(fn, arg, RK_EINVAL, "no body: out of memory, or text that is no UTF-8");
         return;
     }
@@ -425,14 +425,27 @@ static enum rk_status call_and_wait(struct rk_vault_client *client, enum request
     return call.status == RK_OK ? RK_OK : rk_error_set(err, call.status, "%s", call.err.message);
 }
 
-enum rk_status rk_vault_call(struct rk_vault_client *client, const char *path, json_t *body,
-                             json_t **answer, struct rk_error *err)
+static enum rk_status call_available(struct rk_vault_client *client, enum request_kind kind,
+                                     const char *path, json_t *body, json_t **answer,
+                                     struct rk_error *err)
 {
     if (rk_vault_state(client) == RK_VAULT_UNAVAILABLE) {
         json_decref(body);
         return rk_error_set(err, RK_EIO, "vault: %s: no unsealed server answers", path);
     }
-    return call_and_wait(client, REQUEST_NORMAL, path, body, answer, err);
+    return call_and_wait(client, kind, path, body, answer, err);
+}
+
+enum rk_status rk_vault_call(struct rk_vault_client *client, const char *path, json_t *body,
+                             json_t **answer, struct rk_error *err)
+{
+    return call_available(client, REQUEST_NORMAL, path, body, answer, err);
+}
+
+enum rk_status rk_vault_read(struct rk_vault_client *client, const char *path, json_t **answer,
+                             struct rk_error *err)
+{
+    return call_available(client, REQUEST_READ, path, NULL, answer, err);
 }
 
 enum rk_status rk_vault_ready(struct rk_vault_client *client, struct rk_error *err)

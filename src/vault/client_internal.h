@@ -73,6 +73,7 @@ void rk_health_on_timer(evutil_socket_t fd, short what, void *client);
 
 enum request_kind {
     REQUEST_NORMAL, /* waits for a token */
+    REQUEST_READ,   /* GET, waits for a token as well */
     REQUEST_READY,  /* ends when there is one */
     REQUEST_LOGIN,  /* brings its own, or none */
 };

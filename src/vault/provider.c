@@ -1,5 +1,6 @@
 #include <rekey/vault/provider.h>
 
+#include "legacy.h"
 #include "transit.h"
 
 #include <openssl/crypto.h>
@@ -12,6 +13,8 @@
 #define CHECK_LEN 16u
 
 struct provider {
+    const struct rk_config_vault *config;
+    struct rk_legacy_key *legacy; /* NULL: not loaded yet */
     struct rk_vault_client *client;
     struct rk_transit transit;
 };
@@ -20,6 +23,7 @@ static void provider_free(void *self)
 {
     struct provider *provider = self;
     rk_vault_client_stop(provider->client);
+    rk_vault_legacy_free(provider->legacy, provider->config->legacy_count);
     free(provider);
 }
 
@@ -151,11 +155,14 @@ static enum rk_status rewrap(void *self, uint32_t key_id, const struct rk_wrappe
 static enum rk_status legacy(void *self, const struct rk_legacy_key **keys, size_t *n_keys,
                              struct rk_error *err)
 {
-    (void)self;
-    (void)err;
-    *keys = NULL;
-    *n_keys = 0;
-    return RK_OK;
+    struct provider *provider = self;
+    enum rk_status status =
+        provider->legacy == NULL
+            ? rk_vault_legacy_load(provider->client, provider->config, &provider->legacy, err)
+            : RK_OK;
+    *keys = provider->legacy;
+    *n_keys = provider->config->legacy_count;
+    return status;
 }
 
 static enum rk_status ready(void *self, struct rk_error *err)
@@ -188,6 +195,7 @@ enum rk_status rk_vault_open(const struct rk_config_vault *config, struct rk_pro
     if (provider == NULL) {
         return rk_error_set(err, RK_ENOMEM, "vault: out of memory");
     }
+    provider->config = config;
     enum rk_status status = rk_vault_client_start(config, &provider->client, err);
     if (status != RK_OK) {
         free(provider);

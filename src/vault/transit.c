@@ -1,12 +1,11 @@
 #include "transit.h"
 
-#include <openssl/crypto.h>
-#include <openssl/evp.h>
+#include "base64.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 #define PATH_MAX_LEN 300
-#define BASE64_LEN 44u /* of a data key */
 
 static enum rk_status call(const struct rk_transit *transit, const char *operation, json_t *body,
                            json_t **answer, struct rk_error *err)
@@ -19,20 +18,13 @@ static enum rk_status call(const struct rk_transit *transit, const char *operati
 static enum rk_status take_plaintext(const json_t *answer, uint8_t root[RK_DATA_KEY_LEN],
                                      struct rk_error *err)
 {
-    uint8_t decoded[BASE64_LEN / 4 * 3];
     const json_t *text = json_object_get(json_object_get(answer, "data"), "plaintext");
-    const char *base64 = json_string_value(text);
-    bool ok = base64 != NULL && json_string_length(text) == BASE64_LEN &&
-              base64[BASE64_LEN - 2] != '=' && base64[BASE64_LEN - 1] == '=' &&
-              EVP_DecodeBlock(decoded, (const unsigned char *)base64, (int)BASE64_LEN) ==
-                  (int)sizeof decoded;
-    if (ok) {
-        memcpy(root, decoded, RK_DATA_KEY_LEN);
+    if (!json_is_string(text) ||
+        !rk_base64_key(json_string_value(text), json_string_length(text), root)) {
+        return rk_error_set(err, RK_EINVAL, "vault: the answer holds no key of %u bytes",
+                            RK_DATA_KEY_LEN);
     }
-    OPENSSL_cleanse(decoded, sizeof decoded);
-    return ok ? RK_OK
-              : rk_error_set(err, RK_EINVAL, "vault: the answer holds no key of %u bytes",
-                             RK_DATA_KEY_LEN);
+    return RK_OK;
 }
 
 static enum rk_status take_ciphertext(const json_t *answer, struct rk_transit_text *out,

@@ -4,9 +4,13 @@ import base64
 import concurrent.futures
 import contextlib
 import itertools
+import random
+import secrets
 import time
 
+import legacy_corpus
 import pytest
+from bson.binary import Binary
 from pymongo.errors import OperationFailure
 
 from harness import (
@@ -16,6 +20,7 @@ from harness import (
     Rekeyd,
     Vault,
     VaultError,
+    is_envelope,
     people_policy,
     protected,
 )
@@ -59,13 +64,13 @@ def start(single_member_set, start_rekeyd, tmp_path, db_name):
     """start(vault, **vault settings): rekeyd with a protected collection people."""
     opened = []
 
-    def start(vault, environment=None, keys=None, others=None, **changes):
+    def start(vault, environment=None, keys=None, others=None, fields=None, **changes):
         settings = {**settings_of(vault, tmp_path, keys, changes), **(others or {})}
-        policies = [people_policy(db_name)]
+        policies = [people_policy(db_name, fields)]
         rekeyd = start_rekeyd(
             single_member_set, policies, settings=settings, environment=environment
         )
-        collection = protected(rekeyd, db_name)
+        collection = protected(rekeyd, db_name, fields=fields)
         opened.append(collection)
         return collection.__enter__()
 
@@ -166,6 +171,51 @@ def test_a_moved_wrapped_key_is_refused(vault, start):
         with pytest.raises(OperationFailure) as failure:
             client[people.app.database.name].people.insert_one(person(3))
     assert "data key 2: the wrapped key is another one's" in message_of(failure)
+
+
+# Keys from before Rekey.
+
+
+def write_legacy(people, key: bytes):
+    """A value as the application encrypted it by itself."""
+    raw = legacy_corpus.encrypt("gcm", key, b"from before", random.Random(7))
+    people.stored.insert_one({"_id": "old", "answer": Binary(raw)})
+
+
+LEGACY = {"cipher": "aes-256-gcm", "encoding": "binary", "key": "old", "type": "string"}
+FIELDS = {"answer": {"algorithm": "random", "legacy": [LEGACY]}, "ssn": "deterministic"}
+
+
+@pytest.mark.parametrize("spelling", [bytes.hex, lambda key: base64.b64encode(key).decode()])
+@pytest.mark.parametrize("version", [1, 2])
+def test_legacy_keys_from_kv(vault, start, spelling, version):
+    key = secrets.token_bytes(32)
+    keep = vault.keep if version == 2 else vault.keep_in_version_1
+    path = keep("dek", material=spelling(key))
+    legacy = [{"name": "old", "path": path, "field": "material"}]
+    people = start(vault, fields=FIELDS, legacy=legacy)
+    write_legacy(people, key)
+    assert people.app.find_one({"_id": "old"}) == {"_id": "old", "answer": "from before"}
+    people.app.insert_one({"_id": 1, "ssn": "one"})
+    people.rekeyd.ctl("start", people.namespace, "--wait")
+    assert is_envelope(people.stored.find_one({"_id": "old"})["answer"])
+    assert people.app.find_one({"_id": "old"}) == {"_id": "old", "answer": "from before"}
+
+
+@pytest.mark.parametrize("content", ["", "abc", "g" * 64, "A" * 43 + "=" + "A"])
+def test_legacy_key_that_is_none(vault, start, content):
+    path = vault.keep("odd", key=content)
+    people = start(vault, fields=FIELDS, legacy=[{"name": "old", "path": path}])
+    people.stored.insert_one({"_id": 1, "ssn": "x"})
+    with pytest.raises(OperationFailure, match="the field key of the legacy key old is neither"):
+        people.app.insert_one({"_id": 2, "ssn": "one"})
+
+
+def test_legacy_key_that_is_not_there(vault, start):
+    legacy = [{"name": "old", "path": "secret/data/nowhere"}]
+    people = start(vault, fields=FIELDS, legacy=legacy)
+    with pytest.raises(OperationFailure, match="vault: secret/data/nowhere: .*404"):
+        people.app.insert_one({"_id": 2, "ssn": "one"})
 
 
 # Outages.
@@ -417,13 +467,13 @@ def test_data_keys_are_nowhere_in_memory(vault, start):
     write_and_read(people, 1)
     people.rotate()
     wrapped = [bytes(key["wrapped"])[16:].decode() for key in registry(people).find()]
-    secrets = {}
+    hidden = {}
     for i, text in enumerate(wrapped):
         answer = vault.api("POST", DECRYPT, {"ciphertext": text})["data"]["plaintext"]
-        secrets[f"base64 of {i}"] = answer.encode()
-        secrets[f"key {i}"] = base64.b64decode(answer)
+        hidden[f"base64 of {i}"] = answer.encode()
+        hidden[f"key {i}"] = base64.b64decode(answer)
     # The search must be able to find: a login's token is in memory by right.
-    assert occurrences(people.rekeyd.pid, {**secrets, "token": b"hvs."}) == ["token"]
+    assert occurrences(people.rekeyd.pid, {**hidden, "token": b"hvs."}) == ["token"]
 
 
 # Many at once.

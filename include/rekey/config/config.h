@@ -97,6 +97,13 @@ struct rk_config_compression {
 
 enum rk_config_vault_auth { RK_CONFIG_VAULT_APPROLE, RK_CONFIG_VAULT_TOKEN_FILE };
 
+/* A key from before Rekey, in Vault's kv store. */
+struct rk_config_vault_legacy {
+    char *name;  /* as policies spell it */
+    char *path;  /* of the API: "secret/data/old-key" (version 2), "secret/old-key" (version 1) */
+    char *field; /* of the secret: 64 hexadecimal digits, or base64 of 32 bytes */
+};
+
 struct rk_config_vault {
     char **addresses; /* https://host:port, tried in this order */
     unsigned addresses_count;
@@ -108,6 +115,8 @@ struct rk_config_vault {
     char *key_file;  /* default: cert_file */
     char *transit_mount;
     char *key; /* the key-encryption key's name */
+    struct rk_config_vault_legacy *legacy;
+    unsigned legacy_count;
     enum rk_config_vault_auth auth;
     char *auth_mount; /* of AppRole */
     char *role_id;

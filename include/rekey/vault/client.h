@@ -47,6 +47,10 @@ void rk_vault_post(struct rk_vault_client *client, const char *path, json_t *bod
 RK_MUST_CHECK enum rk_status rk_vault_call(struct rk_vault_client *client, const char *path,
                                            json_t *body, json_t **answer, struct rk_error *err);
 
+/* GET path, blocking in the same way. */
+RK_MUST_CHECK enum rk_status rk_vault_read(struct rk_vault_client *client, const char *path,
+                                           json_t **answer, struct rk_error *err);
+
 /* Waits until Rekey is logged in, at most retry_timeout_ms. */
 RK_MUST_CHECK enum rk_status rk_vault_ready(struct rk_vault_client *client, struct rk_error *err);
 

@@ -23,6 +23,8 @@ path "transit/datakey/plaintext/rekey" { capabilities = ["update"] }
 path "transit/encrypt/rekey" { capabilities = ["update"] }
 path "transit/decrypt/rekey" { capabilities = ["update"] }
 path "transit/rewrap/rekey" { capabilities = ["update"] }
+path "secret/data/*" { capabilities = ["read"] }
+path "kv/*" { capabilities = ["read"] }
 """
 
 
@@ -124,6 +126,15 @@ class Vault(Process):
     def secret_id(self) -> str:
         return self.api("POST", "auth/approle/role/rekey/secret-id", {})["data"]["secret_id"]
 
+    def keep(self, name: str, **fields) -> str:
+        """A secret in the kv engine, version 2; returns its path in the API."""
+        self.api("POST", f"secret/data/{name}", {"data": fields})
+        return f"secret/data/{name}"
+
+    def keep_in_version_1(self, name: str, **fields) -> str:
+        self.api("POST", f"kv/{name}", fields)
+        return f"kv/{name}"
+
     def kek_version(self) -> int:
         return self.api("GET", f"transit/keys/{KEK}")["data"]["latest_version"]
 
@@ -186,6 +197,8 @@ class Vault(Process):
         self.api("POST", "sys/audit/file", audit)
         self.api("POST", "sys/mounts/transit", {"type": "transit"})
         self.api("POST", f"transit/keys/{KEK}", {"type": "aes256-gcm96"})
+        self.api("POST", "sys/mounts/secret", {"type": "kv", "options": {"version": "2"}})
+        self.api("POST", "sys/mounts/kv", {"type": "kv", "options": {"version": "1"}})
         self.api("PUT", "sys/policies/acl/rekey", {"policy": self.policy})
         self.api("POST", "sys/auth/approle", {"type": "approle"})
         self.configure_role()
