@@ -128,11 +128,10 @@ static enum overlap paths_overlap(const struct rk_bson_elem *written,
 /* The first operator of the update that writes to this path, to a parent or below it, or to the
  * elements of a parent. */
 static enum overlap find_overlap(const struct rk_bson_view *update, const struct rk_bson_elem *path,
-                                 struct rk_bson_elem *op)
+                                 struct rk_bson_elem *op, struct rk_bson_elem *written)
 {
     struct rk_bson_iter ops;
     struct rk_bson_iter fields;
-    struct rk_bson_elem field;
     struct rk_bson_view view;
     rk_bson_iter_init(&ops, update);
     while (rk_bson_next(&ops, op) == RK_BSON_STEP_ELEM) {
@@ -140,8 +139,8 @@ static enum overlap find_overlap(const struct rk_bson_view *update, const struct
             continue;
         }
         rk_bson_iter_init(&fields, &view);
-        while (rk_bson_next(&fields, &field) == RK_BSON_STEP_ELEM) {
-            enum overlap overlap = paths_overlap(&field, path);
+        while (rk_bson_next(&fields, written) == RK_BSON_STEP_ELEM) {
+            enum overlap overlap = paths_overlap(written, path);
             if (overlap != OVERLAP_NONE) {
                 return overlap;
             }
@@ -150,11 +149,11 @@ static enum overlap find_overlap(const struct rk_bson_view *update, const struct
     return OVERLAP_NONE;
 }
 
-/* Does it put something in the place of what was there? */
-static bool overwrites(const struct rk_bson_elem *op)
+/* Does nothing of what was there show afterwards? A parent does, of what $unset takes away. */
+static bool overwrites(const struct rk_bson_elem *op, const struct rk_bson_elem *written)
 {
     return rk_bson_key_is(op, "$set") || rk_bson_key_is(op, "$setOnInsert") ||
-           rk_bson_key_is(op, "$unset");
+           (rk_bson_key_is(op, "$unset") && memchr(written->key, '.', written->key_len) == NULL);
 }
 
 static enum rk_verdict write_seed(void *arg, const struct rk_bson_elem *path,
@@ -163,15 +162,16 @@ static enum rk_verdict write_seed(void *arg, const struct rk_bson_elem *path,
     struct seeding *seeding = arg;
     const struct rk_scope *scope = seeding->scope;
     struct rk_bson_elem op;
+    struct rk_bson_elem written;
     if (seeding->update == NULL) {
         return rk_refuse(scope, RK_CODE_PIPELINE, "an upsert by pipeline", path->key, path->key_len,
                          "the new document would miss the field; use update operators");
     }
-    switch (find_overlap(seeding->update, path, &op)) {
+    switch (find_overlap(seeding->update, path, &op, &written)) {
     case OVERLAP_NONE:
         break;
     case OVERLAP_SAME:
-        return overwrites(&op)
+        return overwrites(&op, &written)
                    ? RK_VERDICT_FORWARD
                    : rk_refuse(scope, RK_CODE_UPDATE_OPERATOR, op.key, path->key, path->key_len,
                                "a new document would get its value there from the filter; find "

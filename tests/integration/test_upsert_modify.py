@@ -73,6 +73,18 @@ def test_upsert_does_not_lose_the_equality_below_an_array_operator(people):
     assert people.seen() == [{"_id": 1, "contact": [{"mail": 1}, {"kind": "home"}]}]
 
 
+def test_upsert_that_unsets_its_equality(people):
+    """It left out the parent, which stays in a new document."""
+    query = {"_id": 1, "contact.mail": 1, "ssn": 1}
+    people.plain.update_one(query, {"$unset": {"contact.mail": 1}}, upsert=True)
+    assert people.plain.find_one() == {"_id": 1, "contact": {}, "ssn": 1}
+    with pytest.raises(OperationFailure) as refused:
+        people.app.update_one(query, {"$unset": {"contact.mail": 1}}, upsert=True)
+    assert refused.value.code == 51150 and "contact.mail" in str(refused.value)
+    people.app.update_one(query, {"$unset": {"contact": 1, "ssn": 1}}, upsert=True)
+    assert people.seen() == [{"_id": 1}]
+
+
 def test_upsert_that_sets_elements_beside_its_equality(people):
     """It failed with a conflict even where there was a document to update."""
     query, update = {"_id": 1, "contact.mail": 1}, {"$set": {"contact.$[].kind": "home"}}
