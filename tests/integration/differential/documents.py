@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from .shapes import step
 
 STRINGS = [f"{SECRET} a", f"{SECRET} b", f"{SECRET} A", f"{SECRET} \u00e4\0", ""]
+# No Code: some pipelines of mongod 6.0 ($lookup, then $unwind) make a string of it.
 COMPARABLE = [
     *STRINGS,
     1,
@@ -23,7 +24,6 @@ COMPARABLE = [
     Binary(b"", 4),
     datetime.datetime(2020, 1, 1),
     ObjectId(SECRET.encode() * 2),
-    Code(f"{SECRET}()"),
     Timestamp(1, 2),
 ]
 TYPED = {"string": STRINGS, "long": [Int64(1), Int64(2), Int64(-(2**40))]}
