@@ -10,6 +10,8 @@ import pytest
 from harness import CtlError, Rekeyd, people_policy, protected
 from harness.protected import key_id
 
+pytestmark = pytest.mark.tsan
+
 ROTATIONS = 4
 LEASE_MS = 2000
 

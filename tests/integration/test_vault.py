@@ -28,6 +28,8 @@ from harness.memory import occurrences
 from harness.ports import free_port
 from harness.protected import key_id, person
 
+pytestmark = pytest.mark.tsan
+
 DATA_KEY = f"transit/datakey/plaintext/{KEK}"
 DECRYPT = f"transit/decrypt/{KEK}"
 # An outage lasts until a test ends it; nobody is to wait for the defaults meanwhile.
