@@ -101,9 +101,13 @@ class Mongod(Process, Upstream):
 
 
 class ReplicaSet(Upstream):
-    """n members on loopback. Elections are quick, so that tests can afford them."""
+    """n members on loopback, the last of them arbiters. Elections are quick, so that tests can
+    afford them."""
 
-    def __init__(self, n=3, directory=None, auth=False, certificates=None, args=(), cache_gb=0.25):
+    def __init__(
+        self, n=3, directory=None, auth=False, certificates=None, args=(), cache_gb=0.25, arbiters=0
+    ):
+        self.arbiters = arbiters
         self.set_name = "rs0"
         self.certificates = certificates
         args = ["--replSet", self.set_name, "--oplogSize", "512", *args]
@@ -179,7 +183,8 @@ class ReplicaSet(Upstream):
             with self.client() as client:
                 status = client.admin.command("replSetGetStatus")
             states = sorted(m["stateStr"] for m in status["members"])
-            if states == ["PRIMARY"] + ["SECONDARY"] * (len(self.members) - 1):
+            secondaries = len(self.members) - self.arbiters - 1
+            if states == ["ARBITER"] * self.arbiters + ["PRIMARY"] + ["SECONDARY"] * secondaries:
                 return
             time.sleep(0.05)
         raise self.members[0].error(f"members are {states}")
@@ -192,7 +197,11 @@ class ReplicaSet(Upstream):
         return MongoClient(HOST, member.port, directConnection=True, **tls)
 
     def _initiate(self):
-        members = [{"_id": i, "host": a} for i, a in enumerate(self.addresses)]
+        first_arbiter = len(self.members) - self.arbiters
+        members = [
+            {"_id": i, "host": address, "arbiterOnly": i >= first_arbiter}
+            for i, address in enumerate(self.addresses)
+        ]
         settings = {"electionTimeoutMillis": 2000, "heartbeatIntervalMillis": 500}
         config = {"_id": self.set_name, "members": members, "settings": settings}
         with self._direct(self.members[0]) as client:
