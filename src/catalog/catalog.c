@@ -78,7 +78,9 @@ static bool same_entries(const struct rk_catalog_entries *a, const struct rk_cat
         const struct rk_catalog_entry *x = &a->at[i];
         const struct rk_catalog_entry *y = &b->at[i];
         same = strcmp(x->db, y->db) == 0 && strcmp(x->coll, y->coll) == 0 &&
-               x->n_reads_from == y->n_reads_from;
+               x->n_reads_from == y->n_reads_from &&
+               (x->pipeline == NULL || y->pipeline == NULL ? x->pipeline == y->pipeline
+                                                           : bson_equal(x->pipeline, y->pipeline));
         for (size_t k = 0; same && k < x->n_reads_from; k++) {
             same = strcmp(x->reads_from[k], y->reads_from[k]) == 0;
         }

@@ -9,8 +9,9 @@
 struct rk_catalog_entry {
     char *db;
     char *coll;
-    char **reads_from; /* names of collections and views of the same database; NULL: no view */
-    size_t n_reads_from;
+    char **reads_from;   /* names of collections and views of the same database; NULL: no view */
+    size_t n_reads_from; /* the first one is what the view is on */
+    bson_t *pipeline;    /* of a view; NULL: none */
 };
 
 struct rk_catalog_entries {
@@ -30,5 +31,10 @@ RK_MUST_CHECK enum rk_status rk_catalog_marks(const struct rk_catalog_entries *e
                                               const struct rk_policy_set *policies,
                                               struct rk_policy_mark **marks, size_t *n,
                                               struct rk_error *err);
+
+/* Would Rekey have let this view be made as it is? Then it shows nothing protected, unless it reads
+ * a view that does. */
+bool rk_catalog_view_is_harmless(const struct rk_catalog_entry *entry,
+                                 const struct rk_policy_set *policies);
 
 #endif

@@ -16,6 +16,9 @@ void rk_catalog_entries_free(struct rk_catalog_entries *entries)
             free(entry->reads_from[k]);
         }
         free(entry->reads_from);
+        if (entry->pipeline != NULL) {
+            bson_destroy(entry->pipeline);
+        }
         free(entry->db);
         free(entry->coll);
     }
@@ -90,10 +93,16 @@ static bool take(struct rk_catalog_entries *entries, const char *db, const bson_
         return false;
     }
     bson_iter_t stages;
-    return !(bson_iter_init(&iter, listed) &&
-             bson_iter_find_descendant(&iter, "options.pipeline", &found) &&
-             BSON_ITER_HOLDS_ARRAY(&found) && bson_iter_recurse(&found, &stages)) ||
-           reads_from_pipeline(entry, &stages, DEPTH_MAX);
+    if (!(bson_iter_init(&iter, listed) &&
+          bson_iter_find_descendant(&iter, "options.pipeline", &found) &&
+          BSON_ITER_HOLDS_ARRAY(&found) && bson_iter_recurse(&found, &stages))) {
+        return true;
+    }
+    const uint8_t *data = NULL;
+    uint32_t len = 0;
+    bson_iter_array(&found, &len, &data);
+    entry->pipeline = bson_new_from_data(data, len);
+    return entry->pipeline != NULL && reads_from_pipeline(entry, &stages, DEPTH_MAX);
 }
 
 static enum rk_status list_db(mongoc_client_t *client, const char *db,
@@ -167,18 +176,19 @@ static bool is_marked(const struct rk_policy_mark *marks, size_t n, const char *
     return false;
 }
 
-/* Does the view read something protected, itself or through a marked view? */
-static bool reads_protected(const struct rk_catalog_entry *entry,
+/* Does the view show something protected, itself or through a marked view? */
+static bool shows_protected(const struct rk_catalog_entry *entry,
                             const struct rk_policy_set *policies,
                             const struct rk_policy_mark *marks, size_t n)
 {
+    bool reads = false;
     for (size_t i = 0; i < entry->n_reads_from; i++) {
-        if (is_protected(policies, entry->db, entry->reads_from[i]) ||
-            is_marked(marks, n, entry->db, entry->reads_from[i])) {
+        if (is_marked(marks, n, entry->db, entry->reads_from[i])) {
             return true;
         }
+        reads = reads || is_protected(policies, entry->db, entry->reads_from[i]);
     }
-    return false;
+    return reads && !rk_catalog_view_is_harmless(entry, policies);
 }
 
 static size_t mark_collations(const struct rk_catalog_entries *entries,
@@ -212,7 +222,7 @@ enum rk_status rk_catalog_marks(const struct rk_catalog_entries *entries,
             const struct rk_catalog_entry *entry = &entries->at[i];
             if (!is_protected(policies, entry->db, entry->coll) &&
                 !is_marked(marks, *n, entry->db, entry->coll) &&
-                reads_protected(entry, policies, marks, *n)) {
+                shows_protected(entry, policies, marks, *n)) {
                 marks[(*n)++] = (struct rk_policy_mark){entry->db, entry->coll, RK_MARK_VIEW};
                 more = true;
             }

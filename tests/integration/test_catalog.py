@@ -119,6 +119,36 @@ def test_views_over_protected_collections(people):
     assert people.app_db.harmless.find_one({"x": 5}) == {"_id": 1, "x": 5}
 
 
+def test_views_that_show_nothing_protected(people):
+    """What Rekey lets a client make, it lets a client query, whoever made it and when."""
+    people.app.insert_many([person(1), person(2)])
+    people.plain.insert_one({"_id": 1, "size": 2})
+    sizes = [{"$match": {"size": {"$gt": 0}}}, {"$project": {"size": 1}}]
+    people.app_db.create_collection("sizes", viewOn="people", pipeline=sizes)
+    people.stored_db.create_collection("past", viewOn="people", pipeline=sizes)
+    people.stored_db.create_collection("above", viewOn="past", pipeline=[{"$match": {"size": 2}}])
+    people.stored_db.create_collection("all", viewOn="people", pipeline=[{"$match": {"size": 2}}])
+    people.rekeyd.wait_event("view_without_policy", timeout_s=20)
+    for name in ("sizes", "past", "above"):
+        assert people.app_db[name].find_one({"size": 2}) == {"_id": 2, "size": 2}
+        join = {"from": name, "localField": "size", "foreignField": "size", "as": "found"}
+        assert list(people.plain.aggregate([{"$lookup": join}]))[0]["found"]
+    refused(51092, lambda: people.app_db.all.find_one({"ssn": "x"}))
+    marked = people.rekeyd.events("view_without_policy")
+    assert {event["collection"] for event in marked} == {"all"}
+
+
+def test_view_that_is_changed(people):
+    people.app.insert_one(person(1))
+    shown = {"size": 1}
+    people.stored_db.create_collection("view", viewOn="people", pipeline=[{"$project": shown}])
+    assert people.app_db.view.find_one({"size": 1}) == {"_id": 1, "size": 1}
+    shown = {"size": 1, "ssn": 1}
+    people.stored_db.command("collMod", "view", viewOn="people", pipeline=[{"$project": shown}])
+    noticed(people, "view_without_policy")
+    refused(51092, lambda: people.app_db.view.find_one({"ssn": "x"}))
+
+
 def test_view_with_a_policy_of_its_own(people, db_name):
     people.app.insert_many([person(1), person(2)])
     people.stored_db.create_collection(
