@@ -19,7 +19,7 @@ LEASE_MS = 2000
 @pytest.fixture
 def three(single_member_set, tmp_path, db_name):
     """Three instances, and Protected over the first."""
-    settings = {"keys": {"instance_lease_ms": LEASE_MS}}
+    settings = {"keys": {"instance_lease_ms": LEASE_MS, "refresh_interval_ms": 200}}
     first = Rekeyd(single_member_set, [people_policy(db_name)], settings, tmp_path / "rekeyd")
     instances = [first] + [first.sibling(name) for name in ("second", "third")]
     for instance in instances:
@@ -71,7 +71,8 @@ def test_rotations_under_traffic_miss_nothing(three):
     try:
         for id in range(2, 2 + ROTATIONS):
             assert people.rekeyd.ctl("keys", "rotate") == {"keyId": id}
-            time.sleep(0.5)
+            for instance in instances:
+                wait_until(lambda i=instance: current_key(i) == id)
     finally:
         for thread in threads:
             thread.stopping.set()
@@ -82,6 +83,7 @@ def test_rotations_under_traffic_miss_nothing(three):
     assert [thread.failure for thread in threads] == [None] * 3
     assert [thread.missed for thread in threads] == [[]] * 3
     assert sum(thread.rounds for thread in threads) > 3 * ROTATIONS
+    people.app.insert_one({"_id": "last", "ssn": "last"})
     used = {key_id(document["ssn"]) for document in people.stored.find()}
     assert used == set(range(1, 2 + ROTATIONS))
 
@@ -133,6 +135,11 @@ def test_who_leaves_holds_up_nothing(three):
     instances[2].terminate()
     assert heartbeats.count_documents({}) == 2
     assert people.rekeyd.ctl("keys", "rotate") == {"keyId": 2}
+
+
+def current_key(instance) -> int:
+    """The one that it writes under, as its log says."""
+    return instance.events("current_key_changed")[-1]["to"]
 
 
 def pending(people) -> list:
