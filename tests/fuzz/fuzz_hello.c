@@ -2,7 +2,7 @@
  * Arbitrary bytes as hello requests and replies. Beyond not crashing:
  *   - a request that is changed parses, is valid BSON, and offers again exactly what was found to
  *     be on offer: nothing is left for a second look to take away;
- *   - a reply that is rewritten is valid BSON without an address of a member.
+ *   - a reply that is rewritten, in either topology, is valid BSON without an address of a member.
  *
  * Input: one byte that chooses, then a document
  *   0  the request as OP_MSG      1  the request as OP_QUERY
@@ -19,7 +19,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
 static const struct rk_compressors client = {2, {RK_COMPRESSOR_ZLIB, RK_COMPRESSOR_ZSTD}};
 static const struct rk_compressors upstream = {2, {RK_COMPRESSOR_ZSTD, RK_COMPRESSOR_SNAPPY}};
-static struct rk_members *members;
+static struct rk_routes *mirror;
+static struct rk_routes *single;
 static struct rk_buf in;
 static struct rk_buf out;
 static struct rk_buf again;
@@ -31,11 +32,20 @@ static void check(bool holds)
     }
 }
 
+static struct rk_routes *routes_of(enum rk_role role)
+{
+    struct rk_routes *routes = rk_routes_new(1);
+    check(routes != NULL);
+    routes->route[0].role = role;
+    routes->route[0].advertise = strdup("proxy:1001");
+    routes->route[0].address = role == RK_ROLE_MEMBER ? strdup("db1:1") : NULL;
+    return routes;
+}
+
 static void setup(void)
 {
-    static const struct rk_member_spec spec = {
-        .address = "db1:1", .listen = "127.0.0.1:1", .advertise = "proxy:1001"};
-    check(rk_members_new(&spec, 1, &members, NULL) == RK_OK);
+    mirror = routes_of(RK_ROLE_MEMBER);
+    single = routes_of(RK_ROLE_PRIMARY);
     rk_buf_init(&in, LEN_MAX);
     rk_buf_init(&out, 2 * LEN_MAX);
     rk_buf_init(&again, 2 * LEN_MAX);
@@ -89,10 +99,11 @@ static void check_text(const struct rk_bson_elem *elem)
     }
 }
 
-static void check_reply(const uint8_t *data, size_t len)
+static void check_reply(const struct rk_routes *routes, const uint8_t *data, size_t len)
 {
     static const char *const lists[] = {"hosts", "passives", "arbiters"};
-    const struct rk_hello_rules rules = {.members = members, .compression = client};
+    const struct rk_hello_rules rules = {
+        .routes = routes, .route = &routes->route[0], .compression = client};
     struct rk_hello_seen seen;
     struct rk_bson_elem elem;
     struct rk_bson_view list;
@@ -138,7 +149,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     static const uint8_t msg[] = {0, 0, 0, 0, 0};                              /* flags, kind 0 */
     static const uint8_t query[] = "\4\0\0\0admin.$cmd\0\0\0\0\0\xFF\xFF\xFF"; /* and one 0xFF */
     static const uint8_t reply[20] = {[16] = 1};                               /* one document */
-    if (members == NULL) {
+    if (mirror == NULL) {
         setup();
     }
     if (len == 0 || len > LEN_MAX - 256) {
@@ -167,9 +178,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
         break;
     }
     if (kind == 0 || kind == 1 || kind == 4) {
+        struct rk_error err;
+        (void)rk_hello_refused(in.data, in.len, &err);
         check_request(in.data, in.len);
     } else {
-        check_reply(in.data, in.len);
+        check_reply(mirror, in.data, in.len);
+        check_reply(single, in.data, in.len);
     }
     return 0;
 }
