@@ -81,11 +81,14 @@ static const struct batch *batch_find(const struct rk_statement *st, const char 
     return NULL;
 }
 
-/* Is the error one of this statement's data, and not a mistake of the program that sends it? */
-static bool concerns_data(const struct rk_error *err)
+/* Is the error one that mongod, too, would tell of this statement alone? Operators that do not
+ * parse are (rk_update_rewrite sets RK_EINVAL); what only Rekey refuses is a mistake of the program
+ * that sends it. */
+static bool concerns_statement(const struct rk_error *err)
 {
     return err != NULL && (err->code == RK_CODE_UNENCRYPTABLE || err->code == RK_CODE_DOLLAR_KEY ||
-                           err->code == RK_CODE_DOTTED_KEY);
+                           err->code == RK_CODE_DOTTED_KEY ||
+                           (err->code == RK_CODE_FAILED_TO_PARSE && err->status == RK_EINVAL));
 }
 
 static bool outgrown(const struct rk_bson_view *was, size_t len)
@@ -128,7 +131,7 @@ static enum rk_verdict rewrite_member(struct rk_statement *st, const struct rk_c
     const size_t content = w->out->len;
     const unsigned depth = w->depth;
     enum rk_verdict verdict = rule->member(st, member, w);
-    bool refused = verdict == RK_VERDICT_REJECT && concerns_data(st->scope.err);
+    bool refused = verdict == RK_VERDICT_REJECT && concerns_statement(st->scope.err);
     if (!rk_stops(verdict)) {
         rk_bson_end(w);
         size_t len = w->out->len - content + sizeof(uint32_t);

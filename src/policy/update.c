@@ -186,6 +186,15 @@ static enum rk_verdict write_seed(void *arg, const struct rk_bson_elem *path,
                                      path->key_len, seeding->w, scope->err);
 }
 
+/* To mongod, too: an error of this statement alone (command_batch.c). */
+static enum rk_verdict unparsable(const struct rk_scope *scope)
+{
+    if (scope->err != NULL) {
+        scope->err->status = RK_EINVAL;
+    }
+    return RK_VERDICT_REJECT;
+}
+
 /* ---- whole updates */
 
 static enum rk_verdict rewrite_operator(const struct rk_scope *scope, const struct rk_bson_elem *op,
@@ -198,11 +207,13 @@ static enum rk_verdict rewrite_operator(const struct rk_scope *scope, const stru
     struct rk_bson_iter iter;
     struct rk_bson_elem field;
     if (op->key[0] != '$') {
-        return rk_refuse(scope, RK_CODE_FAILED_TO_PARSE, "update", op->key, op->key_len,
-                         "fields cannot stand beside update operators; use $set");
+        (void)rk_refuse(scope, RK_CODE_FAILED_TO_PARSE, "update", op->key, op->key_len,
+                        "fields cannot stand beside update operators; use $set");
+        return unparsable(scope);
     }
     if (op->type == RK_BSON_ARRAY) {
-        return rk_refuse(scope, RK_CODE_FAILED_TO_PARSE, op->key, NULL, 0, "needs a document");
+        (void)rk_refuse(scope, RK_CODE_FAILED_TO_PARSE, op->key, NULL, 0, "needs a document");
+        return unparsable(scope);
     }
     if (!rk_bson_elem_view(op, &fields)) {
         rk_bson_copy(w, op); /* mongod refuses it */

@@ -168,3 +168,20 @@ def test_transactions(people):
         session.abort_transaction()
     assert people.seen() == [person(1, answer=f"{SECRET} t"), person(2)]
     people.check()
+
+
+@pytest.mark.parametrize("update", [{"$k": [], "ssn": "x"}, {"$b": 1, "ssn": "x", "size": 1}])
+def test_an_update_that_does_not_parse_fails_alone(people, update):
+    """As mongod has it: an entry of writeErrors, and the statements before it hold."""
+    people.app.insert_many([person(1), person(2)])
+    good = {"q": {"_id": 1}, "u": {"$set": {"size": 7}}}
+    bad = {"q": {"_id": 2}, "u": update}
+    for ordered in (True, False):
+        reply = people.app_db.command(
+            "update", "people", updates=[good, bad, good], ordered=ordered, check=False
+        )
+        assert reply["ok"] == 1
+        assert [(e["index"], e["code"]) for e in reply["writeErrors"]] == [(1, 9)]
+        assert reply["n"] == (1 if ordered else 2)
+    assert people.app.find_one({"_id": 2}) == person(2)
+    people.check()
