@@ -78,8 +78,6 @@ static void test_refused_operators(void **state)
         {UPDATE("{'$pop': {'note': 1}}"), 51150},
         {UPDATE("{'$currentDate': {'note': true}}"), 51150},
         {UPDATE("{'$notYetInvented': {'note': 'SECRET'}}"), 51150},
-        {UPDATE("{'$set': ['SECRET']}"), 9},
-        {UPDATE("{'$set': {'a': 1}, 'ssn': 'SECRET'}"), 9},
         {UPDATE("'SECRET'"), 9},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -87,6 +85,9 @@ static void test_refused_operators(void **state)
     }
     assert_reject(UPDATE("{'$push': {'note': 'SECRET'}}"), 51150);
     assert_non_null(strstr(err.message, "$set"));
+    /* What mongod cannot parse either is an error of its statement alone. */
+    assert_failed(UPDATE("{'$set': ['SECRET']}"), 9);
+    assert_failed(UPDATE("{'$set': {'a': 1}, 'ssn': 'SECRET'}"), 9);
 }
 
 static void test_operators_on_arrays(void **state)
