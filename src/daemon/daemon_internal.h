@@ -1,0 +1,48 @@
+/* What the files of the daemon share. All of it is the main thread's. */
+#ifndef REKEY_DAEMON_INTERNAL_H
+#define REKEY_DAEMON_INTERNAL_H
+
+#include <event2/event.h>
+#include <mongoc/mongoc.h>
+#include <rekey/admission/gate.h>
+#include <rekey/catalog/catalog.h>
+#include <rekey/config/config.h>
+#include <rekey/jobs/engine.h>
+#include <rekey/keys/service.h>
+#include <rekey/session/server.h>
+#include <rekey/topology/topology.h>
+
+#define RK_DAEMON_SIGNALS 3u
+
+struct rk_daemon {
+    const char *config_path;
+    struct rk_config *config;
+    struct rk_topology *topology;
+    mongoc_client_pool_t *pool;
+    struct rk_provider provider;
+    struct rk_key_service *keys;
+    struct rk_catalog *catalog;
+    struct rk_server *server;
+    struct rk_gate *gate;
+    struct rk_engine *engine;
+    struct event_base *base;
+    struct event *watched[RK_DAEMON_SIGNALS]; /* signals */
+    struct event *drain_timer;
+    uint64_t drain_deadline_us;
+    char instance[160]; /* unique to this process */
+};
+
+/* parts.c: what rekeyd consists of */
+RK_MUST_CHECK enum rk_status rk_daemon_start(struct rk_daemon *d, struct rk_error *err);
+/* After a start that failed, too. */
+void rk_daemon_stop(struct rk_daemon *d);
+
+/* reload.c: settings, and their change while rekeyd runs */
+struct rk_gate_config rk_daemon_gate_config(const struct rk_config_sweep *sweep);
+struct rk_engine_settings rk_daemon_engine_settings(const struct rk_config_sweep *sweep);
+/* As many open files as limits.connections_max needs, if the system lets us. */
+void rk_daemon_raise_file_limit(const struct rk_config *config);
+/* Reads the configuration anew; what is refused is logged and changes nothing. */
+void rk_daemon_reload(struct rk_daemon *d);
+
+#endif
