@@ -43,7 +43,6 @@ struct rk_sweeper {
     struct rk_plan plans[2];
     struct rk_scan_batch batches[2];
     struct rk_buf command;
-    uint64_t jitter;
 };
 
 struct rk_engine {

@@ -5,6 +5,7 @@
 #include "dead_letters_internal.h"
 #include "engine_internal.h"
 
+#include <rekey/base/backoff.h>
 #include <rekey/base/clock.h>
 #include <rekey/log/log.h>
 
@@ -23,7 +24,6 @@ static bool sweeper_init(struct rk_sweeper *s)
         rk_scan_batch_init(&s->batches[i]);
     }
     rk_buf_init(&s->command, COMMAND_MAX);
-    s->jitter = rk_clock_mono_us() ^ ((uint64_t)s->index << 32) ^ 0x9E3779B97F4A7C15u;
     s->client = mongoc_client_pool_pop(s->engine->client_pool);
     if (rk_aead_new(&s->aead, &err) != RK_OK) {
         rk_log(RK_LOG_ERROR, "sweeper_failed", RK_S("error", err.message));
@@ -45,21 +45,13 @@ static void sweeper_deinit(struct rk_sweeper *s)
     mongoc_client_pool_push(s->engine->client_pool, s->client);
 }
 
-/* Exponential, and anywhere between half and whole, so that instances do not move in step. */
-static uint32_t backoff_ms(struct rk_sweeper *s, const struct rk_engine_settings *settings,
-                           unsigned failures)
+static uint32_t backoff_ms(const struct rk_engine_settings *settings, unsigned failures)
 {
-    uint64_t ms = settings->retry_backoff_ms;
-    for (unsigned i = 1; i < failures && ms < settings->retry_backoff_max_ms; i++) {
-        ms *= 2;
+    uint64_t ms = 0;
+    for (unsigned i = 0; i < failures && ms < settings->retry_backoff_max_ms; i++) {
+        ms = rk_backoff_next(ms, settings->retry_backoff_ms, settings->retry_backoff_max_ms);
     }
-    if (ms > settings->retry_backoff_max_ms) {
-        ms = settings->retry_backoff_max_ms;
-    }
-    s->jitter ^= s->jitter << 13;
-    s->jitter ^= s->jitter >> 7;
-    s->jitter ^= s->jitter << 17;
-    return (uint32_t)(ms / 2 + s->jitter % (ms / 2 + 1));
+    return (uint32_t)rk_backoff_jittered(ms);
 }
 
 /* The policy for ns as it is configured now, or NULL; valid until the next call. */
@@ -201,7 +193,7 @@ static enum work_step failed(struct rk_sweeper *s, struct work *work, enum rk_st
     if (recorded == RK_ESTATE || (over && recorded == RK_OK)) {
         return WORK_OVER;
     }
-    rk_engine_sleep(s->engine, backoff_ms(s, &work->settings, work->failures), &s->cancel);
+    rk_engine_sleep(s->engine, backoff_ms(&work->settings, work->failures), &s->cancel);
     return WORK_GO_ON;
 }
 
@@ -320,7 +312,7 @@ static bool work_once(struct rk_sweeper *s, struct rk_range *range, struct rk_jo
         if (status != RK_ENOENT) {
             rk_log(RK_LOG_WARN, "range_claim_failed", RK_S("ns", jobs[i].ns.full),
                    RK_S("error", err.message));
-            rk_engine_sleep(engine, backoff_ms(s, &settings, 1), &s->cancel);
+            rk_engine_sleep(engine, backoff_ms(&settings, 1), &s->cancel);
         }
     }
     return !idle && retries && retry_dead_letter(s, &lease);

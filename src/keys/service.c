@@ -13,10 +13,10 @@
 
 #include "loader_internal.h"
 
+#include <rekey/base/backoff.h>
 #include <rekey/base/clock.h>
 #include <rekey/log/log.h>
 
-#include <openssl/rand.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -190,16 +190,6 @@ static void publish(struct rk_key_service *service, struct rk_keyset *set)
     rk_keyset_unref(former);
 }
 
-/* Half of the pause is fixed, half random, so that instances do not come back in step. */
-static uint64_t jittered(uint64_t pause_us)
-{
-    uint32_t random = 0;
-    if (RAND_bytes((unsigned char *)&random, sizeof random) != 1) {
-        random = UINT32_MAX;
-    }
-    return pause_us / 2 + pause_us / 2 * random / UINT32_MAX;
-}
-
 /* Should this fail, the next attempt does it, and the key stays pending until then. */
 static void announce_new(struct rk_key_service *service)
 {
@@ -235,14 +225,9 @@ static void attempt(struct rk_key_service *service)
     }
     if (service->backoff_us == 0) {
         rk_log(RK_LOG_ERROR, "key_registry_unavailable", RK_S("reason", err.message));
-        service->backoff_us = BACKOFF_MIN_US;
-    } else {
-        service->backoff_us *= 2;
-        if (service->backoff_us > BACKOFF_MAX_US) {
-            service->backoff_us = BACKOFF_MAX_US;
-        }
     }
-    service->attempt_at_us = now_us + jittered(service->backoff_us);
+    service->backoff_us = rk_backoff_next(service->backoff_us, BACKOFF_MIN_US, BACKOFF_MAX_US);
+    service->attempt_at_us = now_us + rk_backoff_jittered(service->backoff_us);
     service->refresh_at_us = service->attempt_at_us;
     answer_all(service, status, err.message);
 }

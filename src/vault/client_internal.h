@@ -1,7 +1,9 @@
 /*
- * The client's parts, all on its thread:
+ * The client's parts, on its thread where nothing else is said:
  *
- *   client.c   requests: attempts, pauses, addresses, deadlines
+ *   client.c   start and stop
+ *   call.c     blocking calls, on other threads
+ *   request.c  requests: attempts, pauses, addresses, deadlines
  *   login.c    the token: log in, renew, log in again
  *   health.c   is there an unsealed server
  *   verdict.c  what an answer means
@@ -69,7 +71,7 @@ struct rk_health {
 
 void rk_health_on_timer(evutil_socket_t fd, short what, void *client);
 
-/* ---- client.c ---- */
+/* ---- request.c ---- */
 
 enum request_kind {
     REQUEST_NORMAL, /* waits for a token */
@@ -89,6 +91,11 @@ struct rk_vault_client {
     struct rk_health health;
 };
 
+/* As rk_vault_post; body is NULL for REQUEST_READ. */
+void rk_client_post(struct rk_vault_client *client, enum request_kind kind, const char *path,
+                    json_t *body, rk_vault_done_fn *fn, void *arg);
+/* After the thread's end: answers whoever still waits. */
+void rk_client_fail_all(struct rk_vault_client *client, const struct rk_error *err);
 /* A request of the client's own; token is copied, body is taken (NULL: GET). */
 void rk_client_ask(struct rk_vault_client *client, const char *path, json_t *body,
                    const char *token, rk_vault_done_fn *fn, void *arg);
@@ -96,7 +103,5 @@ void rk_client_ask(struct rk_vault_client *client, const char *path, json_t *bod
 void rk_client_token_settled(struct rk_vault_client *client, const struct rk_error *err);
 /* "https://host:port/v1/path", wiped when released; NULL: out of memory. */
 char *rk_client_url(const struct rk_vault_client *client, unsigned address, const char *path);
-
-uint64_t rk_vault_jittered(uint64_t pause_us);
 
 #endif

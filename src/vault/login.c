@@ -10,6 +10,7 @@
 
 #include "wipe.h"
 
+#include <rekey/base/backoff.h>
 #include <rekey/base/clock.h>
 #include <rekey/keys/secret_file.h>
 #include <rekey/log/log.h>
@@ -51,7 +52,8 @@ static void set_lease(struct rk_login *login, struct rk_vault_client *client, ui
 static void failed(struct rk_vault_client *client, const struct rk_error *err)
 {
     struct rk_login *login = &client->login;
-    uint64_t pause_us = rk_vault_jittered((uint64_t)client->settings->retry_backoff_max_ms * 1000u);
+    uint64_t pause_us =
+        rk_backoff_jittered((uint64_t)client->settings->retry_backoff_max_ms * 1000u);
     login->busy = false;
     login->last_error = *err;
     if (client->stopping) {
