@@ -104,13 +104,15 @@ def test_concurrent_rotations(configured, state):
     assert {r.returncode for r in results} <= {OK, STATE}
     won = sorted(json.loads(r.stdout)["keyId"] for r in results if r.returncode == OK)
     assert won == list(range(1, len(won) + 1)) and won
-    assert all("another rotation" in r.stderr for r in results if r.returncode == STATE)
+    refused = [r.stderr for r in results if r.returncode == STATE]
+    lost = [text for text in refused if "another rotation" in text]  # in the race for an id
+    assert len(lost) == len([text for text in refused if "is pending still" not in text])
     after = states(configured)
     assert after.pop(won[-1]) == "current"
     assert set(after.values()) <= {"retiring"} and set(after) == set(won[:-1])
     rotated = {"action": "key.rotate"}
     assert state.audit.count_documents({**rotated, "result": "ok"}) == len(won)
-    assert state.audit.count_documents({**rotated, "result": "failed"}) == 8 - len(won)
+    assert state.audit.count_documents({**rotated, "result": "failed"}) == len(lost)
 
 
 def test_rotation_cut_short_between_its_writes(configured, state):
