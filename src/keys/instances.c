@@ -8,6 +8,19 @@
 /* What has been silent for this long is of no interest to anybody. */
 #define FORGET_MS 86400000
 
+static void append_ids(bson_t *doc, const char *field, const uint32_t *ids, size_t n)
+{
+    bson_t array;
+    bson_append_array_begin(doc, field, -1, &array);
+    for (size_t i = 0; i < n; i++) {
+        char index[16];
+        const char *name = NULL;
+        size_t len = bson_uint32_to_string((uint32_t)i, &name, index, sizeof index);
+        bson_append_int64(&array, name, (int)len, (int64_t)ids[i]);
+    }
+    bson_append_array_end(doc, &array);
+}
+
 enum rk_status rk_instances_beat(struct rk_registry *registry, const struct rk_heartbeat *heartbeat,
                                  struct rk_error *err)
 {
@@ -16,7 +29,6 @@ enum rk_status rk_instances_beat(struct rk_registry *registry, const struct rk_h
     bson_t update = BSON_INITIALIZER;
     bson_t opts = BSON_INITIALIZER;
     bson_t part;
-    bson_t keys;
     bson_t *selector = BCON_NEW("_id", BCON_UTF8(heartbeat->instance));
     mongoc_client_t *client = mongoc_client_pool_pop(registry->pool);
     mongoc_collection_t *instances =
@@ -27,14 +39,8 @@ enum rk_status rk_instances_beat(struct rk_registry *registry, const struct rk_h
     bson_append_document_end(&update, &part);
     BSON_APPEND_DOCUMENT_BEGIN(&update, "$set", &part);
     BSON_APPEND_INT64(&part, "leaseMs", (int64_t)heartbeat->lease_ms);
-    BSON_APPEND_ARRAY_BEGIN(&part, "keys", &keys);
-    for (size_t i = 0; i < heartbeat->n_keys; i++) {
-        char index[16];
-        const char *name = NULL;
-        size_t len = bson_uint32_to_string((uint32_t)i, &name, index, sizeof index);
-        bson_append_int64(&keys, name, (int)len, (int64_t)heartbeat->key_ids[i]);
-    }
-    bson_append_array_end(&part, &keys);
+    append_ids(&part, "keys", heartbeat->key_ids, heartbeat->n_keys);
+    append_ids(&part, "writes", heartbeat->written_ids, heartbeat->n_written);
     bson_append_document_end(&update, &part);
     BSON_APPEND_BOOL(&opts, "upsert", true);
     rk_mongo_majority_writes(&opts);

@@ -10,7 +10,10 @@
 
 struct entry {
     uint32_t id;
-    struct rk_data_key *key; /* NULL: does not unwrap, see failure */
+    enum rk_key_state state;
+    struct rk_data_key *key; /* NULL: is not wanted, or does not unwrap, see failure */
+    bool wanted;             /* somebody asked for it, although it is retired */
+    bool written;            /* current in the last set: this instance writes under it */
     struct rk_error failure;
     uint64_t retry_at_us;
 };
@@ -36,7 +39,7 @@ struct rk_key_loader {
     char *instance; /* NULL: not announced */
     uint32_t lease_ms;
     uint64_t announce_at_us; /* when the next heartbeat is due */
-    size_t n_announced;      /* keys; loaded keys never go */
+    bool announced;          /* the last set */
 };
 
 enum rk_status rk_key_loader_new(const struct rk_key_service_config *config,
@@ -133,7 +136,55 @@ static void unwrap(struct rk_key_loader *loader, struct entry *entry,
     entry->retry_at_us = rk_clock_mono_us() + loader->retry_interval_us;
 }
 
-/* Unwraps what is new among the records. *changed is set when the keyset has to be rebuilt. */
+/* What is destroyed must not be used any more, and what is retired is not needed. */
+static bool drop(struct entry *entry)
+{
+    bool loaded = entry->key != NULL;
+    if (loaded) {
+        rk_log(RK_LOG_INFO, "key_dropped", RK_I("key_id", entry->id),
+               RK_S("state", rk_key_state_name(entry->state)));
+        rk_data_key_unref(entry->key);
+        entry->key = NULL;
+    }
+    return loaded;
+}
+
+static void say_why_not(struct entry *entry)
+{
+    (void)(entry->state == RK_KEY_DESTROYED
+               ? rk_error_set(&entry->failure, RK_ENOENT,
+                              "data key %u was destroyed: nothing under it can be read any more",
+                              entry->id)
+               : rk_error_set(&entry->failure, RK_EIO,
+                              "data key %u is retired and could not be loaded again", entry->id));
+}
+
+/* Takes over the record's state; true when its key has come or gone. */
+static bool take_record(struct rk_key_loader *loader, struct entry *entry,
+                        const struct rk_key_record *record)
+{
+    entry->state = record->state;
+    if (record->state == RK_KEY_DESTROYED || (record->state == RK_KEY_RETIRED && !entry->wanted)) {
+        say_why_not(entry);
+        return drop(entry);
+    }
+    if (entry->key != NULL || rk_clock_mono_us() < entry->retry_at_us) {
+        return false;
+    }
+    unwrap(loader, entry, record);
+    return entry->key != NULL;
+}
+
+/* Nothing is stored under a pending key, nothing was found under a retired one, and nothing under a
+ * destroyed one can be searched for. */
+static bool may_hold_values(const struct entry *entry)
+{
+    return entry->state == RK_KEY_CURRENT || entry->state == RK_KEY_RETIRING ||
+           (entry->state == RK_KEY_RETIRED && entry->wanted);
+}
+
+/* Brings the entries in line with the records. *changed is set when the keyset has to be rebuilt.
+ */
 static enum rk_status take_records(struct rk_key_loader *loader,
                                    const struct rk_key_record *records, size_t n, bool *changed,
                                    struct rk_error *err)
@@ -146,12 +197,9 @@ static enum rk_status take_records(struct rk_key_loader *loader,
         if (entry == NULL) {
             return rk_error_set(err, RK_ENOMEM, "out of memory");
         }
-        if (entry->key == NULL && rk_clock_mono_us() >= entry->retry_at_us) {
-            unwrap(loader, entry, &records[i]);
-            *changed = *changed || entry->key != NULL;
-        }
-        if (entry->key == NULL && records[i].state != RK_KEY_PENDING) {
-            missing_id = records[i].id; /* nothing is stored under a pending one */
+        *changed = take_record(loader, entry, &records[i]) || *changed;
+        if (entry->key == NULL && may_hold_values(entry)) {
+            missing_id = records[i].id;
         }
         if (records[i].state == RK_KEY_CURRENT) {
             current_id = records[i].id;
@@ -174,7 +222,7 @@ static enum rk_status take_records(struct rk_key_loader *loader,
  * A current key that does not unwrap leaves the set without a current key: writes fail until it
  * does. Going on under the former key would undo the rotation in silence.
  */
-static enum rk_status build(const struct rk_key_loader *loader, struct rk_keyset **set,
+static enum rk_status build(struct rk_key_loader *loader, struct rk_keyset **set,
                             struct rk_error *err)
 {
     size_t n = 0;
@@ -195,10 +243,15 @@ static enum rk_status build(const struct rk_key_loader *loader, struct rk_keyset
     enum rk_status status =
         rk_keyset_new(keys, n, current_id, loader->legacy, loader->n_legacy, set, err);
     free(keys);
-    if (status == RK_OK) {
-        rk_keyset_set_missing(*set, loader->missing_id);
+    if (status != RK_OK) {
+        return status;
     }
-    return status;
+    rk_keyset_set_missing(*set, loader->missing_id);
+    for (size_t i = 0; i < loader->n_entries; i++) {
+        loader->entries[i].written = current_id != 0 && loader->entries[i].id == current_id;
+    }
+    loader->announced = false;
+    return RK_OK;
 }
 
 /* Lists the registry, and makes its first key where that is wanted. */
@@ -261,39 +314,51 @@ enum rk_status rk_key_loader_refresh(struct rk_key_loader *loader, struct rk_key
     return status;
 }
 
-static size_t count_loaded(const struct rk_key_loader *loader, uint32_t *ids)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < loader->n_entries; i++) {
-        if (loader->entries[i].key != NULL) {
-            ids[n++] = loader->entries[i].id;
-        }
-    }
-    return n;
-}
-
 enum rk_status rk_key_loader_announce(struct rk_key_loader *loader, struct rk_error *err)
 {
     uint64_t now_us = rk_clock_mono_us();
-    if (loader->instance == NULL) {
+    if (loader->instance == NULL || (loader->announced && now_us < loader->announce_at_us)) {
         return RK_OK;
     }
-    uint32_t *ids = calloc(loader->n_entries + 1, sizeof *ids);
+    uint32_t *ids = calloc(2 * loader->n_entries + 1, sizeof *ids);
     if (ids == NULL) {
         return rk_error_set(err, RK_ENOMEM, "out of memory");
     }
-    const struct rk_heartbeat heartbeat = {.instance = loader->instance,
-                                           .lease_ms = loader->lease_ms,
-                                           .key_ids = ids,
-                                           .n_keys = count_loaded(loader, ids)};
-    bool due = now_us >= loader->announce_at_us || heartbeat.n_keys != loader->n_announced;
-    enum rk_status status = due ? rk_instances_beat(loader->registry, &heartbeat, err) : RK_OK;
-    if (due && status == RK_OK) {
-        loader->n_announced = heartbeat.n_keys;
+    uint32_t *written = ids + loader->n_entries;
+    struct rk_heartbeat heartbeat = {.instance = loader->instance,
+                                     .lease_ms = loader->lease_ms,
+                                     .key_ids = ids,
+                                     .written_ids = written};
+    for (size_t i = 0; i < loader->n_entries; i++) {
+        const struct entry *entry = &loader->entries[i];
+        if (entry->key != NULL) {
+            ids[heartbeat.n_keys++] = entry->id;
+        }
+        if (entry->written) {
+            written[heartbeat.n_written++] = entry->id;
+        }
+    }
+    enum rk_status status = rk_instances_beat(loader->registry, &heartbeat, err);
+    if (status == RK_OK) {
+        loader->announced = true;
         loader->announce_at_us = now_us + (uint64_t)loader->lease_ms * 1000u / 3;
     }
     free(ids);
     return status;
+}
+
+bool rk_key_loader_want(struct rk_key_loader *loader, uint32_t key_id)
+{
+    for (size_t i = 0; i < loader->n_entries; i++) {
+        struct entry *entry = &loader->entries[i];
+        if (entry->id == key_id && entry->state == RK_KEY_RETIRED && !entry->wanted) {
+            rk_log(RK_LOG_WARN, "retired_key_needed", RK_I("key_id", key_id),
+                   RK_S("reason", "a value under it was met, although a scan had found none"));
+            entry->wanted = true;
+            return true;
+        }
+    }
+    return false;
 }
 
 void rk_key_loader_promote(struct rk_key_loader *loader)

@@ -31,6 +31,9 @@ RK_MUST_CHECK enum rk_status rk_key_loader_announce(struct rk_key_loader *loader
 /* Makes a pending key current when all instances have it. */
 void rk_key_loader_promote(struct rk_key_loader *loader);
 
+/* A retired key is not loaded until somebody asks for it. True: the next refresh will. */
+bool rk_key_loader_want(struct rk_key_loader *loader, uint32_t key_id);
+
 /* Why the keyset of the last refresh lacks key_id (0: a current key). Always a failure. */
 enum rk_status rk_key_loader_why_not(const struct rk_key_loader *loader, uint32_t key_id,
                                      struct rk_error *err);

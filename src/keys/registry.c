@@ -9,7 +9,10 @@
 #define RECORDS_MAX 65536u
 
 static const char *const state_names[] = {
-    [RK_KEY_PENDING] = "pending", [RK_KEY_CURRENT] = "current", [RK_KEY_RETIRING] = "retiring"};
+    [RK_KEY_PENDING] = "pending", [RK_KEY_CURRENT] = "current",     [RK_KEY_RETIRING] = "retiring",
+    [RK_KEY_RETIRED] = "retired", [RK_KEY_DESTROYED] = "destroyed",
+};
+#define N_STATES (sizeof state_names / sizeof state_names[0])
 
 const char *rk_key_state_name(enum rk_key_state state)
 {
@@ -19,9 +22,12 @@ const char *rk_key_state_name(enum rk_key_state state)
 /* A state of a later version must not be written under, and counts as retiring. */
 static enum rk_key_state state_of(const char *name)
 {
-    return strcmp(name, state_names[RK_KEY_CURRENT]) == 0   ? RK_KEY_CURRENT
-           : strcmp(name, state_names[RK_KEY_PENDING]) == 0 ? RK_KEY_PENDING
-                                                            : RK_KEY_RETIRING;
+    for (size_t i = 0; i < N_STATES; i++) {
+        if (strcmp(name, state_names[i]) == 0) {
+            return (enum rk_key_state)i;
+        }
+    }
+    return RK_KEY_RETIRING;
 }
 
 enum rk_status rk_registry_new(void *client_pool, const char *state_db, struct rk_registry **out,
@@ -46,6 +52,16 @@ void rk_registry_free(struct rk_registry *registry)
         free(registry->state_db);
         free(registry);
     }
+}
+
+static int64_t *date_of(struct rk_key_record *record, const char *key)
+{
+    return strcmp(key, "createdAt") == 0     ? &record->created_at_ms
+           : strcmp(key, "activatedAt") == 0 ? &record->activated_at_ms
+           : strcmp(key, "quietAt") == 0     ? &record->quiet_at_ms
+           : strcmp(key, "retiredAt") == 0   ? &record->retired_at_ms
+           : strcmp(key, "destroyedAt") == 0 ? &record->destroyed_at_ms
+                                             : NULL;
 }
 
 /*
@@ -81,10 +97,8 @@ static bool parse_record(const bson_t *doc, struct rk_key_record *record)
                 memcpy(record->wrapped.data, data, len);
                 record->wrapped.len = len;
             }
-        } else if (strcmp(key, "createdAt") == 0 && BSON_ITER_HOLDS_DATE_TIME(&iter)) {
-            record->created_at_ms = bson_iter_date_time(&iter);
-        } else if (strcmp(key, "activatedAt") == 0 && BSON_ITER_HOLDS_DATE_TIME(&iter)) {
-            record->activated_at_ms = bson_iter_date_time(&iter);
+        } else if (BSON_ITER_HOLDS_DATE_TIME(&iter) && date_of(record, key) != NULL) {
+            *date_of(record, key) = bson_iter_date_time(&iter);
         }
     }
     return record->id != 0;
@@ -115,7 +129,7 @@ static void settle_states(struct rk_key_record *records, size_t n)
 {
     bool found = false;
     for (size_t i = n; i > 0; i--) {
-        if (found) {
+        if (found && records[i - 1].state < RK_KEY_RETIRING) {
             records[i - 1].state = RK_KEY_RETIRING;
         }
         found = found || records[i - 1].state == RK_KEY_CURRENT;

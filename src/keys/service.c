@@ -199,13 +199,43 @@ static void announce_new(struct rk_key_service *service)
     }
 }
 
+/* What waits may need keys that are not loaded unasked. */
+static bool want_more(struct rk_key_service *service)
+{
+    bool more = false;
+    for (const struct load *load = service->waiting; load != NULL; load = load->next) {
+        more = rk_key_loader_want(service->loader, load->key_id) || more;
+    }
+    return more;
+}
+
+static enum rk_status refresh(struct rk_key_service *service, struct rk_keyset **set,
+                              struct rk_error *err)
+{
+    enum rk_status status = rk_key_loader_refresh(service->loader, set, err);
+    if (status != RK_OK || !want_more(service)) {
+        return status;
+    }
+    struct rk_keyset *first = *set;
+    status = rk_key_loader_refresh(service->loader, set, err);
+    if (first == NULL) {
+        return status;
+    }
+    if (*set == NULL) {
+        *set = first; /* the loader counts on its being published, whatever became of the second */
+    } else {
+        rk_keyset_unref(first);
+    }
+    return RK_OK;
+}
+
 static void attempt(struct rk_key_service *service)
 {
     struct rk_keyset *set = NULL;
     struct rk_error err;
     enum rk_status status = rk_key_loader_announce(service->loader, &err);
     if (status == RK_OK) {
-        status = rk_key_loader_refresh(service->loader, &set, &err);
+        status = refresh(service, &set, &err);
     }
     uint64_t now_us = rk_clock_mono_us();
     if (status == RK_OK) {

@@ -1,8 +1,9 @@
 /*
- * The instances of rekeyd that are alive, and which data keys each has loaded: collection
- * <state db>.instances, one document an instance:
+ * The instances of rekeyd that are alive, which data keys each has loaded, and which of these it
+ * writes under: collection <state db>.instances, one document an instance:
  *
- *   { _id: "host:pid:random", at: Date (the server's), leaseMs: int64, keys: [int64 key ids] }
+ *   { _id: "host:pid:random", at: Date (the server's), leaseMs: int64, keys: [int64 key ids],
+ *     writes: [int64 key ids] }
  *
  * An instance counts as alive until leaseMs after its last heartbeat. A new key becomes current
  * when every living instance has loaded it (registry.h), so an instance announces itself before it
@@ -21,6 +22,8 @@ struct rk_heartbeat {
     uint32_t lease_ms;
     const uint32_t *key_ids;
     size_t n_keys;
+    const uint32_t *written_ids;
+    size_t n_written;
 };
 
 RK_MUST_CHECK enum rk_status rk_instances_beat(struct rk_registry *registry,

@@ -1,8 +1,9 @@
 /*
  * The registry of wrapped data keys: collection <state db>.keys, one document a key:
  *
- *   { _id: int64 key id (1 and up), state: "pending" | "current" | "retiring", kek: "...",
- *     wrapped: BinData, createdAt: Date, activatedAt: Date }
+ *   { _id: int64 key id (1 and up), state: "pending" | "current" | "retiring" | "retired" |
+ *     "destroyed", kek: "...", wrapped: BinData, createdAt: Date, activatedAt: Date,
+ *     quietAt, retiredAt, destroyedAt: Date, by keys/life.h }
  *
  * A new key is pending: instances load it, search for values under it, and do not write under it
  * yet. Once every living instance (instances.h) has loaded it, whoever notices makes it current. So
@@ -18,7 +19,14 @@
 
 #include <rekey/keys/provider.h>
 
-enum rk_key_state { RK_KEY_PENDING, RK_KEY_CURRENT, RK_KEY_RETIRING };
+/* Only ever forward: life.h has the steps behind RETIRING. */
+enum rk_key_state {
+    RK_KEY_PENDING,   /* made; not written under yet */
+    RK_KEY_CURRENT,   /* new values are written under it */
+    RK_KEY_RETIRING,  /* read, and being swept away */
+    RK_KEY_RETIRED,   /* a full scan found nothing under it */
+    RK_KEY_DESTROYED, /* the wrapped key is gone; the record stays, so that the id never returns */
+};
 
 struct rk_key_record {
     uint32_t id;
@@ -26,6 +34,9 @@ struct rk_key_record {
     struct rk_wrapped_key wrapped;
     int64_t created_at_ms;
     int64_t activated_at_ms;
+    int64_t quiet_at_ms; /* 0, as all that did not happen yet */
+    int64_t retired_at_ms;
+    int64_t destroyed_at_ms;
 };
 
 struct rk_registry;
