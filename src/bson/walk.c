@@ -171,9 +171,12 @@ enum rk_bson_step rk_bson_next(struct rk_bson_iter *iter, struct rk_bson_elem *e
     return RK_BSON_STEP_ELEM;
 }
 
-/* The document inside a code-with-scope value: after its total length and the code string. */
-static bool scope_view(const struct rk_bson_elem *elem, struct rk_bson_view *view)
+/* After the value's total length and the code string. */
+bool rk_bson_elem_scope(const struct rk_bson_elem *elem, struct rk_bson_view *view)
 {
+    if (elem->type != RK_BSON_CODEWSCOPE) {
+        return false;
+    }
     uint32_t code = rk_load_u32(elem->value + 4);
     return rk_bson_view_init(view, elem->value + 8 + code, elem->value_len - 8 - code);
 }
@@ -201,7 +204,7 @@ bool rk_bson_validate(const struct rk_bson_view *view, unsigned depth_max)
                 return false;
             }
             if (elem.type == RK_BSON_CODEWSCOPE &&
-                (!scope_view(&elem, &sub) || !rk_bson_validate(&sub, depth_max - 1))) {
+                (!rk_bson_elem_scope(&elem, &sub) || !rk_bson_validate(&sub, depth_max - 1))) {
                 return false;
             }
             break;

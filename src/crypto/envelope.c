@@ -61,6 +61,16 @@ bool rk_envelope_parse(const uint8_t *data, size_t len, struct rk_envelope *enve
     return true;
 }
 
+bool rk_envelope_names_key(const uint8_t *data, size_t len, uint32_t *key_id)
+{
+    *key_id = 0;
+    if (len <= AT_VERSION || data[AT_VERSION] != RK_ENVELOPE_VERSION) {
+        return len > AT_VERSION;
+    }
+    *key_id = len >= AT_KEY_ID + 4 ? rk_load_u32(data + AT_KEY_ID) : 0;
+    return *key_id != 0;
+}
+
 bool rk_envelope_claims(uint8_t subtype, const uint8_t *data, size_t len)
 {
     return subtype == RK_ENVELOPE_SUBTYPE && len >= MAGIC_LEN &&

@@ -49,6 +49,21 @@ RK_MUST_CHECK enum rk_status rk_scan_read_planned(mongoc_client_t *client, const
                                                   struct rk_scan_batch *batch,
                                                   struct rk_error *err);
 
+/*
+ * Every document of a collection, whole, in batches. first says how many there may be, each calls
+ * for one (what it returns ends the scan), batch_done after each batch; first and batch_done may be
+ * NULL. Sees whatever was written before it began.
+ */
+struct rk_scan_visitor {
+    void (*first)(void *arg, int64_t documents_estimated);
+    enum rk_status (*each)(void *arg, const struct rk_bson_view *doc);
+    void (*batch_done)(void *arg);
+    void *arg;
+};
+RK_MUST_CHECK enum rk_status rk_scan_all(mongoc_client_t *client, const struct rk_ns *ns,
+                                         const struct rk_scan_visitor *visitor,
+                                         struct rk_error *err);
+
 /* Iterates: the next document and its _id, RK_ENOENT at the end, RK_EINVAL when the reply is
  * malformed. */
 void rk_scan_iter_init(struct rk_bson_iter *iter, const struct rk_scan_batch *batch);

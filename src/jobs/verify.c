@@ -2,19 +2,16 @@
 
 #include <rekey/base/clock.h>
 #include <rekey/jobs/transform.h>
+#include <rekey/jobs/usage.h>
 #include <rekey/jobs/verify.h>
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define BATCH_DOCS 2000u
 #define BINARY_HEAD_LEN 5u
 #define SCRATCH_MAX (17u << 20)
 #define PATH_MAX_BYTES 65536u
-#define DEPTH_MAX 200u /* mongod stores at most 180 levels */
-#define BARRIER_MAX_MS 30000
-#define CODE_NOT_A_REPLICA_SET 123
 
 struct verify {
     const struct rk_verify_options *options;
@@ -148,25 +145,11 @@ static void count_elsewhere(struct verify *v, const uint8_t *data, uint32_t len,
     v->result->elsewhere_old_key += !parsed || envelope.key_id != current ? sign : 0;
 }
 
-/* Counts all envelopes of a document; verify_value takes those at protected paths back. */
-static enum rk_status count_all(struct verify *v, const struct rk_bson_view *doc, unsigned depth)
+/* Counts every envelope of a document; verify_value takes those at protected paths back. */
+static enum rk_status count_any(void *arg, const uint8_t *data, uint32_t len)
 {
-    struct rk_bson_iter iter;
-    struct rk_bson_elem elem;
-    struct rk_bson_view sub;
-    enum rk_bson_step step;
-    enum rk_status status = depth > DEPTH_MAX ? RK_ELIMIT : RK_OK;
-    rk_bson_iter_init(&iter, doc);
-    while (status == RK_OK && (step = rk_bson_next(&iter, &elem)) != RK_BSON_STEP_END) {
-        if (step == RK_BSON_STEP_MALFORMED) {
-            status = RK_EINVAL;
-        } else if (rk_bson_elem_view(&elem, &sub)) {
-            status = count_all(v, &sub, depth + 1);
-        } else if (is_envelope(elem.type, elem.value, elem.value_len)) {
-            count_elsewhere(v, elem.value, elem.value_len, 1);
-        }
-    }
-    return status;
+    count_elsewhere(arg, data, len, 1);
+    return RK_OK;
 }
 
 static enum rk_status verify_value(void *arg, const struct rk_field *field,
@@ -187,75 +170,30 @@ static enum rk_status verify_value(void *arg, const struct rk_field *field,
     return verify_other(v, field, value, out);
 }
 
-static enum rk_status scan(struct verify *v, mongoc_client_t *client, const struct rk_ns *ns,
-                           struct rk_error *err)
+static void take_estimate(void *arg, int64_t documents)
 {
-    struct rk_scan_batch batch;
-    struct rk_id position;
-    enum rk_status status = RK_OK;
-    rk_scan_batch_init(&batch);
-    rk_id_init(&position);
-    do {
-        struct rk_scan next = {.after = &position, .whole = true, .limit = BATCH_DOCS};
-        struct rk_bson_iter iter;
-        struct rk_bson_view doc;
-        struct rk_bson_elem id = {0};
-        status = rk_scan_read(client, ns, &next, &batch, err);
-        if (status != RK_OK) {
-            break;
-        }
-        rk_scan_iter_init(&iter, &batch);
-        while ((status = rk_scan_next(&iter, &doc, &id)) == RK_OK) {
-            status = count_all(v, &doc, 1);
-            if (status == RK_OK) {
-                status = rk_protected_values(&v->policy->root, &doc, &v->path, verify_value, v);
-            }
-            if (status != RK_OK) {
-                break;
-            }
-            v->result->documents++;
-        }
-        if (status == RK_ENOENT) {
-            status = id.type == 0 ? RK_OK : rk_id_set_elem(&position, &id);
-        }
-        if (status != RK_OK) {
-            rk_error_set(err, status, "cannot verify a document of %s: %s", ns->full,
-                         rk_status_name(status));
-        } else if (v->options->progress != NULL) {
-            v->options->progress(v->options->progress_arg, ns->full, v->result->documents,
-                                 v->estimated);
-        }
-    } while (status == RK_OK && !batch.exhausted);
-    rk_id_deinit(&position);
-    rk_scan_batch_deinit(&batch);
+    struct verify *v = arg;
+    v->estimated = documents;
+}
+
+static enum rk_status verify_document(void *arg, const struct rk_bson_view *doc)
+{
+    struct verify *v = arg;
+    enum rk_status status = rk_envelopes_visit(doc, count_any, v);
+    if (status == RK_OK) {
+        status = rk_protected_values(&v->policy->root, doc, &v->path, verify_value, v);
+    }
+    v->result->documents += status == RK_OK ? 1 : 0;
     return status;
 }
 
-/* Also the barrier before the majority reads of the scan: a linearizable one waits until all that
- * was written before it cannot be lost, so the scan sees it. */
-static enum rk_status estimate(struct verify *v, mongoc_client_t *client, const struct rk_ns *ns,
-                               struct rk_error *err)
+static void tell_progress(void *arg)
 {
-    struct rk_error cause = {0};
-    bson_t reply;
-    bson_t *command =
-        BCON_NEW("count", BCON_UTF8(ns->coll), "readConcern", "{", "level",
-                 BCON_UTF8("linearizable"), "}", "maxTimeMS", BCON_INT32(BARRIER_MAX_MS));
-    enum rk_status status = rk_command_run_bson(client, ns->db, command, &reply, &cause);
-    if (status == RK_EREFUSED && cause.code == CODE_NOT_A_REPLICA_SET) {
-        bson_t *plain = BCON_NEW("count", BCON_UTF8(ns->coll)); /* a standalone forgets nothing */
-        bson_destroy(&reply);
-        status = rk_command_run_bson(client, ns->db, plain, &reply, &cause);
-        bson_destroy(plain);
+    const struct verify *v = arg;
+    if (v->options->progress != NULL) {
+        v->options->progress(v->options->progress_arg, v->result->ns, v->result->documents,
+                             v->estimated);
     }
-    struct rk_bson_view view = rk_reply_view(&reply);
-    v->estimated = rk_view_int(&view, "n");
-    if (status != RK_OK && err != NULL) {
-        *err = cause;
-    }
-    bson_destroy(&reply);
-    bson_destroy(command);
-    return status;
 }
 
 static enum rk_status prepare(struct verify *v, const struct rk_ns *ns, struct rk_error *err)
@@ -292,10 +230,8 @@ enum rk_status rk_verify_namespace(mongoc_client_t *client, const char *ns_text,
     rk_buf_init(&v.scratch, SCRATCH_MAX);
     enum rk_status status = prepare(&v, &ns, err);
     if (status == RK_OK) {
-        status = estimate(&v, client, &ns, err);
-    }
-    if (status == RK_OK) {
-        status = scan(&v, client, &ns, err);
+        const struct rk_scan_visitor visitor = {take_estimate, verify_document, tell_progress, &v};
+        status = rk_scan_all(client, &ns, &visitor, err);
     }
     rk_aead_free(v.aead);
     rk_buf_cleanse(&v.scratch);

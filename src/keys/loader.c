@@ -13,7 +13,10 @@ struct entry {
     enum rk_key_state state;
     struct rk_data_key *key; /* NULL: is not wanted, or does not unwrap, see failure */
     bool wanted;             /* somebody asked for it, although it is retired */
-    bool written;            /* current in the last set: this instance writes under it */
+    bool loaded;             /* in the set that is in use */
+    bool written;            /* current in the set that is in use: values are written under it */
+    bool to_be_written;      /* current in the set that was built last */
+    bool announced;          /* as written */
     struct rk_error failure;
     uint64_t retry_at_us;
 };
@@ -248,9 +251,8 @@ static enum rk_status build(struct rk_key_loader *loader, struct rk_keyset **set
     }
     rk_keyset_set_missing(*set, loader->missing_id);
     for (size_t i = 0; i < loader->n_entries; i++) {
-        loader->entries[i].written = current_id != 0 && loader->entries[i].id == current_id;
+        loader->entries[i].to_be_written = current_id != 0 && loader->entries[i].id == current_id;
     }
-    loader->announced = false;
     return RK_OK;
 }
 
@@ -331,20 +333,50 @@ enum rk_status rk_key_loader_announce(struct rk_key_loader *loader, struct rk_er
                                      .written_ids = written};
     for (size_t i = 0; i < loader->n_entries; i++) {
         const struct entry *entry = &loader->entries[i];
-        if (entry->key != NULL) {
+        if (entry->loaded) {
             ids[heartbeat.n_keys++] = entry->id;
         }
-        if (entry->written) {
+        if (entry->written || entry->to_be_written) {
             written[heartbeat.n_written++] = entry->id;
         }
     }
     enum rk_status status = rk_instances_beat(loader->registry, &heartbeat, err);
     if (status == RK_OK) {
+        for (size_t i = 0; i < loader->n_entries; i++) {
+            struct entry *entry = &loader->entries[i];
+            entry->announced = entry->written || entry->to_be_written;
+        }
         loader->announced = true;
         loader->announce_at_us = now_us + (uint64_t)loader->lease_ms * 1000u / 3;
     }
     free(ids);
     return status;
+}
+
+bool rk_key_loader_unannounced(struct rk_key_loader *loader)
+{
+    for (size_t i = 0; i < loader->n_entries && loader->instance != NULL; i++) {
+        if (loader->entries[i].to_be_written && !loader->entries[i].announced) {
+            loader->announced = false;
+            return true;
+        }
+    }
+    return false;
+}
+
+void rk_key_loader_forget_set(struct rk_key_loader *loader)
+{
+    loader->published = false;
+}
+
+void rk_key_loader_in_use(struct rk_key_loader *loader)
+{
+    for (size_t i = 0; i < loader->n_entries; i++) {
+        struct entry *entry = &loader->entries[i];
+        entry->loaded = entry->key != NULL;
+        entry->written = entry->to_be_written;
+    }
+    loader->announced = false;
 }
 
 bool rk_key_loader_want(struct rk_key_loader *loader, uint32_t key_id)

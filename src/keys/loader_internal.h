@@ -22,12 +22,22 @@ RK_MUST_CHECK enum rk_status rk_key_loader_refresh(struct rk_key_loader *loader,
                                                    struct rk_keyset **set, struct rk_error *err);
 
 /*
- * Tells the registry that this instance lives and which keys it has, when that is due or has
- * changed. Before the first refresh (no keyset is in use before it was announced), and after every
- * keyset was published (a key must be in use before it counts as loaded).
+ * Tells the registry that this instance lives, which keys it has, and which of them it writes under
+ * or is about to, when that is due or has changed. Before the first refresh (no keyset is in use
+ * before it was announced), and after every keyset was published (a key must be in use before it
+ * counts as loaded).
  */
 RK_MUST_CHECK enum rk_status rk_key_loader_announce(struct rk_key_loader *loader,
                                                     struct rk_error *err);
+/* Has a current key come that was not announced as written? It must be before the set is used, and
+ * the registry be read once more then: whoever finds that nobody writes under a key (life.h) must
+ * not have looked in between. */
+bool rk_key_loader_unannounced(struct rk_key_loader *loader);
+/* The last set was not used: the next refresh builds another. */
+void rk_key_loader_forget_set(struct rk_key_loader *loader);
+/* The last set is in use: it was published. */
+void rk_key_loader_in_use(struct rk_key_loader *loader);
+
 /* Makes a pending key current when all instances have it. */
 void rk_key_loader_promote(struct rk_key_loader *loader);
 

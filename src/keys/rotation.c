@@ -113,19 +113,6 @@ static enum rk_status make_key(mongoc_client_t *client, const char *state_db,
     return status;
 }
 
-/* Records how a change ended. Should that fail, the log shows that it started, and the registry how
- * it ended. */
-static enum rk_status conclude(mongoc_client_t *client, const char *state_db,
-                               struct rk_audit_event *event, enum rk_status status,
-                               const struct rk_error *why, struct rk_error *err)
-{
-    event->result = status == RK_OK ? "ok" : "failed";
-    event->detail = why->message[0] != '\0' ? why->message : NULL;
-    enum rk_status recorded = rk_audit_record(client, state_db, event, NULL);
-    (void)recorded;
-    return status == RK_OK ? RK_OK : rk_error_set(err, status, "%s", why->message);
-}
-
 static enum rk_status rotate(struct rk_registry *registry, const struct rk_provider *provider,
                              const char *actor, bool first_only, uint32_t *new_id,
                              struct rk_error *err)
@@ -144,7 +131,7 @@ static enum rk_status rotate(struct rk_registry *registry, const struct rk_provi
     if (status == RK_OK) {
         struct rk_error why = {.message = ""};
         status = make_key(client, registry->state_db, provider, id, &why);
-        status = conclude(client, registry->state_db, &event, status, &why, err);
+        status = rk_audit_conclude(client, registry->state_db, &event, status, &why, err);
         *new_id = id;
     }
     mongoc_client_pool_push(registry->pool, client);
@@ -215,7 +202,7 @@ enum rk_status rk_registry_promote(struct rk_registry *registry, uint32_t key_id
             enum rk_status marked = mark_retiring(keys, key_id, &why);
             (void)marked; /* the promotion holds all the same; why goes to the audit log */
         }
-        status = conclude(client, state_db, &event, status, &why, err);
+        status = rk_audit_conclude(client, state_db, &event, status, &why, err);
     }
     mongoc_collection_destroy(keys);
     mongoc_client_pool_push(registry->pool, client);
@@ -279,7 +266,7 @@ static enum rk_status rewrap_one(mongoc_client_t *client, const char *state_db,
         mongoc_collection_destroy(keys);
     }
     *done = status == RK_OK;
-    return conclude(client, state_db, &event, status, &why, err);
+    return rk_audit_conclude(client, state_db, &event, status, &why, err);
 }
 
 enum rk_status rk_registry_rewrap(struct rk_registry *registry, const struct rk_provider *provider,
@@ -292,6 +279,9 @@ enum rk_status rk_registry_rewrap(struct rk_registry *registry, const struct rk_
     *rewrapped = 0;
     for (size_t i = 0; i < n && status == RK_OK; i++) {
         bool done = false;
+        if (records[i].state == RK_KEY_DESTROYED) {
+            continue;
+        }
         status = rewrap_one(client, registry->state_db, provider, actor, &records[i], &done, err);
         *rewrapped += done ? 1 : 0;
     }

@@ -209,24 +209,39 @@ static bool want_more(struct rk_key_service *service)
     return more;
 }
 
+/* Should there be no newer set, *set stays. The loader counts on each being published. */
+static enum rk_status refresh_set(struct rk_key_service *service, struct rk_keyset **set,
+                                  struct rk_error *err)
+{
+    struct rk_keyset *newer = NULL;
+    enum rk_status status = rk_key_loader_refresh(service->loader, &newer, err);
+    if (newer != NULL) {
+        rk_keyset_unref(*set);
+        *set = newer;
+    }
+    return status;
+}
+
+/* A set whose current key could not be announced is not to be used; the former one stays. */
 static enum rk_status refresh(struct rk_key_service *service, struct rk_keyset **set,
                               struct rk_error *err)
 {
-    enum rk_status status = rk_key_loader_refresh(service->loader, set, err);
-    if (status != RK_OK || !want_more(service)) {
-        return status;
+    enum rk_status status = refresh_set(service, set, err);
+    if (status == RK_OK && want_more(service)) {
+        status = refresh_set(service, set, err);
     }
-    struct rk_keyset *first = *set;
-    status = rk_key_loader_refresh(service->loader, set, err);
-    if (first == NULL) {
-        return status;
+    while (status == RK_OK && rk_key_loader_unannounced(service->loader)) {
+        status = rk_key_loader_announce(service->loader, err);
+        if (status == RK_OK) {
+            status = refresh_set(service, set, err);
+        }
     }
-    if (*set == NULL) {
-        *set = first; /* the loader counts on its being published, whatever became of the second */
-    } else {
-        rk_keyset_unref(first);
+    if (status != RK_OK) {
+        rk_key_loader_forget_set(service->loader);
+        rk_keyset_unref(*set);
+        *set = NULL;
     }
-    return RK_OK;
+    return status;
 }
 
 static void attempt(struct rk_key_service *service)
@@ -244,6 +259,7 @@ static void attempt(struct rk_key_service *service)
         }
         if (set != NULL) {
             publish(service, set);
+            rk_key_loader_in_use(service->loader);
             announce_new(service);
         }
         rk_key_loader_promote(service->loader);

@@ -82,6 +82,8 @@ bool rk_bson_find(const struct rk_bson_view *view, const char *key, struct rk_bs
 
 /* The sub-document or array that elem holds. False unless its type is one of the two. */
 bool rk_bson_elem_view(const struct rk_bson_elem *elem, struct rk_bson_view *view);
+/* The document inside a code-with-scope element. False for other types. */
+bool rk_bson_elem_scope(const struct rk_bson_elem *elem, struct rk_bson_view *view);
 
 /* The text of a string (or symbol or code) element, without its NUL. False for other types. */
 bool rk_bson_elem_utf8(const struct rk_bson_elem *elem, const char **text, uint32_t *len);

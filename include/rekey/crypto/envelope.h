@@ -43,6 +43,10 @@ struct rk_envelope {
  * nothing about its authenticity. */
 bool rk_envelope_parse(const uint8_t *data, size_t len, struct rk_envelope *envelope);
 
+/* The key that an envelope needs which may be damaged otherwise (data starts with the magic): false
+ * when none can be told. *key_id is 0 for an unknown version of the format. */
+bool rk_envelope_names_key(const uint8_t *data, size_t len, uint32_t *key_id);
+
 /* Starts with subtype and magic, whatever follows: what claims to be an envelope but does not
  * parse is an error to its reader, never an ordinary value. */
 bool rk_envelope_claims(uint8_t subtype, const uint8_t *data, size_t len);

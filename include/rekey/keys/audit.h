@@ -28,4 +28,13 @@ RK_MUST_CHECK enum rk_status rk_audit_record(struct _mongoc_client_t *client, co
                                              const struct rk_audit_event *event,
                                              struct rk_error *err);
 
+/*
+ * Records how a change ended of which event said that it started; why->message is the detail ("":
+ * none) and, if status is not RK_OK, becomes *err. Returns status: should the record fail, the log
+ * shows that the change started, and what was changed shows how it ended.
+ */
+enum rk_status rk_audit_conclude(struct _mongoc_client_t *client, const char *state_db,
+                                 struct rk_audit_event *event, enum rk_status status,
+                                 const struct rk_error *why, struct rk_error *err);
+
 #endif
