@@ -63,7 +63,7 @@ bool rk_catalog_view_is_harmless(const struct rk_catalog_entry *entry,
     bool harmless = false;
     rk_buf_init(&message, MESSAGE_BYTES_MAX);
     if (rk_aead_new(&aead, NULL) == RK_OK &&
-        rk_keyset_new(NULL, 0, 0, NULL, 0, &no_keys, NULL) == RK_OK &&
+        rk_keyset_new(NULL, 0, NULL, 0, &no_keys, NULL) == RK_OK &&
         put_message(entry, &message) == RK_OK) {
         harmless = judge(policies, aead, no_keys, &message) == RK_VERDICT_FORWARD;
     }

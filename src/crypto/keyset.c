@@ -1,9 +1,15 @@
-/* Keysets: built once, then only read; the last reference frees. */
+/*
+ * Keysets: built once, then only read; the last reference frees.
+ *
+ * Every key lies in two orders: by id for what is read, by name for what is written and compared.
+ * There may be one name for each tenant, so both are searched by halves.
+ */
 #include <rekey/crypto/keyset.h>
 
 #include <assert.h>
 #include <openssl/crypto.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,12 +20,19 @@ struct legacy {
     uint8_t *key; /* LEGACY_KEY_LEN bytes of secure memory */
 };
 
+struct named {
+    const char *name;
+    struct rk_key_versions versions;
+};
+
 struct rk_keyset {
     atomic_uint refs;
-    uint32_t current_id;
-    uint32_t missing_id;       /* 0: none */
-    struct rk_data_key **keys; /* in rk_keyset_at's order */
+    struct rk_keyset_key *keys; /* by rising id */
     size_t n_keys;
+    struct named *names; /* in strcmp's order */
+    size_t n_names;
+    struct rk_data_key **loaded; /* of one name after the other: what its versions point to */
+    char *text;                  /* the names themselves */
     struct legacy *legacy;
     size_t n_legacy;
 };
@@ -27,36 +40,118 @@ struct rk_keyset {
 static void keyset_free(struct rk_keyset *set)
 {
     for (size_t i = 0; i < set->n_keys; i++) {
-        rk_data_key_unref(set->keys[i]);
+        rk_data_key_unref(set->keys[i].key);
     }
     for (size_t i = 0; i < set->n_legacy; i++) {
         free(set->legacy[i].name);
         OPENSSL_secure_clear_free(set->legacy[i].key, LEGACY_KEY_LEN);
     }
     free(set->keys);
+    free(set->names);
+    free(set->loaded);
+    free(set->text);
     free(set->legacy);
     free(set);
 }
 
-/* Keeps rk_keyset_at's order by insertion; there are few keys. */
-static enum rk_status add_key(struct rk_keyset *set, struct rk_data_key *key, struct rk_error *err)
+static int by_id(const void *a, const void *b)
 {
-    uint32_t id = rk_data_key_id(key);
-    if (rk_keyset_find(set, id) != NULL) {
-        return rk_error_set(err, RK_EINVAL, "data key %u appears twice in one keyset", id);
+    const struct rk_keyset_key *x = a;
+    const struct rk_keyset_key *y = b;
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
+/* By name; within one the key for writes first, then by falling id. */
+static int by_name(const void *a, const void *b)
+{
+    const struct rk_keyset_key *x = *(const struct rk_keyset_key *const *)a;
+    const struct rk_keyset_key *y = *(const struct rk_keyset_key *const *)b;
+    int order = strcmp(x->name, y->name);
+    if (order == 0) {
+        order = (y->role == RK_KEY_WRITES) - (x->role == RK_KEY_WRITES);
     }
-    size_t at = set->n_keys;
-    while (at > 0) {
-        uint32_t before = rk_data_key_id(set->keys[at - 1]);
-        if (before == set->current_id || (before > id && id != set->current_id)) {
-            break;
+    return order != 0 ? order : by_id(y, x);
+}
+
+/* Copies the keys, their names one after the other, by rising id. */
+static enum rk_status copy_keys(struct rk_keyset *set, const struct rk_keyset_key *keys, size_t n,
+                                struct rk_error *err)
+{
+    size_t text_len = 1;
+    for (size_t i = 0; i < n; i++) {
+        text_len += strlen(keys[i].name) + 1;
+    }
+    set->keys = calloc(n + 1, sizeof *set->keys);
+    set->names = calloc(n + 1, sizeof *set->names);
+    set->loaded = calloc(n + 1, sizeof(struct rk_data_key *));
+    set->text = malloc(text_len);
+    if (set->keys == NULL || set->names == NULL || set->loaded == NULL || set->text == NULL) {
+        return rk_error_set(err, RK_ENOMEM, "out of memory for a keyset");
+    }
+    char *text = set->text;
+    for (size_t i = 0; i < n; i++) {
+        size_t size = strlen(keys[i].name) + 1;
+        memcpy(text, keys[i].name, size);
+        set->keys[i] = keys[i];
+        set->keys[i].name = text;
+        text += size;
+        if (keys[i].key != NULL) {
+            (void)rk_data_key_ref(keys[i].key);
         }
-        set->keys[at] = set->keys[at - 1];
-        at--;
+        set->n_keys = i + 1;
     }
-    set->keys[at] = rk_data_key_ref(key);
-    set->n_keys++;
+    qsort(set->keys, n, sizeof *set->keys, by_id);
+    for (size_t i = 1; i < n; i++) {
+        if (set->keys[i].id == set->keys[i - 1].id) {
+            return rk_error_set(err, RK_EINVAL, "data key %u appears twice in one keyset",
+                                set->keys[i].id);
+        }
+    }
     return RK_OK;
+}
+
+static enum rk_status add_version(struct rk_keyset *set, const struct rk_keyset_key *key,
+                                  size_t *n_loaded, struct rk_error *err)
+{
+    struct named *named = set->n_names > 0 ? &set->names[set->n_names - 1] : NULL;
+    bool another = named == NULL || strcmp(named->name, key->name) != 0;
+    if (another) {
+        named = &set->names[set->n_names++];
+        named->name = key->name;
+        named->versions.keys = set->loaded + *n_loaded;
+    } else if (key->role == RK_KEY_WRITES) {
+        return rk_error_set(err, RK_EINVAL, "data key %u: \"%s\" has another current key", key->id,
+                            key->name);
+    }
+    struct rk_key_versions *versions = &named->versions;
+    bool used = key->role == RK_KEY_WRITES || key->role == RK_KEY_READS;
+    if (key->key == NULL) {
+        versions->missing_id = used && versions->missing_id == 0 ? key->id : versions->missing_id;
+    } else if (key->role != RK_KEY_GONE) {
+        set->loaded[(*n_loaded)++] = key->key;
+        versions->n++;
+        versions->current = key->role == RK_KEY_WRITES ? key->key : versions->current;
+    }
+    return RK_OK;
+}
+
+static enum rk_status index_names(struct rk_keyset *set, struct rk_error *err)
+{
+    size_t n_loaded = 0;
+    enum rk_status status = RK_OK;
+    const struct rk_keyset_key **order = calloc(set->n_keys + 1, sizeof(struct rk_keyset_key *));
+    if (order == NULL) {
+        return rk_error_set(err, RK_ENOMEM, "out of memory for a keyset");
+    }
+    for (size_t i = 0; i < set->n_keys; i++) {
+        order[i] = &set->keys[i];
+    }
+    qsort(order, set->n_keys, sizeof *order, by_name);
+    for (size_t i = 0; i < set->n_keys && status == RK_OK; i++) {
+        status = add_version(set, order[i], &n_loaded, err);
+    }
+    free(order);
+    return status;
 }
 
 static enum rk_status add_legacy(struct rk_keyset *set, const struct rk_legacy_key *key,
@@ -77,32 +172,26 @@ static enum rk_status add_legacy(struct rk_keyset *set, const struct rk_legacy_k
     return RK_OK;
 }
 
-enum rk_status rk_keyset_new(struct rk_data_key *const *keys, size_t n_keys, uint32_t current_id,
+enum rk_status rk_keyset_new(const struct rk_keyset_key *keys, size_t n_keys,
                              const struct rk_legacy_key *legacy, size_t n_legacy,
                              struct rk_keyset **out, struct rk_error *err)
 {
     *out = NULL;
-    enum rk_status status = RK_OK;
     struct rk_keyset *set = calloc(1, sizeof *set);
     if (set == NULL) {
         return rk_error_set(err, RK_ENOMEM, "out of memory for a keyset");
     }
     atomic_init(&set->refs, 1);
-    set->current_id = current_id;
-    set->keys = calloc(n_keys + 1, sizeof(struct rk_data_key *));
-    set->legacy = calloc(n_legacy + 1, sizeof *set->legacy);
-    if (set->keys == NULL || set->legacy == NULL) {
-        status = rk_error_set(err, RK_ENOMEM, "out of memory for a keyset");
+    enum rk_status status = copy_keys(set, keys, n_keys, err);
+    if (status == RK_OK) {
+        status = index_names(set, err);
     }
-    for (size_t i = 0; i < n_keys && status == RK_OK; i++) {
-        status = add_key(set, keys[i], err);
+    set->legacy = calloc(n_legacy + 1, sizeof *set->legacy);
+    if (status == RK_OK && set->legacy == NULL) {
+        status = rk_error_set(err, RK_ENOMEM, "out of memory for a keyset");
     }
     for (size_t i = 0; i < n_legacy && status == RK_OK; i++) {
         status = add_legacy(set, &legacy[i], err);
-    }
-    if (status == RK_OK && current_id != 0 && rk_keyset_find(set, current_id) == NULL) {
-        status = rk_error_set(err, RK_EINVAL, "the current data key %u is not in the keyset",
-                              current_id);
     }
     if (status != RK_OK) {
         keyset_free(set);
@@ -110,16 +199,6 @@ enum rk_status rk_keyset_new(struct rk_data_key *const *keys, size_t n_keys, uin
     }
     *out = set;
     return RK_OK;
-}
-
-void rk_keyset_set_missing(struct rk_keyset *set, uint32_t id)
-{
-    set->missing_id = id;
-}
-
-uint32_t rk_keyset_missing(const struct rk_keyset *set)
-{
-    return set->missing_id;
 }
 
 struct rk_keyset *rk_keyset_ref(struct rk_keyset *set)
@@ -137,30 +216,39 @@ void rk_keyset_unref(struct rk_keyset *set)
     }
 }
 
-const struct rk_data_key *rk_keyset_current(const struct rk_keyset *set)
+static int name_of(const void *name, const void *named)
 {
-    return set->current_id != 0 ? set->keys[0] : NULL;
+    return strcmp(name, ((const struct named *)named)->name);
+}
+
+struct rk_key_versions rk_keyset_versions(const struct rk_keyset *set, const char *name)
+{
+    static const struct rk_key_versions none = {0};
+    const struct named *named =
+        bsearch(name, set->names, set->n_names, sizeof *set->names, name_of);
+    return named != NULL ? named->versions : none;
+}
+
+const struct rk_data_key *rk_keyset_current(const struct rk_keyset *set, const char *name)
+{
+    return rk_keyset_versions(set, name).current;
+}
+
+const struct rk_keyset_key *rk_keyset_known(const struct rk_keyset *set, uint32_t id)
+{
+    const struct rk_keyset_key wanted = {.id = id};
+    return bsearch(&wanted, set->keys, set->n_keys, sizeof *set->keys, by_id);
 }
 
 const struct rk_data_key *rk_keyset_find(const struct rk_keyset *set, uint32_t id)
 {
-    for (size_t i = 0; i < set->n_keys; i++) {
-        if (rk_data_key_id(set->keys[i]) == id) {
-            return set->keys[i];
-        }
-    }
-    return NULL;
+    const struct rk_keyset_key *known = rk_keyset_known(set, id);
+    return known != NULL && known->role != RK_KEY_GONE ? known->key : NULL;
 }
 
-size_t rk_keyset_count(const struct rk_keyset *set)
+uint32_t rk_keyset_newest(const struct rk_keyset *set)
 {
-    return set->n_keys;
-}
-
-const struct rk_data_key *rk_keyset_at(const struct rk_keyset *set, size_t i)
-{
-    assert(i < set->n_keys);
-    return set->keys[i];
+    return set->n_keys > 0 ? set->keys[set->n_keys - 1].id : 0;
 }
 
 const uint8_t *rk_keyset_legacy(const struct rk_keyset *set, const char *name)

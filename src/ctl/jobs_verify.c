@@ -173,7 +173,8 @@ static enum rk_ctl_exit scan(struct rk_ctl *ctl, mongoc_client_t *client,
                              const struct request *request, const struct rk_keyset *keys)
 {
     struct rk_error err;
-    struct report report = {.current_key = rk_data_key_id(rk_keyset_current(keys))};
+    struct report report = {.current_key =
+                                rk_data_key_id(rk_keyset_current(keys, RK_KEY_NAME_DEFAULT))};
     char **namespaces = NULL;
     size_t n = 0;
     bool progress = !ctl->json && isatty(STDERR_FILENO) == 1;

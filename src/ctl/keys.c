@@ -16,14 +16,14 @@
 
 static enum rk_ctl_exit print_keys(const struct rk_key_record *records, size_t n)
 {
-    static const char *const headers[] = {"ID", "STATE", "KEK", "CREATED", "ACTIVATED"};
+    static const char *const headers[] = {"ID", "NAME", "STATE", "KEK", "CREATED", "ACTIVATED"};
     struct rk_ctl_table *table = NULL;
     struct rk_error err;
     if (n == 0) {
         (void)printf("no keys yet: `rekeyctl keys rotate` makes the first one\n");
         return RK_CTL_OK;
     }
-    enum rk_status status = rk_ctl_table_new(headers, 5, &table);
+    enum rk_status status = rk_ctl_table_new(headers, 6, &table);
     for (size_t i = 0; i < n && status == RK_OK; i++) {
         char id[16];
         char created[RK_CTL_TIME_LEN];
@@ -31,6 +31,7 @@ static enum rk_ctl_exit print_keys(const struct rk_key_record *records, size_t n
         (void)snprintf(id, sizeof id, "%u", records[i].id);
         const char *const cells[] = {
             id,
+            records[i].name,
             rk_key_state_name(records[i].state),
             records[i].wrapped.kek,
             rk_ctl_time(records[i].created_at_ms, created),
@@ -60,6 +61,7 @@ static enum rk_ctl_exit print_keys_json(const struct rk_key_record *records, siz
         size_t len = bson_uint32_to_string((uint32_t)i, &name, index, sizeof index);
         bson_append_document_begin(&keys, name, (int)len, &key);
         BSON_APPEND_INT64(&key, "id", (int64_t)records[i].id);
+        BSON_APPEND_UTF8(&key, "name", records[i].name);
         BSON_APPEND_UTF8(&key, "state", rk_key_state_name(records[i].state));
         BSON_APPEND_UTF8(&key, "kek", records[i].wrapped.kek);
         BSON_APPEND_UTF8(&key, "createdAt", rk_ctl_time(records[i].created_at_ms, when));
@@ -94,15 +96,16 @@ static enum rk_ctl_exit run_list(struct rk_ctl *ctl, int argc, char **argv)
     return code;
 }
 
-static enum rk_ctl_exit print_rotated(const struct rk_ctl *ctl, uint32_t id)
+static enum rk_ctl_exit print_rotated(const struct rk_ctl *ctl, const struct rk_key_record *made)
 {
     if (!ctl->json) {
-        (void)printf("key %u is current; running instances write under it within %u ms\n", id,
-                     ctl->config->keys.refresh_interval_ms);
+        (void)printf("key %u is the current one of \"%s\"; running instances write under it within "
+                     "%u ms\n",
+                     made->id, made->name, ctl->config->keys.refresh_interval_ms);
         return RK_CTL_OK;
     }
     bson_t doc = BSON_INITIALIZER;
-    BSON_APPEND_INT64(&doc, "keyId", (int64_t)id);
+    BSON_APPEND_INT64(&doc, "keyId", (int64_t)made->id);
     enum rk_ctl_exit code = rk_ctl_print_json(&doc);
     bson_destroy(&doc);
     return code;
@@ -121,12 +124,11 @@ static enum rk_ctl_exit print_rewrapped(const struct rk_ctl *ctl, uint32_t n)
     return code;
 }
 
-/* A change of the registry that needs the provider: *number is what it tells. */
+/* A change of the registry that needs the provider; arg is what it is told, and what it tells. */
 typedef enum rk_status change_fn(struct rk_registry *registry, const struct rk_provider *provider,
-                                 const char *actor, uint32_t *number, struct rk_error *err);
+                                 const char *actor, void *arg, struct rk_error *err);
 
-static enum rk_status change(struct rk_ctl *ctl, change_fn *fn, uint32_t *number,
-                             struct rk_error *err)
+static enum rk_status change(struct rk_ctl *ctl, change_fn *fn, void *arg, struct rk_error *err)
 {
     struct rk_registry *registry = NULL;
     struct rk_provider provider;
@@ -136,7 +138,7 @@ static enum rk_status change(struct rk_ctl *ctl, change_fn *fn, uint32_t *number
     }
     status = rk_registry_new(ctl->client_pool, ctl->config->upstream.state_db, &registry, err);
     if (status == RK_OK) {
-        status = fn(registry, &provider, ctl->actor, number, err);
+        status = fn(registry, &provider, ctl->actor, arg, err);
     }
     rk_registry_free(registry);
     provider.ops->free(provider.self);
@@ -144,15 +146,23 @@ static enum rk_status change(struct rk_ctl *ctl, change_fn *fn, uint32_t *number
 }
 
 /* A new key, and the wait until it is current. Instances make it so themselves, should this end. */
+struct rotation {
+    const char *name;
+    struct rk_key_record made;
+};
+
 static enum rk_status rotate(struct rk_registry *registry, const struct rk_provider *provider,
-                             const char *actor, uint32_t *id, struct rk_error *err)
+                             const char *actor, void *arg, struct rk_error *err)
 {
-    enum rk_status status = rk_registry_rotate(registry, provider, actor, id, err);
-    if (status != RK_OK || *id == 1) {
+    struct rotation *rotation = arg;
+    struct rk_key_record *made = &rotation->made;
+    enum rk_status status =
+        rk_registry_rotate(registry, provider, rotation->name, actor, made, err);
+    if (status != RK_OK || made->state == RK_KEY_CURRENT) {
         return status;
     }
     uint64_t deadline_us = rk_clock_mono_us() + PROMOTION_WAIT_US;
-    while ((status = rk_registry_promote(registry, *id, actor, err)) == RK_ESTATE &&
+    while ((status = rk_registry_promote(registry, made, actor, err)) == RK_ESTATE &&
            rk_clock_mono_us() < deadline_us) {
         (void)usleep(PROMOTION_POLL_US);
     }
@@ -162,11 +172,21 @@ static enum rk_status rotate(struct rk_registry *registry, const struct rk_provi
 static enum rk_ctl_exit run_rotate(struct rk_ctl *ctl, int argc, char **argv)
 {
     struct rk_error err;
-    uint32_t id = 0;
-    if (argc > 1) {
-        return rk_ctl_usage("keys rotate takes no argument, got %s", argv[1]);
+    struct rotation rotation = {.name = argc > 1 ? argv[1] : RK_KEY_NAME_DEFAULT};
+    if (argc > 2) {
+        return rk_ctl_usage("keys rotate takes one name, got %s", argv[2]);
     }
-    return change(ctl, rotate, &id, &err) == RK_OK ? print_rotated(ctl, id) : rk_ctl_fail(&err);
+    if (!rk_key_name_valid(rotation.name)) {
+        return rk_ctl_usage("\"%s\" is no name for a key", rotation.name);
+    }
+    return change(ctl, rotate, &rotation, &err) == RK_OK ? print_rotated(ctl, &rotation.made)
+                                                         : rk_ctl_fail(&err);
+}
+
+static enum rk_status rewrap(struct rk_registry *registry, const struct rk_provider *provider,
+                             const char *actor, void *arg, struct rk_error *err)
+{
+    return rk_registry_rewrap(registry, provider, actor, arg, err);
 }
 
 static enum rk_ctl_exit run_rewrap(struct rk_ctl *ctl, int argc, char **argv)
@@ -176,8 +196,7 @@ static enum rk_ctl_exit run_rewrap(struct rk_ctl *ctl, int argc, char **argv)
     if (argc > 1) {
         return rk_ctl_usage("keys rewrap takes no argument, got %s", argv[1]);
     }
-    return change(ctl, rk_registry_rewrap, &n, &err) == RK_OK ? print_rewrapped(ctl, n)
-                                                              : rk_ctl_fail(&err);
+    return change(ctl, rewrap, &n, &err) == RK_OK ? print_rewrapped(ctl, n) : rk_ctl_fail(&err);
 }
 
 static enum rk_ctl_exit run_init(struct rk_ctl *ctl, int argc, char **argv)
@@ -225,8 +244,9 @@ const struct rk_ctl_command rk_ctl_key_commands[] = {
      .run = run_list},
     {.group = "keys",
      .name = "rotate",
-     .args = "",
-     .help = "make a new current data key; the former one becomes retiring",
+     .args = "[NAME]",
+     .help = "make a new current data key (default: of the name default); the former one becomes "
+             "retiring",
      .needs = RK_CTL_NEEDS_SERVER,
      .run = run_rotate},
     {.group = "keys",

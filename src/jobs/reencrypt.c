@@ -34,9 +34,9 @@ static enum rk_status seal(const struct examine *x, const struct rk_field *field
     change.value_len = (uint32_t)(size + sizeof head);
     enum rk_status status = rk_buf_append(&plan->arena, head, sizeof head);
     if (status == RK_OK) {
-        status = rk_envelope_seal(x->keys->aead, rk_keyset_current(x->keys->keys), field->algorithm,
-                                  field->field_id, x->keys->now_s, bson_type, plan->scratch.data,
-                                  plan->scratch.len, &plan->arena);
+        status = rk_envelope_seal(x->keys->aead, rk_keyset_current(x->keys->keys, field->key),
+                                  field->algorithm, field->field_id, x->keys->now_s, bson_type,
+                                  plan->scratch.data, plan->scratch.len, &plan->arena);
     }
     return status == RK_OK ? rk_plan_add_change(plan, &change) : status;
 }
@@ -50,7 +50,7 @@ static enum rk_status examine_envelope(const struct examine *x, const struct rk_
                            &envelope)) {
         return reject(x->plan, value, 0, "malformed envelope");
     }
-    if (envelope.key_id == rk_data_key_id(rk_keyset_current(keys)) &&
+    if (envelope.key_id == rk_data_key_id(rk_keyset_current(keys, field->key)) &&
         envelope.algorithm == field->algorithm && envelope.field_id == field->field_id) {
         return RK_OK;
     }

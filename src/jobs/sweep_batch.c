@@ -23,9 +23,12 @@ static void refresh_keys(struct rk_sweeper *s)
     }
 }
 
+/* Is key_id the current key of its name, or was before another one? */
 static bool has_current(const struct rk_sweeper *s, uint32_t key_id)
 {
-    const struct rk_data_key *current = rk_keyset_current(s->keys);
+    const struct rk_keyset_key *key = rk_keyset_known(s->keys, key_id);
+    const char *name = key != NULL ? key->name : RK_KEY_NAME_DEFAULT;
+    const struct rk_data_key *current = rk_keyset_current(s->keys, name);
     return current != NULL && rk_data_key_id(current) >= key_id;
 }
 

@@ -84,7 +84,7 @@ static enum rk_status verify_envelope(struct verify *v, const struct rk_field *f
     }
     if (!opens) {
         out->undecryptable++;
-    } else if (envelope.key_id != rk_data_key_id(rk_keyset_current(keys))) {
+    } else if (envelope.key_id != rk_data_key_id(rk_keyset_current(keys, field->key))) {
         out->old_key++;
     } else if (envelope.algorithm != field->algorithm || envelope.field_id != field->field_id) {
         out->mismatched++;
@@ -138,11 +138,12 @@ static bool is_envelope(uint8_t type, const uint8_t *data, uint32_t len)
 /* Adds (sign 1) an envelope to those elsewhere, or takes it back (sign -1). */
 static void count_elsewhere(struct verify *v, const uint8_t *data, uint32_t len, int sign)
 {
-    uint32_t current = rk_data_key_id(rk_keyset_current(v->options->keys));
     struct rk_envelope envelope;
     bool parsed = rk_envelope_parse(data + BINARY_HEAD_LEN, len - BINARY_HEAD_LEN, &envelope);
+    const struct rk_keyset_key *key =
+        parsed ? rk_keyset_known(v->options->keys, envelope.key_id) : NULL;
     v->result->elsewhere += sign;
-    v->result->elsewhere_old_key += !parsed || envelope.key_id != current ? sign : 0;
+    v->result->elsewhere_old_key += key == NULL || key->role != RK_KEY_WRITES ? sign : 0;
 }
 
 /* Counts every envelope of a document; verify_value takes those at protected paths back. */

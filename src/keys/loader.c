@@ -10,7 +10,9 @@
 
 struct entry {
     uint32_t id;
+    char *name;
     enum rk_key_state state;
+    bool listed;             /* in the registry, at the last look */
     struct rk_data_key *key; /* NULL: is not wanted, or does not unwrap, see failure */
     bool wanted;             /* somebody asked for it, although it is retired */
     bool loaded;             /* in the set that is in use */
@@ -33,11 +35,8 @@ struct rk_key_loader {
 
     struct entry *entries; /* every id that the registry ever listed, by rising id */
     size_t n_entries;
-    uint32_t current_id; /* in the registry; 0: none */
-    uint32_t missing_id; /* in the registry, but does not unwrap; 0: none */
-    uint32_t pending_id; /* the same */
-    bool published;      /* a keyset was handed out */
-    bool reachable;      /* the registry, at the last look */
+    bool published; /* a keyset was handed out */
+    bool reachable; /* the registry, at the last look */
 
     char *instance; /* NULL: not announced */
     uint32_t lease_ms;
@@ -81,6 +80,7 @@ void rk_key_loader_free(struct rk_key_loader *loader)
     }
     for (size_t i = 0; i < loader->n_entries; i++) {
         rk_data_key_unref(loader->entries[i].key);
+        free(loader->entries[i].name);
     }
     free(loader->entries);
     free(loader->instance);
@@ -88,26 +88,36 @@ void rk_key_loader_free(struct rk_key_loader *loader)
     free(loader);
 }
 
-/* The entry of id; added in its place when there is none. NULL: out of memory. */
-static struct entry *entry_of(struct rk_key_loader *loader, uint32_t id)
+/* The entry of the record; added in its place when there is none. NULL: out of memory. */
+static struct entry *entry_of(struct rk_key_loader *loader, const struct rk_key_record *record)
 {
-    size_t at = loader->n_entries;
-    while (at > 0 && loader->entries[at - 1].id > id) {
-        at--;
+    size_t low = 0;
+    size_t high = loader->n_entries;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (loader->entries[middle].id < record->id) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
     }
-    if (at > 0 && loader->entries[at - 1].id == id) {
-        return &loader->entries[at - 1];
+    if (low < loader->n_entries && loader->entries[low].id == record->id) {
+        return &loader->entries[low];
     }
+    char *name = strdup(record->name);
     struct entry *grown =
         realloc(loader->entries, (loader->n_entries + 1) * sizeof *loader->entries);
-    if (grown == NULL) {
+    if (grown != NULL) {
+        loader->entries = grown;
+    }
+    if (name == NULL || grown == NULL) {
+        free(name);
         return NULL;
     }
-    loader->entries = grown;
-    memmove(&grown[at + 1], &grown[at], (loader->n_entries - at) * sizeof *grown);
-    grown[at] = (struct entry){.id = id};
+    memmove(&grown[low + 1], &grown[low], (loader->n_entries - low) * sizeof *grown);
+    grown[low] = (struct entry){.id = record->id, .name = name, .state = RK_KEY_PENDING};
     loader->n_entries++;
-    return &grown[at];
+    return &grown[low];
 }
 
 static void unwrap(struct rk_key_loader *loader, struct entry *entry,
@@ -162,28 +172,39 @@ static void say_why_not(struct entry *entry)
                               "data key %u is retired and could not be loaded again", entry->id));
 }
 
-/* Takes over the record's state; true when its key has come or gone. */
+static enum rk_key_role role_of(const struct entry *entry)
+{
+    switch (entry->state) {
+    case RK_KEY_CURRENT:
+        return entry->listed ? RK_KEY_WRITES : RK_KEY_READS;
+    case RK_KEY_RETIRING:
+        return RK_KEY_READS;
+    case RK_KEY_RETIRED: /* nothing was found under it */
+        return entry->wanted ? RK_KEY_READS : RK_KEY_UNUSED;
+    case RK_KEY_DESTROYED:
+        return RK_KEY_GONE;
+    case RK_KEY_PENDING:
+        break;
+    }
+    return RK_KEY_UNUSED;
+}
+
+/* Takes over the record; true when the keyset has to be rebuilt. */
 static bool take_record(struct rk_key_loader *loader, struct entry *entry,
                         const struct rk_key_record *record)
 {
+    bool changed = entry->state != record->state || !entry->listed;
     entry->state = record->state;
+    entry->listed = true;
     if (record->state == RK_KEY_DESTROYED || (record->state == RK_KEY_RETIRED && !entry->wanted)) {
         say_why_not(entry);
-        return drop(entry);
+        return drop(entry) || changed;
     }
     if (entry->key != NULL || rk_clock_mono_us() < entry->retry_at_us) {
-        return false;
+        return changed;
     }
     unwrap(loader, entry, record);
-    return entry->key != NULL;
-}
-
-/* Nothing is stored under a pending key, nothing was found under a retired one, and nothing under a
- * destroyed one can be searched for. */
-static bool may_hold_values(const struct entry *entry)
-{
-    return entry->state == RK_KEY_CURRENT || entry->state == RK_KEY_RETIRING ||
-           (entry->state == RK_KEY_RETIRED && entry->wanted);
+    return entry->key != NULL || changed;
 }
 
 /* Brings the entries in line with the records. *changed is set when the keyset has to be rebuilt.
@@ -192,68 +213,49 @@ static enum rk_status take_records(struct rk_key_loader *loader,
                                    const struct rk_key_record *records, size_t n, bool *changed,
                                    struct rk_error *err)
 {
-    uint32_t current_id = 0;
-    uint32_t missing_id = 0;
-    loader->pending_id = 0;
+    size_t at = 0;
     for (size_t i = 0; i < n; i++) {
-        struct entry *entry = entry_of(loader, records[i].id);
+        struct entry *entry = entry_of(loader, &records[i]);
         if (entry == NULL) {
             return rk_error_set(err, RK_ENOMEM, "out of memory");
         }
         *changed = take_record(loader, entry, &records[i]) || *changed;
-        if (entry->key == NULL && may_hold_values(entry)) {
-            missing_id = records[i].id;
-        }
-        if (records[i].state == RK_KEY_CURRENT) {
-            current_id = records[i].id;
-        } else if (records[i].state == RK_KEY_PENDING) {
-            loader->pending_id = records[i].id;
-        }
     }
-    *changed = *changed || missing_id != loader->missing_id;
-    loader->missing_id = missing_id;
-    if (current_id != loader->current_id) {
-        rk_log(RK_LOG_INFO, "current_key_changed", RK_I("from", loader->current_id),
-               RK_I("to", current_id));
-        loader->current_id = current_id;
-        *changed = true;
+    /* What is no longer listed stays as it is, but is not written under. Both rise by id. */
+    for (size_t i = 0; i < loader->n_entries; i++) {
+        struct entry *entry = &loader->entries[i];
+        while (at < n && records[at].id < entry->id) {
+            at++;
+        }
+        bool listed = at < n && records[at].id == entry->id;
+        *changed = *changed || entry->listed != listed;
+        entry->listed = listed;
     }
     return RK_OK;
 }
 
 /*
- * A current key that does not unwrap leaves the set without a current key: writes fail until it
- * does. Going on under the former key would undo the rotation in silence.
+ * A current key that does not unwrap leaves its name without one: writes fail until it does. Going
+ * on under the former key would undo the rotation in silence.
  */
 static enum rk_status build(struct rk_key_loader *loader, struct rk_keyset **set,
                             struct rk_error *err)
 {
-    size_t n = 0;
-    uint32_t current_id = 0;
-    struct rk_data_key **keys = calloc(loader->n_entries + 1, sizeof(struct rk_data_key *));
+    struct rk_keyset_key *keys = calloc(loader->n_entries + 1, sizeof *keys);
     if (keys == NULL) {
         return rk_error_set(err, RK_ENOMEM, "out of memory");
     }
     for (size_t i = 0; i < loader->n_entries; i++) {
-        if (loader->entries[i].key == NULL) {
-            continue;
-        }
-        keys[n++] = loader->entries[i].key;
-        if (loader->entries[i].id == loader->current_id) {
-            current_id = loader->current_id;
-        }
+        const struct entry *entry = &loader->entries[i];
+        keys[i] = (struct rk_keyset_key){entry->id, role_of(entry), entry->name, entry->key};
     }
     enum rk_status status =
-        rk_keyset_new(keys, n, current_id, loader->legacy, loader->n_legacy, set, err);
+        rk_keyset_new(keys, loader->n_entries, loader->legacy, loader->n_legacy, set, err);
+    for (size_t i = 0; i < loader->n_entries && status == RK_OK; i++) {
+        loader->entries[i].to_be_written = keys[i].role == RK_KEY_WRITES && keys[i].key != NULL;
+    }
     free(keys);
-    if (status != RK_OK) {
-        return status;
-    }
-    rk_keyset_set_missing(*set, loader->missing_id);
-    for (size_t i = 0; i < loader->n_entries; i++) {
-        loader->entries[i].to_be_written = current_id != 0 && loader->entries[i].id == current_id;
-    }
-    return RK_OK;
+    return status;
 }
 
 /* Lists the registry, and makes its first key where that is wanted. */
@@ -275,10 +277,11 @@ static enum rk_status read_registry(struct rk_key_loader *loader, struct rk_key_
     if (!loader->create_first_key) {
         return RK_OK;
     }
-    uint32_t id = 0;
-    status = rk_registry_create_first(loader->registry, &loader->provider, "rekeyd", &id, err);
+    struct rk_key_record made;
+    status = rk_registry_create_first(loader->registry, &loader->provider, RK_KEY_NAME_DEFAULT,
+                                      "rekeyd", &made, err);
     if (status == RK_OK) {
-        rk_log(RK_LOG_INFO, "first_key_created", RK_I("key_id", id));
+        rk_log(RK_LOG_INFO, "first_key_created", RK_S("name", made.name), RK_I("key_id", made.id));
     } else if (status != RK_ESTATE) { /* RK_ESTATE: another instance was faster, which is fine */
         return status;
     }
@@ -369,10 +372,24 @@ void rk_key_loader_forget_set(struct rk_key_loader *loader)
     loader->published = false;
 }
 
+static void log_current(const struct rk_key_loader *loader, const struct entry *entry)
+{
+    uint32_t former = 0;
+    for (const struct entry *other = loader->entries; other < entry; other++) {
+        bool before = other->state == RK_KEY_CURRENT || other->state == RK_KEY_RETIRING;
+        former = before && strcmp(other->name, entry->name) == 0 ? other->id : former;
+    }
+    rk_log(RK_LOG_INFO, "current_key_changed", RK_S("name", entry->name), RK_I("from", former),
+           RK_I("to", entry->id));
+}
+
 void rk_key_loader_in_use(struct rk_key_loader *loader)
 {
     for (size_t i = 0; i < loader->n_entries; i++) {
         struct entry *entry = &loader->entries[i];
+        if (entry->to_be_written && !entry->written) {
+            log_current(loader, entry);
+        }
         entry->loaded = entry->key != NULL;
         entry->written = entry->to_be_written;
     }
@@ -395,31 +412,37 @@ bool rk_key_loader_want(struct rk_key_loader *loader, uint32_t key_id)
 
 void rk_key_loader_promote(struct rk_key_loader *loader)
 {
-    struct rk_error err;
-    if (loader->instance == NULL || loader->pending_id == 0) {
-        return;
-    }
-    enum rk_status status =
-        rk_registry_promote(loader->registry, loader->pending_id, "rekeyd", &err);
-    if (status != RK_OK && status != RK_ESTATE) {
-        rk_log(RK_LOG_WARN, "key_promotion_failed", RK_I("key_id", loader->pending_id),
-               RK_S("reason", err.message));
+    for (size_t i = 0; i < loader->n_entries && loader->instance != NULL; i++) {
+        const struct entry *entry = &loader->entries[i];
+        struct rk_key_record key = {.id = entry->id};
+        struct rk_error err;
+        if (!entry->listed || entry->state != RK_KEY_PENDING) {
+            continue;
+        }
+        memcpy(key.name, entry->name, strlen(entry->name) + 1);
+        enum rk_status status = rk_registry_promote(loader->registry, &key, "rekeyd", &err);
+        if (status != RK_OK && status != RK_ESTATE) {
+            rk_log(RK_LOG_WARN, "key_promotion_failed", RK_I("key_id", entry->id),
+                   RK_S("reason", err.message));
+        }
     }
 }
 
 enum rk_status rk_key_loader_why_not(const struct rk_key_loader *loader, uint32_t key_id,
                                      struct rk_error *err)
 {
-    if (key_id == 0 && loader->current_id == 0) {
-        return rk_error_set(err, RK_ENOENT,
-                            "there is no current key: make one with `rekeyctl keys rotate`");
-    }
-    uint32_t id = key_id == 0 ? loader->current_id : key_id;
     for (size_t i = 0; i < loader->n_entries; i++) {
         const struct entry *entry = &loader->entries[i];
-        if (entry->id == id && entry->key == NULL) {
+        bool asked = key_id != 0 ? entry->id == key_id
+                                 : entry->state == RK_KEY_CURRENT && entry->listed &&
+                                       strcmp(entry->name, RK_KEY_NAME_DEFAULT) == 0;
+        if (asked && entry->key == NULL) {
             return rk_error_set(err, entry->failure.status, "%s", entry->failure.message);
         }
     }
-    return rk_error_set(err, RK_ENOENT, "the key registry has no key %u", id);
+    if (key_id == 0) {
+        return rk_error_set(err, RK_ENOENT,
+                            "there is no current key: make one with `rekeyctl keys rotate`");
+    }
+    return rk_error_set(err, RK_ENOENT, "the key registry has no key %u", key_id);
 }

@@ -64,6 +64,40 @@ static int64_t *date_of(struct rk_key_record *record, const char *key)
                                              : NULL;
 }
 
+static bool plain_char(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+           c == '.' || c == '-';
+}
+
+bool rk_key_name_valid(const char *name)
+{
+    size_t base = 0;
+    while (plain_char(name[base])) {
+        base++;
+    }
+    if (base == 0 || base > RK_KEY_BASE_NAME_MAX) {
+        return false;
+    }
+    size_t len = base;
+    while (name[len] > ' ' && name[len] <= '~') {
+        len++;
+    }
+    return name[len] == '\0' && len < RK_KEY_NAME_SIZE &&
+           (len == base || (name[base] == ':' && len > base + 1));
+}
+
+static void take_name(const bson_iter_t *iter, struct rk_key_record *record)
+{
+    uint32_t len = 0;
+    const char *name = bson_iter_utf8(iter, &len);
+    record->name[0] = '\0'; /* of a name that is none: nobody writes under it */
+    if (len < sizeof record->name && rk_key_name_valid(name)) {
+        memcpy(record->name, name, len);
+        record->name[len] = '\0';
+    }
+}
+
 /*
  * Takes what it understands. A wrapped key that is absent or too long stays empty, and the provider
  * refuses it. False when the id is no key id.
@@ -71,7 +105,7 @@ static int64_t *date_of(struct rk_key_record *record, const char *key)
 static bool parse_record(const bson_t *doc, struct rk_key_record *record)
 {
     bson_iter_t iter;
-    *record = (struct rk_key_record){.state = RK_KEY_RETIRING};
+    *record = (struct rk_key_record){.state = RK_KEY_RETIRING, .name = RK_KEY_NAME_DEFAULT};
     if (!bson_iter_init(&iter, doc)) {
         return false;
     }
@@ -82,6 +116,8 @@ static bool parse_record(const bson_t *doc, struct rk_key_record *record)
             record->id = id > 0 && id <= UINT32_MAX ? (uint32_t)id : 0;
         } else if (strcmp(key, "state") == 0 && BSON_ITER_HOLDS_UTF8(&iter)) {
             record->state = state_of(bson_iter_utf8(&iter, NULL));
+        } else if (strcmp(key, "name") == 0 && BSON_ITER_HOLDS_UTF8(&iter)) {
+            take_name(&iter, record);
         } else if (strcmp(key, "kek") == 0 && BSON_ITER_HOLDS_UTF8(&iter)) {
             uint32_t len = 0;
             const char *kek = bson_iter_utf8(&iter, &len);
@@ -125,18 +161,91 @@ static enum rk_status grow(struct rk_key_record **records, size_t n, size_t *cap
     return RK_OK;
 }
 
-static void settle_states(struct rk_key_record *records, size_t n)
+/* By name, the newest first. */
+static int by_name(const void *a, const void *b)
 {
+    const struct rk_key_record *x = *(const struct rk_key_record *const *)a;
+    const struct rk_key_record *y = *(const struct rk_key_record *const *)b;
+    int order = strcmp(x->name, y->name);
+    return order != 0 ? order : (x->id < y->id) - (x->id > y->id);
+}
+
+/* Of each name the highest id in state current is its current key. */
+static enum rk_status settle_states(struct rk_key_record *records, size_t n, struct rk_error *err)
+{
+    struct rk_key_record **order = calloc(n + 1, sizeof(struct rk_key_record *));
+    if (order == NULL) {
+        return rk_error_set(err, RK_ENOMEM, "out of memory");
+    }
+    for (size_t i = 0; i < n; i++) {
+        order[i] = &records[i];
+    }
+    qsort(order, n, sizeof *order, by_name);
     bool found = false;
-    for (size_t i = n; i > 0; i--) {
-        if (found && records[i - 1].state < RK_KEY_RETIRING) {
-            records[i - 1].state = RK_KEY_RETIRING;
+    for (size_t i = 0; i < n; i++) {
+        found = found && strcmp(order[i]->name, order[i - 1]->name) == 0;
+        if (order[i]->state < RK_KEY_RETIRING && (found || order[i]->name[0] == '\0')) {
+            order[i]->state = RK_KEY_RETIRING;
         }
-        found = found || records[i - 1].state == RK_KEY_CURRENT;
+        found = found || order[i]->state == RK_KEY_CURRENT;
+    }
+    free(order);
+    return RK_OK;
+}
+
+void rk_registry_put_name(bson_t *filter, const char *name)
+{
+    if (strcmp(name, RK_KEY_NAME_DEFAULT) == 0) {
+        BCON_APPEND(filter, "name", "{", "$in", "[", BCON_UTF8(name), BCON_NULL, "]", "}");
+    } else {
+        BSON_APPEND_UTF8(filter, "name", name);
     }
 }
 
-enum rk_status rk_registry_read(mongoc_client_t *client, const char *state_db,
+/* A majority read of the primary, sorted by id. */
+static mongoc_cursor_t *find(mongoc_collection_t *keys, const bson_t *filter, int direction,
+                             int64_t limit)
+{
+    bson_t opts = BSON_INITIALIZER;
+    bson_t sort;
+    mongoc_read_prefs_t *primary = mongoc_read_prefs_new(MONGOC_READ_PRIMARY);
+    BSON_APPEND_DOCUMENT_BEGIN(&opts, "sort", &sort);
+    BSON_APPEND_INT32(&sort, "_id", direction);
+    bson_append_document_end(&opts, &sort);
+    BSON_APPEND_INT64(&opts, "limit", limit);
+    rk_mongo_majority_reads(&opts);
+    mongoc_cursor_t *cursor = mongoc_collection_find_with_opts(keys, filter, &opts, primary);
+    mongoc_read_prefs_destroy(primary);
+    bson_destroy(&opts);
+    return cursor;
+}
+
+enum rk_status rk_registry_newest(mongoc_client_t *client, const char *state_db, uint32_t *id,
+                                  struct rk_error *err)
+{
+    enum rk_status status = RK_OK;
+    struct rk_key_record record;
+    const bson_t *doc;
+    bson_error_t cause;
+    mongoc_collection_t *keys = mongoc_client_get_collection(client, state_db, "keys");
+    /* What is no id of a key must not stand before the highest that is. */
+    bson_t *filter = BCON_NEW("_id", "{", "$gt", BCON_INT32(0), "$lte", BCON_INT64(UINT32_MAX),
+                              "$type", "[", BCON_UTF8("int"), BCON_UTF8("long"), "]", "}");
+    mongoc_cursor_t *cursor = find(keys, filter, -1, 1);
+    *id = 0;
+    if (mongoc_cursor_next(cursor, &doc) && parse_record(doc, &record)) {
+        *id = record.id;
+    }
+    if (mongoc_cursor_error(cursor, &cause)) {
+        status = rk_mongo_error(err, "cannot read the key registry", &cause);
+    }
+    mongoc_cursor_destroy(cursor);
+    mongoc_collection_destroy(keys);
+    bson_destroy(filter);
+    return status;
+}
+
+enum rk_status rk_registry_read(mongoc_client_t *client, const char *state_db, const char *name,
                                 struct rk_key_record **out, size_t *n_out, struct rk_error *err)
 {
     enum rk_status status = RK_OK;
@@ -145,17 +254,12 @@ enum rk_status rk_registry_read(mongoc_client_t *client, const char *state_db,
     size_t cap = 0;
     const bson_t *doc;
     bson_error_t cause;
-    bson_t opts = BSON_INITIALIZER;
-    bson_t filter = BSON_INITIALIZER;
-    bson_t sort;
     mongoc_collection_t *keys = mongoc_client_get_collection(client, state_db, "keys");
-    mongoc_read_prefs_t *primary = mongoc_read_prefs_new(MONGOC_READ_PRIMARY);
-
-    BSON_APPEND_DOCUMENT_BEGIN(&opts, "sort", &sort);
-    BSON_APPEND_INT32(&sort, "_id", 1);
-    bson_append_document_end(&opts, &sort);
-    rk_mongo_majority_reads(&opts);
-    mongoc_cursor_t *cursor = mongoc_collection_find_with_opts(keys, &filter, &opts, primary);
+    bson_t filter = BSON_INITIALIZER;
+    if (name != NULL) {
+        rk_registry_put_name(&filter, name);
+    }
+    mongoc_cursor_t *cursor = find(keys, &filter, 1, 0);
     while (mongoc_cursor_next(cursor, &doc)) {
         status = grow(&records, n, &cap, err);
         if (status != RK_OK) {
@@ -167,17 +271,18 @@ enum rk_status rk_registry_read(mongoc_client_t *client, const char *state_db,
         status = rk_mongo_error(err, "cannot read the key registry", &cause);
         goto done;
     }
-    settle_states(records, n);
+    status = settle_states(records, n, err);
+    if (status != RK_OK) {
+        goto done;
+    }
     *out = records;
     *n_out = n;
     records = NULL;
 done:
     free(records);
     mongoc_cursor_destroy(cursor);
-    mongoc_read_prefs_destroy(primary);
     mongoc_collection_destroy(keys);
     bson_destroy(&filter);
-    bson_destroy(&opts);
     return status;
 }
 
@@ -185,7 +290,7 @@ enum rk_status rk_registry_list(struct rk_registry *registry, struct rk_key_reco
                                 size_t *n, struct rk_error *err)
 {
     mongoc_client_t *client = mongoc_client_pool_pop(registry->pool);
-    enum rk_status status = rk_registry_read(client, registry->state_db, records, n, err);
+    enum rk_status status = rk_registry_read(client, registry->state_db, NULL, records, n, err);
     mongoc_client_pool_push(registry->pool, client);
     return status;
 }

@@ -136,7 +136,8 @@ static void add_negative(struct rk_key_service *service, uint32_t key_id)
 
 static bool has_key(const struct rk_keyset *set, uint32_t key_id)
 {
-    return key_id == 0 ? rk_keyset_current(set) != NULL : rk_keyset_find(set, key_id) != NULL;
+    return key_id == 0 ? rk_keyset_current(set, RK_KEY_NAME_DEFAULT) != NULL
+                       : rk_keyset_find(set, key_id) != NULL;
 }
 
 /*
@@ -346,7 +347,7 @@ enum rk_status rk_key_service_start(const struct rk_key_service_config *config,
     service->refresh_us = (uint64_t)config->refresh_interval_ms * 1000u;
     service->negative_us = (uint64_t)config->negative_cache_ms * 1000u;
 
-    enum rk_status status = rk_keyset_new(NULL, 0, 0, NULL, 0, &service->keyset, err);
+    enum rk_status status = rk_keyset_new(NULL, 0, NULL, 0, &service->keyset, err);
     if (status == RK_OK) {
         status = rk_key_loader_new(config, &service->loader, err);
     }

@@ -174,6 +174,9 @@ typedef enum rk_verdict rk_seed_fn(void *arg, const struct rk_bson_elem *path,
 enum rk_verdict rk_query_seeds(const struct rk_scope *scope, const struct rk_bson_view *filter,
                                rk_seed_fn *each, void *arg);
 
+/* The keys under which values of this field may lie. */
+struct rk_key_versions rk_field_versions(const struct rk_scope *scope,
+                                         const struct rk_field *field);
 /* May the path be compared with this (not null) value? HOLD without a current key. */
 enum rk_verdict rk_compare_check(const struct rk_comparison *cmp, const struct rk_bson_elem *value);
 /* In how many forms a stored value equal to this one may lie there: under each key, in each type

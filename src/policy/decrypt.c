@@ -130,7 +130,8 @@ static enum rk_verdict open_envelope(struct rk_decrypt *d, const struct rk_bson_
         return RK_VERDICT_FORWARD;
     }
     enum rk_status status = rk_envelope_open(crypt->aead, key, &envelope, d->w->out);
-    if (opened(d, status, rollback, key != rk_keyset_current(crypt->keys))) {
+    bool old_key = rk_keyset_known(crypt->keys, envelope.key_id)->role != RK_KEY_WRITES;
+    if (opened(d, status, rollback, old_key)) {
         return RK_VERDICT_FORWARD;
     }
     (void)snprintf(reason, sizeof reason, "it does not authenticate under key %u", envelope.key_id);
@@ -170,7 +171,7 @@ static enum rk_verdict open_legacy(struct rk_decrypt *d, const struct rk_field *
     if (missing == NULL) {
         return undecryptable(d, elem, at, "it opens under none of the field's legacy formats");
     }
-    if (rk_keyset_count(d->crypt->keys) == 0 && !rk_crypt_key_absent(d->crypt, 0)) {
+    if (rk_keyset_newest(d->crypt->keys) == 0 && !rk_crypt_key_absent(d->crypt, 0)) {
         /* No key at all means that the first load is still to come, legacy keys included. */
         d->crypt->missing_key = 0;
         return RK_VERDICT_HOLD;

@@ -241,7 +241,7 @@ enum rk_verdict rk_document_encrypt_value(struct rk_crypt *crypt, const char *ns
         rk_bson_copy_as(w, key, key_len, elem);
         return rk_document_verdict(w, RK_VERDICT_FORWARD, ns, err);
     }
-    const struct rk_data_key *current = rk_keyset_current(crypt->keys);
+    const struct rk_data_key *current = rk_keyset_current(crypt->keys, field->key);
     if (current == NULL) {
         if (rk_crypt_key_absent(crypt, 0)) {
             (void)rk_error_set_code(

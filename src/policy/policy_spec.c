@@ -173,6 +173,7 @@ static enum rk_status build_field(struct rk_policy_entry *entry, size_t i,
     }
     struct rk_field *field = &entry->policy.fields[i];
     field->path = path;
+    field->key = RK_KEY_NAME_DEFAULT;
     field->algorithm = spec->algorithm;
     field->bson_type = spec->bson_type;
     field->accept_plaintext = spec->accept_plaintext;

@@ -55,11 +55,16 @@ static size_t legacy_forms(const struct rk_field *field, const struct rk_bson_el
     return n;
 }
 
+struct rk_key_versions rk_field_versions(const struct rk_scope *scope, const struct rk_field *field)
+{
+    return rk_keyset_versions(scope->crypt->keys, field->key);
+}
+
 size_t rk_compare_forms(const struct rk_comparison *cmp, const struct rk_bson_elem *value)
 {
     struct encoding encodings[2];
     const struct rk_field *field = cmp->match.field;
-    return encodings_of(field, value, encodings) * rk_keyset_count(cmp->scope->crypt->keys) +
+    return encodings_of(field, value, encodings) * rk_field_versions(cmp->scope, field).n +
            legacy_forms(field, value) + (field->accept_plaintext ? 1 : 0);
 }
 
@@ -145,11 +150,11 @@ enum rk_verdict rk_compare_put(const struct rk_comparison *cmp, const struct rk_
 {
     struct encoding encodings[2];
     const struct rk_field *field = cmp->match.field;
-    const struct rk_keyset *keys = cmp->scope->crypt->keys;
+    const struct rk_key_versions versions = rk_field_versions(cmp->scope, field);
     unsigned n = encodings_of(field, value, encodings);
-    size_t sealed = n * rk_keyset_count(keys);
+    size_t sealed = n * versions.n;
     if (i < sealed) {
-        return put_sealed(cmp, &encodings[i % n], rk_keyset_at(keys, i / n), name, w);
+        return put_sealed(cmp, &encodings[i % n], versions.keys[i / n], name, w);
     }
     if (i - sealed < legacy_forms(field, value)) {
         return put_legacy(cmp, value, i - sealed, name, w);
@@ -177,15 +182,16 @@ bool rk_field_is_exact(const struct rk_scope *scope, const struct rk_field *fiel
     if (field == NULL) {
         return false;
     }
+    const struct rk_key_versions versions = rk_field_versions(scope, field);
     if (field->algorithm != RK_ALGORITHM_DETERMINISTIC) {
         *why = "randomly encrypted values cannot be compared by the server; make the field "
                "deterministic in the policy, or do this in the application";
     } else if (field->n_legacy > 0 || field->accept_plaintext) {
         *why = "equal values may lie there in several formats; sweep the collection, then drop "
                "legacy and accept_plaintext from the policy";
-    } else if (rk_keyset_missing(scope->crypt->keys) != 0) {
+    } else if (versions.missing_id != 0) {
         *why = RK_MISSING_ADVICE;
-    } else if (rk_keyset_count(scope->crypt->keys) != 1) {
+    } else if (versions.n != 1) {
         *why = "equal values may lie there under several keys; do this in the application, or wait "
                "until the sweep is done and only one key is left";
     } else if (field->bson_type == 0) {
@@ -254,11 +260,12 @@ enum rk_verdict rk_compare_check(const struct rk_comparison *cmp, const struct r
         !rk_document_type_allowed(scope->ns, field, value->type, scope->err)) {
         return RK_VERDICT_REJECT;
     }
-    if (rk_keyset_current(scope->crypt->keys) == NULL) {
+    const struct rk_key_versions versions = rk_field_versions(scope, field);
+    if (versions.current == NULL) {
         scope->crypt->missing_key = 0;
         return RK_VERDICT_HOLD;
     }
-    if (rk_keyset_missing(scope->crypt->keys) != 0) {
+    if (versions.missing_id != 0) {
         return refuse(cmp, RK_CODE_OPERATION_FAILED, "equality", RK_MISSING_ADVICE);
     }
     if ((cmp->flags & RK_QUERY_UPSERT) != 0 && (cmp->flags & RK_QUERY_IN_OR) != 0) {

@@ -49,7 +49,8 @@ static bool has_one_form(const struct rk_scope *scope, const struct rk_path_node
         return rk_elem_is_null(value) ||
                (node->field->algorithm == RK_ALGORITHM_DETERMINISTIC &&
                 node->field->n_legacy == 0 && !scope->collation &&
-                rk_keyset_missing(scope->crypt->keys) == 0 && rk_compare_forms(&cmp, value) == 1);
+                rk_field_versions(scope, cmp.match.field).missing_id == 0 &&
+                rk_compare_forms(&cmp, value) == 1);
     }
     if (!rk_bson_elem_view(value, &view)) {
         return true;

@@ -39,7 +39,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     rk_buf_init(&opened, 2 * BYTES_MAX);
     REQUIRE(rk_aead_new(&aead, NULL) == RK_OK);
     REQUIRE(rk_data_key_new(KEY_ID, root, 7, &key, NULL) == RK_OK);
-    REQUIRE(rk_keyset_new(&key, 1, KEY_ID, &legacy, 1, &keys, NULL) == RK_OK);
+    const struct rk_keyset_key known = {KEY_ID, RK_KEY_WRITES, RK_KEY_NAME_DEFAULT, key};
+    REQUIRE(rk_keyset_new(&known, 1, &legacy, 1, &keys, NULL) == RK_OK);
     return 0;
 }
 

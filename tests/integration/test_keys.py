@@ -79,11 +79,11 @@ def test_rotations(configured, state):
     assert len({bytes(d["wrapped"]) for d in documents}) == 3
 
     lines = text_of(configured, "keys", "list").splitlines()
-    assert lines[0].split() == ["ID", "STATE", "KEK", "CREATED", "ACTIVATED"]
-    assert [line.split()[:2] for line in lines[1:]] == [
-        ["1", "retiring"],
-        ["2", "retiring"],
-        ["3", "current"],
+    assert lines[0].split() == ["ID", "NAME", "STATE", "KEK", "CREATED", "ACTIVATED"]
+    assert [line.split()[:3] for line in lines[1:]] == [
+        ["1", "default", "retiring"],
+        ["2", "default", "retiring"],
+        ["3", "default", "current"],
     ]
 
 
@@ -113,6 +113,34 @@ def test_concurrent_rotations(configured, state):
     rotated = {"action": "key.rotate"}
     assert state.audit.count_documents({**rotated, "result": "ok"}) == len(won)
     assert state.audit.count_documents({**rotated, "result": "failed"}) == len(lost)
+
+
+def test_names(configured, state):
+    """Each name has versions of its own; ids are unique over all of them."""
+    for name, expected in [("default", 1), ("people", 2), ("people", 3), ("people:acme", 4)]:
+        assert configured.ctl("keys", "rotate", name) == {"keyId": expected}
+    assert configured.ctl("keys", "rotate") == {"keyId": 5}
+    listed = {key["id"]: (key["name"], key["state"]) for key in configured.ctl("keys", "list")["keys"]}
+    assert listed == {
+        1: ("default", "retiring"),
+        2: ("people", "retiring"),
+        3: ("people", "current"),
+        4: ("people:acme", "current"),
+        5: ("default", "current"),
+    }
+    assert "name" not in state.keys.find_one({"_id": 5})
+    for wrong in ["", "a b", ":acme", "people:", "x" * 65, "people:" + "x" * 300, "é"]:
+        result = configured.ctl("keys", "rotate", wrong, check=False)
+        assert result.returncode == USAGE and "is no name for a key" in result.stderr
+
+
+def test_concurrent_rotations_of_several_names(configured, state):
+    """Names do not disturb each other: whoever loses an id to another name takes the next."""
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        jobs = [pool.submit(configured.ctl, "keys", "rotate", f"name{i}") for i in range(8)]
+        won = sorted(job.result()["keyId"] for job in jobs)
+    assert won == list(range(1, 9))
+    assert set(states(configured).values()) == {"current"}
 
 
 def test_rotation_cut_short_between_its_writes(configured, state):

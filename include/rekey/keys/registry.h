@@ -1,9 +1,13 @@
 /*
  * The registry of wrapped data keys: collection <state db>.keys, one document a key:
  *
- *   { _id: int64 key id (1 and up), state: "pending" | "current" | "retiring" | "retired" |
- *     "destroyed", kek: "...", wrapped: BinData, createdAt: Date, activatedAt: Date,
- *     quietAt, retiredAt, destroyedAt: Date, by keys/life.h }
+ *   { _id: int64 key id (1 and up), name: "..." (absent: "default"), state: "pending" | "current" |
+ *     "retiring" | "retired" | "destroyed", kek: "...", wrapped: BinData, createdAt: Date,
+ *     activatedAt: Date, quietAt, retiredAt, destroyedAt: Date, by keys/life.h }
+ *
+ * Data keys have names, and the keys of one name are versions of it: what follows is true for each
+ * name by itself. Ids are unique over all names, and every new key has the next one: an insert that
+ * finds its id taken has seen an old state of the registry, and starts again.
  *
  * A new key is pending: instances load it, search for values under it, and do not write under it
  * yet. Once every living instance (instances.h) has loaded it, whoever notices makes it current. So
@@ -17,6 +21,7 @@
 #ifndef REKEY_KEYS_REGISTRY_H
 #define REKEY_KEYS_REGISTRY_H
 
+#include <rekey/crypto/keyset.h>
 #include <rekey/keys/provider.h>
 
 /* Only ever forward: life.h has the steps behind RETIRING. */
@@ -30,6 +35,7 @@ enum rk_key_state {
 
 struct rk_key_record {
     uint32_t id;
+    char name[RK_KEY_NAME_SIZE];
     enum rk_key_state state;
     struct rk_wrapped_key wrapped;
     int64_t created_at_ms;
@@ -50,28 +56,34 @@ void rk_registry_free(struct rk_registry *registry);
 RK_MUST_CHECK enum rk_status rk_registry_list(struct rk_registry *registry,
                                               struct rk_key_record **records, size_t *n,
                                               struct rk_error *err);
+/* May a key be called so? [A-Za-z0-9_.-]{1,64}, or that, ':' and what belongs to one tenant. */
+bool rk_key_name_valid(const char *name);
+
 /*
- * Makes a new pending key; current at once when the registry had none. RK_ESTATE while another one
- * is pending; safe against concurrent rotations, of which one fails so. actor goes to the audit
- * log.
+ * Makes a new pending key of this name; current at once when there was none. RK_ESTATE while
+ * another one is pending; safe against concurrent rotations, of which one fails so. actor goes to
+ * the audit log.
  */
 RK_MUST_CHECK enum rk_status rk_registry_rotate(struct rk_registry *registry,
                                                 const struct rk_provider *provider,
-                                                const char *actor, uint32_t *new_id,
-                                                struct rk_error *err);
+                                                const char *name, const char *actor,
+                                                struct rk_key_record *made, struct rk_error *err);
 
 /*
  * Makes the pending key current, and the former one retiring, if every living instance has loaded
  * it. RK_ESTATE when not: the message names one that has not. RK_OK as well when somebody else did
  * it.
  */
-RK_MUST_CHECK enum rk_status rk_registry_promote(struct rk_registry *registry, uint32_t key_id,
-                                                 const char *actor, struct rk_error *err);
+RK_MUST_CHECK enum rk_status rk_registry_promote(struct rk_registry *registry,
+                                                 const struct rk_key_record *key, const char *actor,
+                                                 struct rk_error *err);
 
-/* Makes the first key, which is current at once; RK_ESTATE when it has one, also one just made. */
+/* Makes the first key of this name, which is current at once; RK_ESTATE when it has one, also one
+ * just made. */
 RK_MUST_CHECK enum rk_status rk_registry_create_first(struct rk_registry *registry,
                                                       const struct rk_provider *provider,
-                                                      const char *actor, uint32_t *new_id,
+                                                      const char *name, const char *actor,
+                                                      struct rk_key_record *made,
                                                       struct rk_error *err);
 
 /*

@@ -12,6 +12,7 @@
 #define REKEY_POLICY_POLICY_H
 
 #include <rekey/crypto/envelope.h>
+#include <rekey/crypto/keyset.h>
 #include <rekey/crypto/legacy.h>
 
 /* createIndexes with unique on a deterministic field: uniqueness does not hold across keys. */
@@ -59,6 +60,7 @@ struct rk_path_node {
 
 struct rk_field {
     const char *path;
+    const char *key; /* name of its data keys */
     enum rk_algorithm algorithm;
     uint32_t field_id;
     struct rk_legacy_format *legacy;

@@ -18,39 +18,90 @@ static struct rk_data_key *new_key(uint32_t id)
     return key;
 }
 
+static struct rk_keyset_key known(uint32_t id, enum rk_key_role role, const char *name)
+{
+    return (struct rk_keyset_key){id, role, name, new_key(id)};
+}
+
+static void unref_all(const struct rk_keyset_key *keys, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        rk_data_key_unref(keys[i].key);
+    }
+}
+
+static void assert_versions(const struct rk_keyset *set, const char *name, const uint32_t *ids,
+                            size_t n)
+{
+    const struct rk_key_versions versions = rk_keyset_versions(set, name);
+    assert_int_equal(versions.n, n);
+    for (size_t i = 0; i < n; i++) {
+        assert_int_equal(rk_data_key_id(versions.keys[i]), ids[i]);
+    }
+}
+
+/* Of each name the current key first, the others by falling id, wherever they stood. */
 static void test_order(void **state)
 {
     (void)state;
-    static const uint32_t ids[] = {3, 9, 1, 4, 7};
-    static const uint32_t expect[] = {4, 9, 7, 3, 1};
-    static const uint32_t expect_none[] = {9, 7, 4, 3, 1};
-    struct rk_data_key *keys[5];
+    char name[] = "people";
+    const struct rk_keyset_key keys[] = {
+        known(3, RK_KEY_READS, "default"),     known(9, RK_KEY_UNUSED, "default"),
+        known(5, RK_KEY_READS, name),          known(4, RK_KEY_WRITES, "default"),
+        known(8, RK_KEY_WRITES, name),         known(1, RK_KEY_READS, "default"),
+        known(2, RK_KEY_READS, "people:acme"),
+    };
     struct rk_keyset *set = NULL;
-    struct rk_keyset *none = NULL;
-    for (size_t i = 0; i < 5; i++) {
-        keys[i] = new_key(ids[i]);
+    assert_int_equal(rk_keyset_new(keys, 7, NULL, 0, &set, NULL), RK_OK);
+    unref_all(keys, 7);
+    memset(name, 'x', sizeof name - 1);
+    assert_versions(set, "default", (const uint32_t[]){4, 9, 3, 1}, 4);
+    assert_versions(set, "people", (const uint32_t[]){8, 5}, 2);
+    assert_versions(set, "people:acme", (const uint32_t[]){2}, 1);
+    assert_versions(set, "peopl", NULL, 0);
+    assert_versions(set, "people:", NULL, 0);
+    assert_int_equal(rk_data_key_id(rk_keyset_current(set, "default")), 4);
+    assert_int_equal(rk_data_key_id(rk_keyset_current(set, "people")), 8);
+    assert_null(rk_keyset_current(set, "people:acme"));
+    assert_null(rk_keyset_current(set, "other"));
+    for (uint32_t id = 1; id <= 9; id++) {
+        const struct rk_data_key *key = rk_keyset_find(set, id);
+        assert_int_equal(key != NULL, id != 6 && id != 7);
+        assert_true(key == NULL || rk_data_key_id(key) == id);
     }
-    assert_int_equal(rk_keyset_new(keys, 5, 4, NULL, 0, &set, NULL), RK_OK);
-    assert_int_equal(rk_keyset_new(keys, 5, 0, NULL, 0, &none, NULL), RK_OK);
-    for (size_t i = 0; i < 5; i++) {
-        rk_data_key_unref(keys[i]);
-    }
-    assert_int_equal(rk_keyset_count(set), 5);
-    for (size_t i = 0; i < 5; i++) {
-        assert_int_equal(rk_data_key_id(rk_keyset_at(set, i)), expect[i]);
-        assert_int_equal(rk_data_key_id(rk_keyset_at(none, i)), expect_none[i]);
-        assert_int_equal(rk_data_key_id(rk_keyset_find(set, ids[i])), ids[i]);
-    }
-    assert_null(rk_keyset_find(set, 2));
     assert_null(rk_keyset_find(set, 0));
-    assert_int_equal(rk_keyset_missing(set), 0);
-    rk_keyset_set_missing(set, 2);
-    assert_int_equal(rk_keyset_missing(set), 2);
-    assert_int_equal(rk_data_key_id(rk_keyset_current(set)), 4);
-    assert_null(rk_keyset_current(none));
-    rk_keyset_unref(none);
+    assert_int_equal(rk_keyset_newest(set), 9);
+    assert_string_equal(rk_keyset_known(set, 8)->name, "people");
     rk_keyset_unref(rk_keyset_ref(set));
-    assert_int_equal(rk_data_key_id(rk_keyset_current(set)), 4);
+    assert_int_equal(rk_data_key_id(rk_keyset_current(set, "default")), 4);
+    rk_keyset_unref(set);
+}
+
+/* Keys that are known and not loaded: missing where values may lie under them. */
+static void test_not_loaded(void **state)
+{
+    (void)state;
+    struct rk_data_key *gone = new_key(7);
+    const struct rk_keyset_key keys[] = {
+        {1, RK_KEY_READS, "a", NULL}, known(2, RK_KEY_WRITES, "a"),  {3, RK_KEY_WRITES, "b", NULL},
+        known(4, RK_KEY_READS, "b"),  {5, RK_KEY_UNUSED, "c", NULL}, known(6, RK_KEY_WRITES, "c"),
+        {7, RK_KEY_GONE, "c", gone},
+    };
+    struct rk_keyset *set = NULL;
+    assert_int_equal(rk_keyset_new(keys, 7, NULL, 0, &set, NULL), RK_OK);
+    unref_all(keys, 7);
+    assert_int_equal(rk_keyset_versions(set, "a").missing_id, 1);
+    assert_int_equal(rk_data_key_id(rk_keyset_current(set, "a")), 2);
+    assert_int_equal(rk_keyset_versions(set, "b").missing_id, 3);
+    assert_null(rk_keyset_current(set, "b"));
+    assert_versions(set, "b", (const uint32_t[]){4}, 1);
+    assert_int_equal(rk_keyset_versions(set, "c").missing_id, 0);
+    assert_versions(set, "c", (const uint32_t[]){6}, 1);
+    assert_null(rk_keyset_find(set, 7));
+    assert_int_equal(rk_keyset_known(set, 7)->role, RK_KEY_GONE);
+    assert_null(rk_keyset_find(set, 5));
+    assert_int_equal(rk_keyset_known(set, 5)->role, RK_KEY_UNUSED);
+    assert_null(rk_keyset_known(set, 8));
     rk_keyset_unref(set);
 }
 
@@ -58,10 +109,11 @@ static void test_empty(void **state)
 {
     (void)state;
     struct rk_keyset *set = NULL;
-    assert_int_equal(rk_keyset_new(NULL, 0, 0, NULL, 0, &set, NULL), RK_OK);
-    assert_int_equal(rk_keyset_count(set), 0);
-    assert_null(rk_keyset_current(set));
+    assert_int_equal(rk_keyset_new(NULL, 0, NULL, 0, &set, NULL), RK_OK);
+    assert_versions(set, "default", NULL, 0);
+    assert_null(rk_keyset_current(set, "default"));
     assert_null(rk_keyset_find(set, 1));
+    assert_int_equal(rk_keyset_newest(set), 0);
     assert_null(rk_keyset_legacy(set, "a"));
     rk_keyset_unref(set);
     rk_keyset_unref(NULL);
@@ -80,7 +132,7 @@ static void test_legacy(void **state)
     memset(kept, 1, sizeof kept);
     struct rk_legacy_key legacy[] = {{name, first}, {"other", second}};
     struct rk_keyset *set = NULL;
-    assert_int_equal(rk_keyset_new(NULL, 0, 0, legacy, 2, &set, NULL), RK_OK);
+    assert_int_equal(rk_keyset_new(NULL, 0, legacy, 2, &set, NULL), RK_OK);
     memset(name, 'x', sizeof name - 1);
     memset(first, 0, sizeof first);
     assert_memory_equal(rk_keyset_legacy(set, "crm-2019"), kept, sizeof kept);
@@ -94,19 +146,19 @@ static void test_refused(void **state)
     (void)state;
     uint8_t bytes[32] = {0};
     struct rk_legacy_key legacy[] = {{"a", bytes}, {"b", bytes}, {"a", bytes}};
-    struct rk_data_key *keys[] = {new_key(1), new_key(2), new_key(1)};
+    const struct rk_keyset_key keys[] = {known(1, RK_KEY_WRITES, "x"), known(2, RK_KEY_READS, "x"),
+                                         known(1, RK_KEY_READS, "y"), known(3, RK_KEY_WRITES, "x")};
     struct rk_keyset *set = NULL;
     struct rk_error err;
-    assert_int_equal(rk_keyset_new(keys, 3, 1, NULL, 0, &set, &err), RK_EINVAL);
+    assert_int_equal(rk_keyset_new(keys, 3, NULL, 0, &set, &err), RK_EINVAL);
     assert_non_null(strstr(err.message, "data key 1"));
-    assert_int_equal(rk_keyset_new(keys, 2, 3, NULL, 0, &set, &err), RK_EINVAL);
-    assert_non_null(strstr(err.message, "current data key 3"));
-    assert_int_equal(rk_keyset_new(keys, 2, 1, legacy, 3, &set, &err), RK_EINVAL);
+    const struct rk_keyset_key two[] = {keys[0], keys[1], keys[3]};
+    assert_int_equal(rk_keyset_new(two, 3, NULL, 0, &set, &err), RK_EINVAL);
+    assert_non_null(strstr(err.message, "another current key"));
+    assert_int_equal(rk_keyset_new(keys, 2, legacy, 3, &set, &err), RK_EINVAL);
     assert_non_null(strstr(err.message, "\"a\""));
     assert_null(set);
-    for (size_t i = 0; i < 3; i++) {
-        rk_data_key_unref(keys[i]);
-    }
+    unref_all(keys, 4);
 }
 
 /* A full secure heap is an error, never a key outside it; freeing gives the room back. */
@@ -134,7 +186,11 @@ static void test_secure_heap(void **state)
     }
     rk_data_key_unref(keys[--n]);
     struct rk_keyset *set = NULL;
-    assert_int_equal(rk_keyset_new(keys, n, 1, legacy, 2, &set, &err), RK_OK);
+    struct rk_keyset_key listed[KEYS];
+    for (size_t i = 0; i < n; i++) {
+        listed[i] = (struct rk_keyset_key){(uint32_t)i + 1, RK_KEY_READS, "x", keys[i]};
+    }
+    assert_int_equal(rk_keyset_new(listed, n, legacy, 2, &set, &err), RK_OK);
     assert_true(CRYPTO_secure_allocated(rk_keyset_legacy(set, "b")));
     rk_keyset_unref(set);
     while (n > 0) {
@@ -147,9 +203,9 @@ static void test_secure_heap(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_order),       cmocka_unit_test(test_empty),
-        cmocka_unit_test(test_legacy),      cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_secure_heap),
+        cmocka_unit_test(test_order),   cmocka_unit_test(test_not_loaded),
+        cmocka_unit_test(test_empty),   cmocka_unit_test(test_legacy),
+        cmocka_unit_test(test_refused), cmocka_unit_test(test_secure_heap),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -74,7 +74,7 @@ static struct rk_keyset *keyset_of(const uint8_t *key)
 {
     struct rk_legacy_key legacy = {"old", key};
     struct rk_keyset *keys = NULL;
-    assert_int_equal(rk_keyset_new(NULL, 0, 0, &legacy, 1, &keys, NULL), RK_OK);
+    assert_int_equal(rk_keyset_new(NULL, 0, &legacy, 1, &keys, NULL), RK_OK);
     return keys;
 }
 

@@ -40,7 +40,9 @@ static int set_up(void **state)
         assert_int_equal(rk_data_key_new(id, root, 1000 + id, &key[id - 1], &err), RK_OK);
     }
     const struct rk_legacy_key named = {"old", legacy_key};
-    assert_int_equal(rk_keyset_new(key, 2, 2, &named, 1, &keys, &err), RK_OK);
+    const struct rk_keyset_key known[] = {{1, RK_KEY_READS, RK_KEY_NAME_DEFAULT, key[0]},
+                                          {2, RK_KEY_WRITES, RK_KEY_NAME_DEFAULT, key[1]}};
+    assert_int_equal(rk_keyset_new(known, 2, &named, 1, &keys, &err), RK_OK);
     assert_int_equal(rk_aead_new(&aead, &err), RK_OK);
     assert_int_equal(rk_policy_set_new(&spec, 1, RK_UNDECRYPTABLE_ERROR, &set, &err), RK_OK);
     policy = rk_policy_find(set, "app", 3, "people", 6);

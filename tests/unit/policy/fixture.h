@@ -33,11 +33,15 @@ static inline void fixture_keys(struct fixture *f, uint32_t current_id)
                                            0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11,
                                            0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11,
                                            0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x11};
-    struct rk_data_key *const keys[] = {f->old_key, f->new_key};
+    const struct rk_keyset_key keys[] = {
+        {OLD_KEY, current_id == OLD_KEY ? RK_KEY_WRITES : RK_KEY_READS, RK_KEY_NAME_DEFAULT,
+         f->old_key},
+        {NEW_KEY, current_id == NEW_KEY ? RK_KEY_WRITES : RK_KEY_READS, RK_KEY_NAME_DEFAULT,
+         f->new_key}};
     const struct rk_legacy_key legacy = {.name = "app", .key = legacy_key};
     rk_keyset_unref(f->crypt.keys);
     f->crypt.keys = NULL;
-    enum rk_status status = rk_keyset_new(keys, 2, current_id, &legacy, 1, &f->crypt.keys, NULL);
+    enum rk_status status = rk_keyset_new(keys, 2, &legacy, 1, &f->crypt.keys, NULL);
     assert(status == RK_OK);
     (void)status;
 }
@@ -46,7 +50,7 @@ static inline void fixture_no_keys(struct fixture *f)
 {
     rk_keyset_unref(f->crypt.keys);
     f->crypt.keys = NULL;
-    enum rk_status status = rk_keyset_new(NULL, 0, 0, NULL, 0, &f->crypt.keys, NULL);
+    enum rk_status status = rk_keyset_new(NULL, 0, NULL, 0, &f->crypt.keys, NULL);
     assert(status == RK_OK);
     (void)status;
 }

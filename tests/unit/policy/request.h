@@ -76,10 +76,10 @@ static inline int request_teardown(void **state)
 /* Keysets: both keys (new is current), or the new one alone. */
 static inline void use_one_key(void)
 {
-    struct rk_data_key *const keys[] = {fx.new_key};
+    const struct rk_keyset_key key = {NEW_KEY, RK_KEY_WRITES, RK_KEY_NAME_DEFAULT, fx.new_key};
     rk_keyset_unref(fx.crypt.keys);
     fx.crypt.keys = NULL;
-    assert_int_equal(rk_keyset_new(keys, 1, NEW_KEY, NULL, 0, &fx.crypt.keys, NULL), RK_OK);
+    assert_int_equal(rk_keyset_new(&key, 1, NULL, 0, &fx.crypt.keys, NULL), RK_OK);
 }
 
 static inline void use_two_keys(void)
