@@ -71,7 +71,8 @@ static bool same_keys(const struct rk_config_keys *a, const struct rk_config_key
            a->refresh_interval_ms == b->refresh_interval_ms &&
            a->negative_cache_ms == b->negative_cache_ms &&
            a->instance_lease_ms == b->instance_lease_ms &&
-           a->create_first_key == b->create_first_key && a->start_degraded == b->start_degraded;
+           a->cursor_grace_ms == b->cursor_grace_ms && a->create_first_key == b->create_first_key &&
+           a->start_degraded == b->start_degraded;
 }
 
 bool rk_config_reloadable(const struct rk_config *now, const struct rk_config *next,

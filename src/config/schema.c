@@ -45,7 +45,8 @@
 #define KEY_NUMBERS(X)                                                                             \
     X(refresh_interval_ms, 1000, 10, HOUR_MS)                                                      \
     X(negative_cache_ms, 5000, 0, HOUR_MS)                                                         \
-    X(instance_lease_ms, 10000, 500, HOUR_MS)
+    X(instance_lease_ms, 10000, 500, HOUR_MS)                                                      \
+    X(cursor_grace_ms, 600000, 0, 24 * HOUR_MS)
 
 #define VAULT_NUMBERS(X)                                                                           \
     X(connect_timeout_ms, 2000, 1, HOUR_MS)                                                        \

@@ -8,11 +8,13 @@
 #include <rekey/base/clock.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 /* Longer than the default of keys.instance_lease_ms, after which the dead hold up nothing. */
 #define PROMOTION_WAIT_US 30000000u
 #define PROMOTION_POLL_US 50000u
+#define PROMOTION_QUIET_US 2000000u /* a rotation that lasts longer says what it waits for */
 
 static enum rk_ctl_exit print_keys(const struct rk_key_record *records, size_t n)
 {
@@ -161,10 +163,17 @@ static enum rk_status rotate(struct rk_registry *registry, const struct rk_provi
     if (status != RK_OK || made->state == RK_KEY_CURRENT) {
         return status;
     }
-    uint64_t deadline_us = rk_clock_mono_us() + PROMOTION_WAIT_US;
+    uint64_t started_us = rk_clock_mono_us();
+    uint64_t waited_us = 0;
+    struct rk_error said = {.message = ""};
     while ((status = rk_registry_promote(registry, made, actor, err)) == RK_ESTATE &&
-           rk_clock_mono_us() < deadline_us) {
+           waited_us < PROMOTION_WAIT_US) {
+        if (waited_us > PROMOTION_QUIET_US && strcmp(said.message, err->message) != 0) {
+            said = *err;
+            (void)fprintf(stderr, "rekeyctl: %s\n", said.message);
+        }
         (void)usleep(PROMOTION_POLL_US);
+        waited_us = rk_clock_mono_us() - started_us;
     }
     return status;
 }

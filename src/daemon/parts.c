@@ -73,6 +73,7 @@ static enum rk_status start_keys(struct rk_daemon *d, struct rk_error *err)
             .create_first_key = config->keys.create_first_key,
             .instance = d->instance,
             .instance_lease_ms = config->keys.instance_lease_ms,
+            .cursor_grace_ms = config->keys.cursor_grace_ms,
         };
         status = rk_key_service_start(&keys, &d->keys, err);
     }

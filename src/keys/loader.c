@@ -1,5 +1,7 @@
 #include "loader_internal.h"
 
+#include "newcomers_internal.h"
+
 #include <rekey/base/clock.h>
 #include <rekey/keys/instances.h>
 #include <rekey/log/log.h>
@@ -11,11 +13,15 @@
 struct entry {
     uint32_t id;
     char *name;
+    bool first; /* of its name */
     enum rk_key_state state;
     bool listed;             /* in the registry, at the last look */
     struct rk_data_key *key; /* NULL: is not wanted, or does not unwrap, see failure */
     bool wanted;             /* somebody asked for it, although it is retired */
+    bool current;            /* of its name, whether or not it could be loaded; for the log */
     bool loaded;             /* in the set that is in use */
+    bool settled;            /* nobody reads without it any more: may be announced as loaded */
+    uint64_t epoch;          /* readers.h: it came into use with this one; 0: it never was */
     bool written;            /* current in the set that is in use: values are written under it */
     bool to_be_written;      /* current in the set that was built last */
     bool announced;          /* as written */
@@ -38,14 +44,21 @@ struct rk_key_loader {
     bool published; /* a keyset was handed out */
     bool reachable; /* the registry, at the last look */
 
+    struct rk_readers *readers;
+    struct rk_newcomers newcomers;
+    uint32_t needed_id; /* the last in the registry that was waited for, and under which values may
+                           lie */
+
     char *instance; /* NULL: not announced */
     uint32_t lease_ms;
+    uint32_t cursor_grace_ms;
     uint64_t announce_at_us; /* when the next heartbeat is due */
     bool announced;          /* the last set */
 };
 
 enum rk_status rk_key_loader_new(const struct rk_key_service_config *config,
-                                 struct rk_key_loader **out, struct rk_error *err)
+                                 struct rk_readers *readers, struct rk_key_loader **out,
+                                 struct rk_error *err)
 {
     struct rk_key_loader *loader = calloc(1, sizeof *loader);
     if (loader == NULL) {
@@ -55,6 +68,10 @@ enum rk_status rk_key_loader_new(const struct rk_key_service_config *config,
     loader->retry_interval_us = (uint64_t)config->negative_cache_ms * 1000u;
     loader->create_first_key = config->create_first_key;
     loader->lease_ms = config->instance_lease_ms;
+    loader->cursor_grace_ms = config->cursor_grace_ms;
+    loader->readers = readers;
+    loader->newcomers = (struct rk_newcomers){
+        .readers = readers, .grace_us = (uint64_t)config->cursor_grace_ms * 1000u};
     if (config->instance != NULL && (loader->instance = strdup(config->instance)) == NULL) {
         free(loader);
         return rk_error_set(err, RK_ENOMEM, "out of memory");
@@ -70,18 +87,48 @@ enum rk_status rk_key_loader_new(const struct rk_key_service_config *config,
     return RK_OK;
 }
 
+/* The last key that whoever reads in epoch, or a later one, reads with. */
+static uint32_t newest_of(const struct rk_key_loader *loader, uint64_t epoch)
+{
+    for (size_t i = 0; i < loader->n_entries; i++) {
+        const struct entry *entry = &loader->entries[i];
+        bool lies = entry->state == RK_KEY_PENDING || entry->state == RK_KEY_CURRENT ||
+                    entry->state == RK_KEY_RETIRING;
+        if (lies && (entry->epoch == 0 || entry->epoch > epoch)) {
+            return entry->id - 1;
+        }
+    }
+    return UINT32_MAX; /* of those that there are */
+}
+
+static void leave(struct rk_key_loader *loader)
+{
+    struct rk_open_cursors open = {.n = 0};
+    struct rk_error err;
+    open.ids = rk_readers_cursors(loader->readers, true, RK_OPEN_CURSORS_MAX, &open.n);
+    uint32_t newest = newest_of(loader, rk_readers_oldest(loader->readers));
+    uint32_t last = loader->n_entries > 0 ? loader->entries[loader->n_entries - 1].id : 0;
+    open.up_to = newest < last ? newest : last;
+    if (rk_instances_leave(loader->registry, loader->instance, loader->cursor_grace_ms, &open,
+                           &err) != RK_OK) {
+        rk_log(RK_LOG_WARN, "heartbeat_failed", RK_S("reason", err.message));
+    }
+    free(open.ids);
+}
+
 void rk_key_loader_free(struct rk_key_loader *loader)
 {
     if (loader == NULL) {
         return;
     }
     if (loader->announce_at_us != 0 && loader->reachable) { /* else it would wait for a time-out */
-        rk_instances_leave(loader->registry, loader->instance);
+        leave(loader);
     }
     for (size_t i = 0; i < loader->n_entries; i++) {
         rk_data_key_unref(loader->entries[i].key);
         free(loader->entries[i].name);
     }
+    rk_newcomers_deinit(&loader->newcomers);
     free(loader->entries);
     free(loader->instance);
     rk_registry_free(loader->registry);
@@ -114,8 +161,13 @@ static struct entry *entry_of(struct rk_key_loader *loader, const struct rk_key_
         free(name);
         return NULL;
     }
+    bool first = true;
+    for (size_t i = 0; i < low && first; i++) {
+        first = strcmp(grown[i].name, name) != 0;
+    }
     memmove(&grown[low + 1], &grown[low], (loader->n_entries - low) * sizeof *grown);
-    grown[low] = (struct entry){.id = record->id, .name = name, .state = RK_KEY_PENDING};
+    grown[low] =
+        (struct entry){.id = record->id, .name = name, .first = first, .state = RK_KEY_PENDING};
     loader->n_entries++;
     return &grown[low];
 }
@@ -220,6 +272,9 @@ static enum rk_status take_records(struct rk_key_loader *loader,
             return rk_error_set(err, RK_ENOMEM, "out of memory");
         }
         *changed = take_record(loader, entry, &records[i]) || *changed;
+        if (!entry->first && (entry->state == RK_KEY_CURRENT || entry->state == RK_KEY_RETIRING)) {
+            loader->needed_id = entry->id;
+        }
     }
     /* What is no longer listed stays as it is, but is not written under. Both rise by id. */
     for (size_t i = 0; i < loader->n_entries; i++) {
@@ -332,11 +387,16 @@ enum rk_status rk_key_loader_announce(struct rk_key_loader *loader, struct rk_er
     uint32_t *written = ids + loader->n_entries;
     struct rk_heartbeat heartbeat = {.instance = loader->instance,
                                      .lease_ms = loader->lease_ms,
+                                     .cursor_grace_ms = loader->cursor_grace_ms,
+                                     .waiting_for = loader->newcomers.waiting_for,
                                      .key_ids = ids,
                                      .written_ids = written};
+    struct rk_open_cursors *outdated = &heartbeat.outdated;
+    outdated->ids = rk_readers_cursors(loader->readers, false, RK_OPEN_CURSORS_MAX, &outdated->n);
+    outdated->up_to = newest_of(loader, rk_readers_oldest(loader->readers));
     for (size_t i = 0; i < loader->n_entries; i++) {
         const struct entry *entry = &loader->entries[i];
-        if (entry->loaded) {
+        if (entry->loaded && entry->settled) {
             ids[heartbeat.n_keys++] = entry->id;
         }
         if (entry->written || entry->to_be_written) {
@@ -352,6 +412,7 @@ enum rk_status rk_key_loader_announce(struct rk_key_loader *loader, struct rk_er
         loader->announced = true;
         loader->announce_at_us = now_us + (uint64_t)loader->lease_ms * 1000u / 3;
     }
+    free(outdated->ids);
     free(ids);
     return status;
 }
@@ -383,17 +444,67 @@ static void log_current(const struct rk_key_loader *loader, const struct entry *
            RK_I("to", entry->id));
 }
 
-void rk_key_loader_in_use(struct rk_key_loader *loader)
+/* Under a pending key lies nothing yet, under the first one of a name nothing that anybody could
+ * miss. What came current already may have been missed. */
+static void begin(struct rk_key_loader *loader, struct entry *entry, uint64_t epoch)
 {
+    entry->epoch = epoch;
+    if (entry->state == RK_KEY_PENDING) {
+        if (rk_newcomers_add(&loader->newcomers, entry->id, epoch) != RK_OK) {
+            abort(); /* out of memory for 24 bytes: the key is in use already */
+        }
+    } else if (!entry->first) {
+        rk_readers_outdate(loader->readers, epoch);
+    }
+}
+
+void rk_key_loader_in_use(struct rk_key_loader *loader, uint64_t generation)
+{
+    uint64_t epoch = 0;
     for (size_t i = 0; i < loader->n_entries; i++) {
         struct entry *entry = &loader->entries[i];
-        if (entry->to_be_written && !entry->written) {
+        if (entry->key != NULL && !entry->loaded) {
+            epoch = epoch != 0 ? epoch : rk_readers_advance(loader->readers, generation);
+            begin(loader, entry, epoch);
+        }
+        bool current = entry->state == RK_KEY_CURRENT && entry->listed;
+        if (current && !entry->current) {
             log_current(loader, entry);
         }
+        entry->current = current;
         entry->loaded = entry->key != NULL;
         entry->written = entry->to_be_written;
     }
     loader->announced = false;
+}
+
+/* What other instances have given up must not be read to its end through this one. */
+static enum rk_status learn_outlived(struct rk_key_loader *loader, struct rk_error *err)
+{
+    int64_t *ids = NULL;
+    size_t n = 0;
+    enum rk_status status =
+        rk_instances_outlived(loader->registry, loader->needed_id, &ids, &n, err);
+    if (status == RK_OK && rk_readers_set_outlived(loader->readers, ids, n) != RK_OK) {
+        status = rk_error_set(err, RK_ENOMEM, "out of memory");
+    }
+    free(ids);
+    return status;
+}
+
+enum rk_status rk_key_loader_settle(struct rk_key_loader *loader, struct rk_error *err)
+{
+    size_t waited_for = loader->newcomers.waiting_for;
+    loader->newcomers.waiting_for = 0;
+    for (size_t i = 0; i < loader->n_entries; i++) {
+        struct entry *entry = &loader->entries[i];
+        bool was = entry->settled;
+        entry->settled = entry->loaded && rk_newcomers_settled(&loader->newcomers, entry->id,
+                                                               entry->state == RK_KEY_PENDING);
+        loader->announced = loader->announced && was == entry->settled;
+    }
+    loader->announced = loader->announced && waited_for == loader->newcomers.waiting_for;
+    return loader->instance != NULL ? learn_outlived(loader, err) : RK_OK;
 }
 
 bool rk_key_loader_want(struct rk_key_loader *loader, uint32_t key_id)

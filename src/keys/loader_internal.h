@@ -9,7 +9,9 @@
 
 struct rk_key_loader;
 
+/* readers: outlives it. */
 RK_MUST_CHECK enum rk_status rk_key_loader_new(const struct rk_key_service_config *config,
+                                               struct rk_readers *readers,
                                                struct rk_key_loader **out, struct rk_error *err);
 void rk_key_loader_free(struct rk_key_loader *loader);
 
@@ -35,8 +37,12 @@ RK_MUST_CHECK enum rk_status rk_key_loader_announce(struct rk_key_loader *loader
 bool rk_key_loader_unannounced(struct rk_key_loader *loader);
 /* The last set was not used: the next refresh builds another. */
 void rk_key_loader_forget_set(struct rk_key_loader *loader);
-/* The last set is in use: it was published. */
-void rk_key_loader_in_use(struct rk_key_loader *loader);
+/* The last set is in use: it was published as generation. */
+void rk_key_loader_in_use(struct rk_key_loader *loader, uint64_t generation);
+/* Looks for whom pending keys wait still; what waits for nobody is announced by the next
+ * rk_key_loader_announce. Also learns which cursors others have given up. */
+RK_MUST_CHECK enum rk_status rk_key_loader_settle(struct rk_key_loader *loader,
+                                                  struct rk_error *err);
 
 /* Makes a pending key current when all instances have it. */
 void rk_key_loader_promote(struct rk_key_loader *loader);

@@ -225,13 +225,13 @@ static enum rk_status check_instances(struct rk_registry *registry, uint32_t id,
                                       struct rk_error *err)
 {
     size_t n = 0;
-    char name[160];
-    enum rk_status status = rk_instances_without(registry, id, &n, name, sizeof name, err);
+    char what[256];
+    enum rk_status status = rk_instances_without(registry, id, &n, what, sizeof what, err);
     if (status == RK_OK && n > 0) {
         status = rk_error_set(err, RK_ESTATE,
-                              "key %u is pending: %zu living instances have not loaded it, such as "
-                              "%s",
-                              id, n, name);
+                              "key %u is pending: it waits for %zu instances, such as %s; it "
+                              "becomes current by itself",
+                              id, n, what);
     }
     return status;
 }

@@ -12,6 +12,7 @@
 #include <rekey/keys/service.h>
 
 #include "loader_internal.h"
+#include "readers_internal.h"
 
 #include <rekey/base/backoff.h>
 #include <rekey/base/clock.h>
@@ -53,6 +54,7 @@ struct rk_key_service {
 
     uint64_t refresh_us;
     uint64_t negative_us;
+    struct rk_readers *readers;
     struct rk_key_loader *loader;
     struct load *waiting;
     struct negative negative[NEGATIVE_MAX];
@@ -75,6 +77,11 @@ struct rk_keyset *rk_key_service_keyset(struct rk_key_service *service)
     struct rk_keyset *set = rk_keyset_ref(service->keyset);
     (void)pthread_mutex_unlock(&service->mutex);
     return set;
+}
+
+struct rk_readers *rk_key_service_readers(struct rk_key_service *service)
+{
+    return service->readers;
 }
 
 void rk_key_service_load(struct rk_key_service *service, uint32_t key_id, rk_key_loaded_fn *fn,
@@ -181,21 +188,24 @@ static void answer_all(struct rk_key_service *service, enum rk_status status, co
     }
 }
 
-static void publish(struct rk_key_service *service, struct rk_keyset *set)
+static uint64_t publish(struct rk_key_service *service, struct rk_keyset *set)
 {
     (void)pthread_mutex_lock(&service->mutex);
     struct rk_keyset *former = service->keyset;
     service->keyset = set;
-    atomic_fetch_add_explicit(&service->generation, 1, memory_order_release);
+    uint64_t generation =
+        atomic_fetch_add_explicit(&service->generation, 1, memory_order_release) + 1;
     (void)pthread_mutex_unlock(&service->mutex);
     rk_keyset_unref(former);
+    return generation;
 }
 
-/* Should this fail, the next attempt does it, and the key stays pending until then. */
+/* Should this fail, the next attempt does it, and new keys stay pending until then. */
 static void announce_new(struct rk_key_service *service)
 {
     struct rk_error err;
-    if (rk_key_loader_announce(service->loader, &err) != RK_OK) {
+    if (rk_key_loader_settle(service->loader, &err) != RK_OK ||
+        rk_key_loader_announce(service->loader, &err) != RK_OK) {
         rk_log(RK_LOG_WARN, "heartbeat_failed", RK_S("reason", err.message));
     }
 }
@@ -259,10 +269,9 @@ static void attempt(struct rk_key_service *service)
             rk_log(RK_LOG_INFO, "key_registry_available");
         }
         if (set != NULL) {
-            publish(service, set);
-            rk_key_loader_in_use(service->loader);
-            announce_new(service);
+            rk_key_loader_in_use(service->loader, publish(service, set));
         }
+        announce_new(service);
         rk_key_loader_promote(service->loader);
         service->backoff_us = 0;
         service->attempt_at_us = now_us;
@@ -326,6 +335,7 @@ static void service_free(struct rk_key_service *service)
 {
     rk_keyset_unref(service->keyset);
     rk_key_loader_free(service->loader);
+    rk_readers_free(service->readers);
     (void)pthread_cond_destroy(&service->wake);
     (void)pthread_mutex_destroy(&service->mutex);
     free(service);
@@ -347,9 +357,14 @@ enum rk_status rk_key_service_start(const struct rk_key_service_config *config,
     service->refresh_us = (uint64_t)config->refresh_interval_ms * 1000u;
     service->negative_us = (uint64_t)config->negative_cache_ms * 1000u;
 
+    service->readers = rk_readers_new();
+    if (service->readers == NULL) {
+        service_free(service);
+        return rk_error_set(err, RK_ENOMEM, "out of memory");
+    }
     enum rk_status status = rk_keyset_new(NULL, 0, NULL, 0, &service->keyset, err);
     if (status == RK_OK) {
-        status = rk_key_loader_new(config, &service->loader, err);
+        status = rk_key_loader_new(config, service->readers, &service->loader, err);
     }
     if (status == RK_OK && pthread_create(&service->thread, NULL, service_main, service) != 0) {
         status = rk_error_set(err, RK_EIO, "cannot start the key service's thread");

@@ -389,6 +389,6 @@ enum rk_verdict rk_command_rewrite(const struct rk_policy_set *set, struct rk_cr
         forget_errors(info);
     }
     rk_buf_deinit(&namespaces);
-    info->keys_bound = crypt->keys_bound && info->klass == RK_CLASS_READ;
+    info->keys_bound = crypt->keys_bound;
     return verdict;
 }

@@ -11,6 +11,10 @@
 
 static void release(struct rk_pending *pending)
 {
+    if (pending->readers != NULL) {
+        rk_readers_leave(pending->readers, &pending->reader);
+        pending->readers = NULL;
+    }
     rk_policy_set_unref(pending->policies);
     rk_write_errors_free(pending->info.write_errors);
     free(pending->reply);

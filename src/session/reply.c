@@ -12,6 +12,7 @@
 
 #define MSG_FLAGS_END 20u
 #define LOCAL_REPLY_MAX 4096u
+#define CODE_HOST_UNREACHABLE 6
 #define CODE_CURSOR_NOT_FOUND 43
 #define CODE_OPERATION_FAILED 96
 /* How often hello replies with unknown members are logged, per worker. */
@@ -173,45 +174,74 @@ static bool find_cursor(const struct rk_msg *msg, int64_t *id)
            rk_bson_find(&view, "id", &elem) && rk_bson_elem_int(&elem, id);
 }
 
+/* Did the getMore end its cursor? */
+static bool is_closed(const struct rk_msg *msg, bool there, int64_t id)
+{
+    struct rk_bson_view body;
+    struct rk_bson_elem elem;
+    int64_t code = 0;
+    if (there) {
+        return id == 0;
+    }
+    return rk_bson_view_init(&body, msg->body, msg->body_len) &&
+           rk_bson_find(&body, "code", &elem) && rk_bson_elem_int(&elem, &code) &&
+           code == CODE_CURSOR_NOT_FOUND;
+}
+
+static bool is_error(const struct rk_msg *msg)
+{
+    struct rk_bson_view body;
+    struct rk_bson_elem elem;
+    return rk_bson_view_init(&body, msg->body, msg->body_len) && rk_bson_find(&body, "ok", &elem) &&
+           !rk_bson_elem_truthy(&elem);
+}
+
+/* What may have missed values is no answer: drivers resume a stream after the one error, and send a
+ * read again after the other. */
+static bool refuse_outdated(const struct rk_pending *head, struct rk_error *err)
+{
+    (void)rk_error_set_code(
+        err, RK_ESTATE, head->info.cursor_id != 0 ? CODE_CURSOR_NOT_FOUND : CODE_HOST_UNREACHABLE,
+        "the data keys changed while this %s, and its query compares protected fields; run it "
+        "again",
+        head->info.cursor_id != 0 ? "cursor was open" : "command ran");
+    return false;
+}
+
 /*
- * A cursor's filter keeps the ciphertext of the keys of its time. After a rotation it would miss
- * what is written under the new key, a change stream for as long as it lives; so it ends with the
- * error at which drivers resume a stream. False: the client gets err instead of the reply.
+ * A query keeps the ciphertext of the keys of its time (keys/readers.h). False: the client gets err
+ * instead of the reply.
  */
-static bool cursor_holds(struct rk_session *session, const struct rk_pending *head,
+static bool reader_holds(struct rk_session *session, const struct rk_pending *head,
                          const struct rk_msg *msg, struct rk_error *err)
 {
-    struct rk_context *ctx = session->ctx;
+    const struct rk_context *ctx = session->ctx;
+    const struct rk_reader *reader = &head->reader;
     int64_t asked = head->info.cursor_id;
     int64_t id = 0;
-    uint64_t now_us = rk_clock_mono_us();
-    uint64_t bound =
-        asked != 0 ? rk_cursors_use(ctx->cursors, asked, now_us) : head->keys_generation;
-    if (bound == 0) {
+    if (reader->epoch == NULL && !reader->outlived) {
         return true;
     }
     bool there = find_cursor(msg, &id);
-    if (!there || (asked == 0 && id == 0)) {
-        return true;
-    }
-    bool outdated = bound != rk_key_service_generation(ctx->keys);
-    if (asked != 0 && (outdated || id == 0)) {
-        rk_cursors_forget(ctx->cursors, asked);
+    bool outdated = rk_readers_outdated(ctx->readers, reader);
+    if (asked != 0 && (outdated || is_closed(msg, there, id))) {
+        rk_readers_forget_cursor(ctx->readers, asked);
     }
     if (outdated) {
-        (void)rk_error_set_code(err, RK_ESTATE, CODE_CURSOR_NOT_FOUND,
-                                "the data keys changed while this cursor was open, and its query "
-                                "compares protected fields; run it again");
-        return false;
+        return is_error(msg) || refuse_outdated(head, err);
     }
-    if (asked == 0 &&
-        !rk_cursors_add(ctx->cursors, id, bound, ctx->limits.bound_cursors_max, now_us)) {
-        (void)rk_error_set_code(err, RK_ELIMIT, CODE_OPERATION_FAILED,
-                                "too many open cursors compare protected fields; raise "
-                                "limits.bound_cursors_max");
-        return false;
+    if (asked != 0 || id == 0 || head->info.klass != RK_CLASS_READ ||
+        rk_readers_keep_cursor(ctx->readers, id, reader, ctx->limits.bound_cursors_max,
+                               rk_clock_mono_us())) {
+        return true;
     }
-    return true;
+    if (rk_readers_outdated(ctx->readers, reader)) {
+        return refuse_outdated(head, err);
+    }
+    (void)rk_error_set_code(err, RK_ELIMIT, CODE_OPERATION_FAILED,
+                            "too many open cursors compare protected fields; raise "
+                            "limits.bound_cursors_max");
+    return false;
 }
 
 static enum rk_step decrypt(struct rk_session *session, const struct rk_pending *head,
@@ -228,7 +258,7 @@ static enum rk_step decrypt(struct rk_session *session, const struct rk_pending 
     if (rk_key_wait_failed(&session->reply, &err)) {
         return send_error(session, frame, more_to_come, &err);
     }
-    if (!cursor_holds(session, head, &msg, &err)) {
+    if (!reader_holds(session, head, &msg, &err)) {
         rk_log(RK_LOG_INFO, "cursor_ended", RK_S("client", session->peer),
                RK_S("command", head->info.name), RK_S("db", head->info.db),
                RK_S("collection", head->info.coll), RK_S("reason", err.message));

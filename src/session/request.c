@@ -13,11 +13,18 @@
 /* Everything up to and including the OP_MSG flags. */
 #define MSG_FLAGS_END 20u
 
+/* What a request waits for its reply with, besides what rk_command_info says. */
+struct expected {
+    struct rk_hello_offer offer;
+    struct rk_reader reader;
+};
+
 /* Remembers a request, unless its flags say that it gets no reply, and takes what its reply needs
- * from info. False when out of memory. */
+ * from info and expected. False when out of memory. */
 static bool expect_reply(struct rk_session *session, const struct rk_frame *frame, uint32_t flags,
-                         const struct rk_command_info *info, const struct rk_hello_offer *offer)
+                         const struct rk_command_info *info, struct expected *expected)
 {
+    struct rk_readers *readers = session->ctx->readers;
     if ((flags & RK_MSG_MORE_TO_COME) != 0) {
         rk_write_errors_free(info->write_errors);
         return true;
@@ -25,16 +32,23 @@ static bool expect_reply(struct rk_session *session, const struct rk_frame *fram
     struct rk_pending *pending = rk_pending_push(&session->pending);
     if (pending == NULL) {
         rk_write_errors_free(info->write_errors);
+        if (readers != NULL) {
+            rk_readers_leave(readers, &expected->reader);
+        }
         rk_session_close(session, "session_out_of_memory", "no memory for a pending request");
         return false;
     }
     pending->expected = frame->request_id;
     pending->sent_us = rk_clock_mono_us();
     pending->info = *info;
-    pending->keys_generation = info->keys_bound ? session->ctx->keys_generation : 0;
+    pending->reader = expected->reader;
+    pending->readers = readers;
+    if (readers != NULL && info->cursor_id != 0 && info->reply == RK_REPLY_SCAN) {
+        rk_readers_enter_cursor(readers, info->cursor_id, pending->sent_us, &pending->reader);
+    }
     pending->exhaust = (flags & RK_MSG_EXHAUST_ALLOWED) != 0;
     pending->compressor = session->compression.request;
-    pending->offer = *offer;
+    pending->offer = expected->offer;
     if (info->policy != NULL || info->reply == RK_REPLY_SCAN) {
         pending->policies = rk_policy_set_ref(session->ctx->policies);
     }
@@ -66,22 +80,22 @@ static enum rk_step refuse(struct rk_session *session, const struct rk_frame *fr
  * (it is whole then). */
 static enum rk_step go_on(struct rk_session *session, const uint8_t *data,
                           const struct rk_frame *frame, uint32_t flags,
-                          const struct rk_command_info *info)
+                          const struct rk_command_info *info, struct expected *expected)
 {
     const struct rk_session_compression *c = &session->compression;
     struct rk_buf *out = &session->ctx->out;
-    struct rk_hello_offer offer = {0};
     struct rk_error err = {0};
     rk_buf_clear(out);
     if (info->reply == RK_REPLY_HELLO && rk_hello_refused(data, frame->len, &err)) {
         return refuse(session, frame, (flags & RK_MSG_MORE_TO_COME) == 0, info, &err);
     }
-    if (info->reply == RK_REPLY_HELLO && rk_hello_offer(&c->client_allowed, &c->upstream_allowed,
-                                                        data, frame->len, out, &offer) != RK_OK) {
+    if (info->reply == RK_REPLY_HELLO &&
+        rk_hello_offer(&c->client_allowed, &c->upstream_allowed, data, frame->len, out,
+                       &expected->offer) != RK_OK) {
         rk_session_close(session, "session_out_of_memory", "no memory for a hello");
         return RK_STEP_CLOSE;
     }
-    if (!expect_reply(session, frame, flags, info, &offer)) {
+    if (!expect_reply(session, frame, flags, info, expected)) {
         return RK_STEP_CLOSE;
     }
     return out->len == 0 ? RK_STEP_PASS : send_replacement(session);
@@ -98,11 +112,54 @@ static void log_dropped(struct rk_session *session, const struct rk_command_info
     }
 }
 
+/* Does its cursor wait for what is to come? One that is mistaken for a finite one holds the next
+ * key up, no more. */
+static bool is_endless(const struct rk_msg *msg)
+{
+    struct rk_bson_view body, pipeline, stage;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem elem;
+    if (!rk_bson_view_init(&body, msg->body, msg->body_len)) {
+        return false;
+    }
+    if (rk_bson_find(&body, "tailable", &elem)) {
+        return rk_bson_elem_truthy(&elem);
+    }
+    if (!rk_bson_find(&body, "pipeline", &elem) || !rk_bson_elem_view(&elem, &pipeline)) {
+        return false;
+    }
+    rk_bson_iter_init(&iter, &pipeline);
+    return rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM && rk_bson_elem_view(&elem, &stage) &&
+           rk_bson_find(&stage, "$changeStream", &elem);
+}
+
+/* Rewrites a request for the present keys, and takes a place among their readers for it. */
+static enum rk_verdict rewrite(struct rk_session *session, const uint8_t *data,
+                               const struct rk_frame *frame, const struct rk_msg *msg,
+                               struct rk_command_info *info, struct rk_reader *reader,
+                               struct rk_error *err)
+{
+    struct rk_context *ctx = session->ctx;
+    bool has_reply = (msg->flags & RK_MSG_MORE_TO_COME) == 0;
+    for (;;) {
+        rk_key_wait_prepare(session, &session->request);
+        enum rk_verdict verdict = rk_command_rewrite(ctx->policies, &ctx->crypt, data, frame->len,
+                                                     msg, &ctx->out, info, err);
+        bool goes_on = verdict == RK_VERDICT_FORWARD || verdict == RK_VERDICT_REPLACE;
+        if (!goes_on || !info->keys_bound || !has_reply ||
+            rk_readers_enter(ctx->readers, ctx->keys_generation, is_endless(msg), reader)) {
+            return verdict;
+        }
+        /* A key has come meanwhile. */
+        rk_write_errors_free(info->write_errors);
+        *info = (struct rk_command_info){.write_errors = NULL};
+    }
+}
+
 /* A complete OP_MSG that peeking could not decide on. */
 static enum rk_step whole_msg(struct rk_session *session, const uint8_t *data,
                               const struct rk_frame *frame)
 {
-    struct rk_context *ctx = session->ctx;
     struct rk_msg msg;
     const char *why = "";
     if (rk_msg_parse(data, frame->len, &msg, &why) != RK_PARSE_OK) {
@@ -115,9 +172,8 @@ static enum rk_step whole_msg(struct rk_session *session, const uint8_t *data,
     if (rk_key_wait_failed(&session->request, &err)) {
         return refuse(session, frame, has_reply, &info, &err);
     }
-    rk_key_wait_prepare(session, &session->request);
-    enum rk_verdict verdict = rk_command_rewrite(ctx->policies, &ctx->crypt, data, frame->len, &msg,
-                                                 &ctx->out, &info, &err);
+    struct expected expected = {.offer.made = false};
+    enum rk_verdict verdict = rewrite(session, data, frame, &msg, &info, &expected.reader, &err);
     switch (verdict) {
     case RK_VERDICT_HOLD:
         return rk_key_wait_start(session, &session->request);
@@ -136,11 +192,10 @@ static enum rk_step whole_msg(struct rk_session *session, const uint8_t *data,
         log_dropped(session, &info);
     }
     if (verdict == RK_VERDICT_FORWARD) {
-        return go_on(session, data, frame, msg.flags, &info);
+        return go_on(session, data, frame, msg.flags, &info, &expected);
     }
-    const struct rk_hello_offer none = {0};
-    return expect_reply(session, frame, msg.flags, &info, &none) ? send_replacement(session)
-                                                                 : RK_STEP_CLOSE;
+    return expect_reply(session, frame, msg.flags, &info, &expected) ? send_replacement(session)
+                                                                     : RK_STEP_CLOSE;
 }
 
 static void forget_killed(struct rk_session *session, const uint8_t *body, uint32_t len)
@@ -156,7 +211,7 @@ static void forget_killed(struct rk_session *session, const uint8_t *body, uint3
     rk_bson_iter_init(&iter, &list);
     while (rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM) {
         if (rk_bson_elem_int(&elem, &id)) {
-            rk_cursors_forget(session->ctx->cursors, id);
+            rk_readers_forget_cursor(session->ctx->readers, id);
         }
     }
 }
@@ -171,10 +226,12 @@ static enum rk_step op_msg(struct rk_session *session, const uint8_t *data, size
     if (within >= MSG_FLAGS_END && rk_msg_peek_body(data, within, &body, &body_len) &&
         rk_command_peek(session->ctx->policies, body, body_len, &info) &&
         (info.reply != RK_REPLY_HELLO || avail >= frame->len)) {
-        if (strcmp(info.name, "killCursors") == 0) {
+        if (session->ctx->readers != NULL && strcmp(info.name, "killCursors") == 0) {
             forget_killed(session, body, body_len);
         }
-        return go_on(session, data, frame, rk_load_u32(data + RK_FRAME_HEADER_LEN), &info);
+        struct expected expected = {.offer.made = false};
+        return go_on(session, data, frame, rk_load_u32(data + RK_FRAME_HEADER_LEN), &info,
+                     &expected);
     }
     return avail < frame->len ? RK_STEP_MORE : whole_msg(session, data, frame);
 }
@@ -198,7 +255,8 @@ static enum rk_step older_opcode(struct rk_session *session, const uint8_t *data
         rk_session_close(session, "session_refused", err.message);
         return RK_STEP_CLOSE;
     }
-    return go_on(session, data, frame, has_reply ? 0 : RK_MSG_MORE_TO_COME, &info);
+    struct expected expected = {.offer.made = false};
+    return go_on(session, data, frame, has_reply ? 0 : RK_MSG_MORE_TO_COME, &info, &expected);
 }
 
 /* Any request but a compressed one. */

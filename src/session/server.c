@@ -157,8 +157,7 @@ enum rk_status rk_server_start(const struct rk_server_config *config, struct rk_
     }
     server->contexts = calloc(n, sizeof *server->contexts);
     server->topology = config->topology;
-    server->cursors = rk_cursors_new();
-    enum rk_status status = server->contexts != NULL && server->cursors != NULL
+    enum rk_status status = server->contexts != NULL
                                 ? make_tls(server, config->config, err)
                                 : rk_error_set(err, RK_ENOMEM, "out of memory for the server");
     for (size_t i = 0; status == RK_OK && i < n; i++) {
@@ -313,7 +312,6 @@ void rk_server_free(struct rk_server *server)
     }
     rk_tls_free(server->listener_tls);
     rk_tls_free(server->upstream_tls);
-    rk_cursors_free(server->cursors);
     free(server->contexts);
     free(server);
 }

@@ -13,7 +13,6 @@ struct rk_server {
     struct rk_topology *topology;
     struct rk_tls *listener_tls;
     struct rk_tls *upstream_tls;
-    struct rk_cursors *cursors;
     _Atomic size_t sessions;
 };
 

@@ -5,10 +5,9 @@
 #ifndef REKEY_SESSION_INTERNAL_H
 #define REKEY_SESSION_INTERNAL_H
 
-#include "cursors_internal.h"
-
 #include <rekey/base/histogram.h>
 #include <rekey/config/config.h>
+#include <rekey/keys/readers.h>
 #include <rekey/keys/service.h>
 #include <rekey/net/conn.h>
 #include <rekey/net/socket.h>
@@ -52,7 +51,7 @@ struct rk_context {
     struct rk_config_limits limits;
     struct rk_policy_set *policies;
     uint64_t keys_generation;
-    struct rk_cursors *cursors; /* the server's */
+    struct rk_readers *readers; /* the key service's; NULL without one */
     struct rk_crypt crypt;
     struct rk_compression_settings compression;
     struct rk_codec *codec;
@@ -79,7 +78,8 @@ struct rk_pending {
     uint8_t compressor; /* of the request (enum rk_compressor), to be used for the reply */
     struct rk_hello_offer offer; /* of a hello */
     uint64_t sent_us;            /* 0: the reply has begun */
-    uint64_t keys_generation;    /* of the key set that it is bound to; 0: none */
+    struct rk_readers *readers;  /* who has this place; NULL: nobody */
+    struct rk_reader reader;     /* if its query compares protected fields */
     struct rk_command_info info;
     struct rk_policy_set *policies; /* keeps info.policy alive; NULL when it has none */
     uint8_t *reply;

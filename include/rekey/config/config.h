@@ -142,7 +142,8 @@ struct rk_config_keys {
     uint32_t refresh_interval_ms;
     uint32_t negative_cache_ms;
     uint32_t
-        instance_lease_ms; /* an instance that is silent this long does not hold up rotations */
+        instance_lease_ms;    /* an instance that is silent this long does not hold up rotations */
+    uint32_t cursor_grace_ms; /* nor does a query that began so long before the key came */
     bool create_first_key;
     bool start_degraded; /* without the provider, too */
 };

@@ -6,6 +6,7 @@
 #define REKEY_KEYS_SERVICE_H
 
 #include <rekey/crypto/keyset.h>
+#include <rekey/keys/readers.h>
 #include <rekey/keys/registry.h>
 #include <stdbool.h>
 
@@ -18,6 +19,7 @@ struct rk_key_service_config {
     bool create_first_key;      /* make a key when the registry has none */
     const char *instance;       /* announced in the registry (instances.h); NULL: it only reads */
     uint32_t instance_lease_ms;
+    uint32_t cursor_grace_ms; /* a new key waits no longer for those who read without it */
 };
 
 struct rk_key_service;
@@ -34,6 +36,9 @@ void rk_key_service_stop(struct rk_key_service *service);
 
 /* Grows with every new keyset; cheap to read from any thread. */
 uint64_t rk_key_service_generation(const struct rk_key_service *service);
+/* Where whoever compares with what lies under a keyset's keys takes a place. Ends with the service.
+ */
+struct rk_readers *rk_key_service_readers(struct rk_key_service *service);
 /* A reference to the present keyset (never NULL; empty before the first load). */
 struct rk_keyset *rk_key_service_keyset(struct rk_key_service *service);
 

@@ -35,7 +35,7 @@ struct rk_command_info {
     const struct rk_policy *policy; /* of db.coll, NULL when unprotected; borrowed from the set */
     const char *warning; /* something allowed that an operator should know of; a constant text */
     int64_t cursor_id;   /* of a getMore, else 0 */
-    bool keys_bound;     /* its results are right only while the key set stays what it was */
+    bool keys_bound;     /* it finds what lies under the keys of this set, and nothing else */
     const struct rk_field *distinct_field; /* distinct on a protected path, else NULL */
     struct rk_write_errors *write_errors;  /* for the reply; NULL: none. The caller's to free after
                                               rk_command_rewrite forwarded or replaced */

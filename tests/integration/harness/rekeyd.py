@@ -107,7 +107,12 @@ class Rekeyd(Process):
                 **self._listeners(),
             },
             "limits": {"workers": 2, "connections_max": 1000},
-            "keys": {"provider": "keyring", "keyring_file": str(self.keyring)},
+            "keys": {
+                "provider": "keyring",
+                "keyring_file": str(self.keyring),
+                # Rotations that follow a crash are not to take minutes.
+                "cursor_grace_ms": 5000,
+            },
             # No limit: tests count lines, and read the whole log for what must not be in it.
             "log": {"level": "info", "event_lines_per_s": 0},
             "policies": list(policies),

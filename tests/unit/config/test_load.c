@@ -53,6 +53,7 @@ static void test_documented_defaults_are_the_compiled_ones(void **state)
     assert_int_equal(a->keys.refresh_interval_ms, b->keys.refresh_interval_ms);
     assert_int_equal(a->keys.negative_cache_ms, b->keys.negative_cache_ms);
     assert_int_equal(a->keys.instance_lease_ms, b->keys.instance_lease_ms);
+    assert_int_equal(a->keys.cursor_grace_ms, b->keys.cursor_grace_ms);
     assert_int_equal(a->keys.create_first_key, b->keys.create_first_key);
     assert_int_equal(a->keys.start_degraded, b->keys.start_degraded);
     assert_string_equal(a->log.file, "-");
@@ -98,7 +99,8 @@ static void test_every_setting_is_documented(void **state)
         "connect_timeout_ms "
         "handshake_timeout_ms idle_timeout_ms drain_timeout_ms key_wait_timeout_ms client upstream "
         "zlib_level zstd_level message_bytes_min provider "
-        "keyring_file refresh_interval_ms negative_cache_ms instance_lease_ms create_first_key "
+        "keyring_file refresh_interval_ms negative_cache_ms instance_lease_ms "
+        "cursor_grace_ms create_first_key "
         "start_degraded pause "
         "max_rate "
         "threads range_docs batch_docs ranges_ahead lease_ms poll_interval_ms attempts_max "
