@@ -46,7 +46,8 @@
     X(refresh_interval_ms, 1000, 10, HOUR_MS)                                                      \
     X(negative_cache_ms, 5000, 0, HOUR_MS)                                                         \
     X(instance_lease_ms, 10000, 500, HOUR_MS)                                                      \
-    X(cursor_grace_ms, 600000, 0, 24 * HOUR_MS)
+    X(cursor_grace_ms, 600000, 0, 24 * HOUR_MS)                                                    \
+    X(write_settle_ms, 70000, 0, 86400000)
 
 #define VAULT_NUMBERS(X)                                                                           \
     X(connect_timeout_ms, 2000, 1, HOUR_MS)                                                        \
@@ -241,6 +242,7 @@ static const cyaml_schema_field_t vault_fields[] = {
     TEXT("secret_id_file", OPTIONAL, struct rk_config_vault, secret_id_file),
     TEXT("secret_id_env", OPTIONAL, struct rk_config_vault, secret_id_env),
     TEXT("token_file", OPTIONAL, struct rk_config_vault, token_file),
+    SWITCH("trim", struct rk_config_vault, trim),
     VAULT_NUMBERS(VAULT_FIELD) CYAML_FIELD_END,
 };
 
@@ -354,6 +356,7 @@ const struct rk_config_switch rk_config_switches[] = {
     {"listener_tls.verify", offsetof(struct rk_config, listener_tls.verify), false},
     {"keys.create_first_key", offsetof(struct rk_config, keys.create_first_key), true},
     {"keys.start_degraded", offsetof(struct rk_config, keys.start_degraded), false},
+    {"keys.vault.trim", offsetof(struct rk_config, keys.vault.trim), true},
     {"sweep.pause", offsetof(struct rk_config, sweep.pause), false},
 };
 const size_t rk_config_switches_count = CYAML_ARRAY_LEN(rk_config_switches);

@@ -92,6 +92,20 @@ void rk_aead_free(struct rk_aead *aead)
     OPENSSL_clear_free(aead, sizeof *aead);
 }
 
+void rk_aead_forget(struct rk_aead *aead, const struct rk_keyset *keys)
+{
+    for (size_t i = 0; i < SLOTS; i++) {
+        struct slot *slot = &aead->slots[i];
+        if (slot->key != NULL &&
+            (keys == NULL || rk_keyset_find(keys, rk_data_key_id(slot->key)) != slot->key)) {
+            rk_data_key_unref(slot->key);
+            slot->key = NULL;
+            (void)EVP_CIPHER_CTX_reset(slot->xaes); /* cleanses; it cannot fail */
+            rk_siv_forget(&slot->siv);
+        }
+    }
+}
+
 enum rk_status rk_aead_random(struct rk_aead *aead, uint8_t *out, size_t len)
 {
     assert(len <= RANDOM_MAX);

@@ -109,6 +109,15 @@ void rk_siv_deinit(struct rk_siv *siv)
     OPENSSL_cleanse(siv, sizeof *siv);
 }
 
+void rk_siv_forget(struct rk_siv *siv)
+{
+    (void)EVP_CIPHER_CTX_reset(siv->ecb);
+    (void)EVP_CIPHER_CTX_reset(siv->ctr);
+    OPENSSL_cleanse(siv->cmac_k1, sizeof siv->cmac_k1);
+    OPENSSL_cleanse(siv->cmac_k2, sizeof siv->cmac_k2);
+    OPENSSL_cleanse(siv->cmac_zero, sizeof siv->cmac_zero);
+}
+
 enum rk_status rk_siv_set_key(struct rk_siv *siv, const EVP_CIPHER *ecb, const EVP_CIPHER *ctr,
                               const uint8_t key[RK_SIV_KEY_LEN])
 {

@@ -25,6 +25,8 @@ struct rk_siv {
 
 RK_MUST_CHECK enum rk_status rk_siv_init(struct rk_siv *siv);
 void rk_siv_deinit(struct rk_siv *siv);
+/* As if no key had been set. */
+void rk_siv_forget(struct rk_siv *siv);
 
 RK_MUST_CHECK enum rk_status rk_siv_set_key(struct rk_siv *siv, const EVP_CIPHER *ecb,
                                             const EVP_CIPHER *ctr,

@@ -27,7 +27,7 @@ struct report {
     uint32_t current_key;
 };
 
-static void show_progress(void *arg, const char *ns, int64_t documents, int64_t estimated)
+void rk_ctl_show_progress(void *arg, const char *ns, int64_t documents, int64_t estimated)
 {
     char done[RK_CTL_NUMBER_LEN];
     char all[RK_CTL_NUMBER_LEN];
@@ -183,7 +183,7 @@ static enum rk_ctl_exit scan(struct rk_ctl *ctl, mongoc_client_t *client,
         .keys = keys,
         .deep = request->deep,
         .sample = request->sample,
-        .progress = progress ? show_progress : NULL,
+        .progress = progress ? rk_ctl_show_progress : NULL,
     };
     enum rk_status status =
         rk_jobs_namespaces(client, ctl->config->policies, request->only, &namespaces, &n, &err);

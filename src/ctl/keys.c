@@ -1,7 +1,6 @@
 /* rekeyctl keys ... */
-#include <rekey/ctl/ctl.h>
+#include "keys_internal.h"
 
-#include <rekey/keys/registry.h>
 #include <rekey/vault/provider.h>
 
 #include <bson/bson.h>
@@ -258,6 +257,18 @@ const struct rk_ctl_command rk_ctl_key_commands[] = {
              "retiring",
      .needs = RK_CTL_NEEDS_SERVER,
      .run = run_rotate},
+    {.group = "keys",
+     .name = "retire",
+     .args = "ID|NAME [--wait] [--gone] [--everywhere]",
+     .help = "prove by a full scan that nothing needs a retiring key any more",
+     .needs = RK_CTL_NEEDS_SERVER,
+     .run = rk_ctl_run_keys_retire},
+    {.group = "keys",
+     .name = "destroy",
+     .args = "ID|NAME [--confirm NAME] [--shred [--count N]] [--everywhere]",
+     .help = "delete a retired key for ever, after another scan; --shred: with what needs it",
+     .needs = RK_CTL_NEEDS_SERVER,
+     .run = rk_ctl_run_keys_destroy},
     {.group = "keys",
      .name = "rewrap",
      .args = "",

@@ -2,6 +2,7 @@
  * From policies to the collections that exist.
  */
 #include "command_internal.h"
+#include "names_internal.h"
 
 #include <rekey/jobs/store.h>
 
@@ -11,30 +12,27 @@
 
 #define NAMESPACES_MAX 4096u
 
-struct names {
-    char **list;
-    size_t n;
-};
-
-static enum rk_status add(struct names *names, const char *db, const char *coll)
+enum rk_status rk_names_add(struct rk_names *names, const char *full, struct rk_error *err)
 {
-    char full[320];
-    (void)snprintf(full, sizeof full, "%s.%s", db, coll);
     for (size_t i = 0; i < names->n; i++) {
         if (strcmp(names->list[i], full) == 0) {
             return RK_OK;
         }
     }
     if (names->n == NAMESPACES_MAX) {
-        return RK_ELIMIT;
+        return rk_error_set(err, RK_ELIMIT, "there are more than %u collections", NAMESPACES_MAX);
     }
     char **list = realloc(names->list, (names->n + 1) * sizeof *list);
     if (list == NULL) {
-        return RK_ENOMEM;
+        return rk_error_set(err, RK_ENOMEM, "out of memory");
     }
     names->list = list;
     list[names->n] = strdup(full);
-    return list[names->n] == NULL ? RK_ENOMEM : (names->n++, RK_OK);
+    if (list[names->n] == NULL) {
+        return rk_error_set(err, RK_ENOMEM, "out of memory");
+    }
+    names->n++;
+    return RK_OK;
 }
 
 static bool starts_with(const char *text, const char *prefix)
@@ -45,7 +43,7 @@ static bool starts_with(const char *text, const char *prefix)
 /* Adds what of a policy exists: one collection, or all of the database. */
 static enum rk_status add_policy(mongoc_client_t *client, const struct rk_policy_set *policies,
                                  const struct rk_policy *policy, const char *only,
-                                 struct names *names, struct rk_error *err)
+                                 struct rk_names *names, struct rk_error *err)
 {
     struct rk_ns ns;
     enum rk_status status = RK_OK;
@@ -69,11 +67,7 @@ static enum rk_status add_policy(mongoc_client_t *client, const struct rk_policy
         bool decides =
             rk_policy_find(policies, ns.db, strlen(ns.db), *coll, strlen(*coll)) == policy;
         if (asked && decides && !starts_with(*coll, "system.")) {
-            status = add(names, ns.db, *coll);
-            if (status != RK_OK) {
-                rk_error_set(err, status, "cannot list the collections of %s: %s", ns.db,
-                             rk_status_name(status));
-            }
+            status = rk_names_add(names, full, err);
         }
     }
     bson_strfreev(collections);
@@ -125,7 +119,7 @@ enum rk_status rk_jobs_namespaces(mongoc_client_t *client, const struct rk_polic
                                   const char *only, char ***namespaces, size_t *n,
                                   struct rk_error *err)
 {
-    struct names names = {0};
+    struct rk_names names = {0};
     enum rk_status status = RK_OK;
     if (only != NULL && !covers(policies, only)) {
         return rk_error_set(err, RK_ENOENT, "no policy protects %s", only);

@@ -287,6 +287,14 @@ static bool retry_dead_letter(struct rk_sweeper *s, const struct rk_lease *lease
     return claimed;
 }
 
+/* Who has nothing to do holds no keys. */
+static void drop_keys(struct rk_sweeper *s)
+{
+    rk_keyset_unref(s->keys);
+    s->keys = NULL;
+    rk_aead_forget(s->aead, NULL);
+}
+
 /* Finds something to do and does it. False when there was nothing. */
 static bool work_once(struct rk_sweeper *s, struct rk_range *range, struct rk_job_view *jobs)
 {
@@ -332,6 +340,9 @@ void *rk_sweeper_main(void *arg)
         uint64_t seen = engine->ticks;
         pthread_mutex_unlock(&engine->lock);
         bool found = work_once(s, &range, jobs);
+        if (!found) {
+            drop_keys(s);
+        }
         if (!found && worked) {
             rk_engine_nudge(engine); /* ranges have run out: cut more, or close the job */
         }

@@ -192,7 +192,8 @@ static enum rk_status find(struct rk_registry *registry, bson_t *filter, found_f
     return status;
 }
 
-struct lacking {
+/* Instances are counted, and one of them is told of. */
+struct told_of {
     size_t n;
     char *what;
     size_t size;
@@ -208,7 +209,7 @@ static int64_t number(const bson_t *doc, const char *field)
 
 static enum rk_status on_lacking(void *arg, const bson_t *doc, struct rk_error *err)
 {
-    struct lacking *lacking = arg;
+    struct told_of *lacking = arg;
     bson_iter_t id;
     const char *name = bson_iter_init_find(&id, doc, "_id") && BSON_ITER_HOLDS_UTF8(&id)
                            ? bson_iter_utf8(&id, NULL)
@@ -232,7 +233,7 @@ static enum rk_status on_lacking(void *arg, const bson_t *doc, struct rk_error *
 enum rk_status rk_instances_without(struct rk_registry *registry, uint32_t key_id, size_t *n,
                                     char *what, size_t size, struct rk_error *err)
 {
-    struct lacking lacking = {.what = what, .size = size};
+    struct told_of lacking = {.what = what, .size = size};
     bson_t *filter =
         BCON_NEW("keys", "{", "$ne", BCON_INT64((int64_t)key_id), "}", "$expr", "{", "$gt", "[",
                  BCON_UTF8("$at"), "{", "$subtract", "[", BCON_UTF8("$$NOW"), "{", "$max", "[",
@@ -286,4 +287,30 @@ enum rk_status rk_instances_outlived(struct rk_registry *registry, uint32_t key_
     *ids = all.ids;
     *n = all.n;
     return RK_OK;
+}
+
+static enum rk_status on_writing(void *arg, const bson_t *doc, struct rk_error *err)
+{
+    struct told_of *writing = arg;
+    bson_iter_t id;
+    (void)err;
+    if (bson_iter_init_find(&id, doc, "_id") && BSON_ITER_HOLDS_UTF8(&id)) {
+        (void)snprintf(writing->what, writing->size, "%s", bson_iter_utf8(&id, NULL));
+    }
+    writing->n++;
+    return RK_OK;
+}
+
+enum rk_status rk_instances_writing(struct rk_registry *registry, uint32_t key_id, bool alive,
+                                    size_t *n, char *what, size_t size, struct rk_error *err)
+{
+    struct told_of writing = {.what = what, .size = size};
+    bson_t *filter = BCON_NEW("$or", "[", "{", "writes", BCON_INT64((int64_t)key_id), "}", "{",
+                              "writes", "{", "$exists", BCON_BOOL(false), "}", "}", "]", "$expr",
+                              "{", alive ? "$gt" : "$lte", "[", BCON_UTF8("$at"), "{", "$subtract",
+                              "[", BCON_UTF8("$$NOW"), BCON_UTF8("$leaseMs"), "]", "}", "]", "}");
+    what[0] = '\0';
+    enum rk_status status = find(registry, filter, on_writing, &writing, err);
+    *n = writing.n;
+    return status;
 }

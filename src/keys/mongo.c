@@ -114,3 +114,25 @@ void rk_mongo_majority_writes(bson_t *opts)
     BSON_APPEND_INT32(&concern, "wtimeout", WRITE_TIMEOUT_MS);
     bson_append_document_end(opts, &concern);
 }
+
+enum rk_status rk_mongo_now(mongoc_client_t *client, int64_t *now_ms, struct rk_error *err)
+{
+    enum rk_status status = RK_OK;
+    bson_error_t cause;
+    bson_t reply;
+    bson_iter_t iter;
+    bson_t *command = BCON_NEW("hello", BCON_INT32(1));
+    mongoc_read_prefs_t *primary = mongoc_read_prefs_new(MONGOC_READ_PRIMARY);
+    if (!mongoc_client_command_simple(client, "admin", command, primary, &reply, &cause)) {
+        status = rk_mongo_error(err, "cannot ask for the server's time", &cause);
+    } else if (!bson_iter_init_find(&iter, &reply, "localTime") ||
+               !BSON_ITER_HOLDS_DATE_TIME(&iter)) {
+        status = rk_error_set(err, RK_EIO, "the server does not tell its time");
+    } else {
+        *now_ms = bson_iter_date_time(&iter);
+    }
+    mongoc_read_prefs_destroy(primary);
+    bson_destroy(&reply);
+    bson_destroy(command);
+    return status;
+}

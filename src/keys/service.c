@@ -1,9 +1,9 @@
 /*
  * The key service's thread (see service.h).
  *
- * Shared with other threads, under the mutex: the queue of loads, the stop flag, the keyset.
- * Everything else belongs to the thread: the loader, the loads that wait for the next attempt,
- * and the negative cache. Callbacks run without the mutex.
+ * Shared with other threads, under the mutex: the queue of loads, the stop flag, the keyset, and
+ * who watches it. Everything else belongs to the thread: the loader, the loads that wait for the
+ * next attempt, and the negative cache. Callbacks run without the mutex.
  *
  * One attempt reads the whole registry and answers every load that waits, so the number of loads
  * never multiplies reads. After a failed attempt loads wait for the next one, which comes after a
@@ -51,6 +51,8 @@ struct rk_key_service {
     unsigned n_loads;   /* queued or waiting */
     struct rk_keyset *keyset;
     _Atomic uint64_t generation;
+    rk_keyset_changed_fn *changed; /* NULL: nobody watches */
+    void *changed_arg;
 
     uint64_t refresh_us;
     uint64_t negative_us;
@@ -82,6 +84,14 @@ struct rk_keyset *rk_key_service_keyset(struct rk_key_service *service)
 struct rk_readers *rk_key_service_readers(struct rk_key_service *service)
 {
     return service->readers;
+}
+
+void rk_key_service_watch(struct rk_key_service *service, rk_keyset_changed_fn *fn, void *arg)
+{
+    (void)pthread_mutex_lock(&service->mutex);
+    service->changed = fn;
+    service->changed_arg = arg;
+    (void)pthread_mutex_unlock(&service->mutex);
 }
 
 void rk_key_service_load(struct rk_key_service *service, uint32_t key_id, rk_key_loaded_fn *fn,
@@ -195,6 +205,9 @@ static uint64_t publish(struct rk_key_service *service, struct rk_keyset *set)
     service->keyset = set;
     uint64_t generation =
         atomic_fetch_add_explicit(&service->generation, 1, memory_order_release) + 1;
+    if (service->changed != NULL) {
+        service->changed(service->changed_arg, set);
+    }
     (void)pthread_mutex_unlock(&service->mutex);
     rk_keyset_unref(former);
     return generation;

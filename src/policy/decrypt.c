@@ -111,6 +111,11 @@ static enum rk_verdict open_envelope(struct rk_decrypt *d, const struct rk_bson_
     if (!rk_envelope_parse(elem->value + 5, elem->value_len - 5, &envelope)) {
         return undecryptable(d, elem, at, "it is damaged or of an unknown version");
     }
+    const struct rk_keyset_key *known = rk_keyset_known(crypt->keys, envelope.key_id);
+    if (known != NULL && known->role == RK_KEY_GONE) {
+        (void)snprintf(reason, sizeof reason, "key %u was destroyed", envelope.key_id);
+        return undecryptable(d, elem, at, reason);
+    }
     const struct rk_data_key *key = rk_keyset_find(crypt->keys, envelope.key_id);
     if (key == NULL) {
         /* So many keys that do not exist are no accident: no reason to fail where it may be left.

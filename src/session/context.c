@@ -74,6 +74,13 @@ enum rk_status rk_context_init(struct rk_context *ctx, struct rk_server *server,
     return ctx->reap != NULL ? RK_OK : rk_error_set(err, RK_ENOMEM, "out of memory for a worker");
 }
 
+void rk_context_drop_keys(struct rk_context *ctx, const struct rk_keyset *keys)
+{
+    rk_keyset_unref(ctx->crypt.keys);
+    ctx->crypt.keys = NULL;
+    rk_aead_forget(ctx->crypt.aead, keys);
+}
+
 void rk_context_deinit(struct rk_context *ctx)
 {
     if (ctx->reap != NULL) {

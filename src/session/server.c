@@ -147,6 +147,37 @@ static size_t worker_count(const struct rk_config_limits *limits)
     return cores > 0 ? (size_t)cores : 1;
 }
 
+struct new_keys {
+    struct rk_context *ctx;
+    struct rk_keyset *keys;
+};
+
+static void on_keys(void *arg)
+{
+    struct new_keys *post = arg;
+    rk_context_drop_keys(post->ctx, post->keys);
+    rk_keyset_unref(post->keys);
+    free(post);
+}
+
+/* On the key service's thread. Whoever has messages takes the new set by itself; this is for idle
+ * workers, which would go on holding keys that are not to be held any more. */
+static void on_keyset(void *arg, struct rk_keyset *keys)
+{
+    struct rk_server *server = arg;
+    for (size_t i = 0; i < server->n_workers; i++) {
+        struct new_keys *post = malloc(sizeof *post);
+        if (post == NULL) {
+            return; /* they hold them until their next message */
+        }
+        *post = (struct new_keys){.ctx = &server->contexts[i], .keys = rk_keyset_ref(keys)};
+        if (rk_worker_post(post->ctx->worker, on_keys, post) != RK_OK) {
+            rk_keyset_unref(keys);
+            free(post);
+        }
+    }
+}
+
 enum rk_status rk_server_start(const struct rk_server_config *config, struct rk_server **out,
                                struct rk_error *err)
 {
@@ -169,6 +200,9 @@ enum rk_status rk_server_start(const struct rk_server_config *config, struct rk_
     }
     if (status == RK_OK) {
         rk_topology_watch(server->topology, on_topology, server);
+    }
+    if (status == RK_OK && config->keys != NULL) {
+        rk_key_service_watch(config->keys, on_keyset, server);
     }
     for (size_t i = 0; status == RK_OK && i < n; i++) {
         status = rk_worker_start(server->contexts[i].worker, err);
@@ -291,6 +325,9 @@ void rk_server_stop(struct rk_server *server)
         return;
     }
     rk_topology_watch(server->topology, NULL, NULL);
+    if (server->n_workers > 0 && server->contexts[0].keys != NULL) {
+        rk_key_service_watch(server->contexts[0].keys, NULL, NULL);
+    }
     for (size_t i = 0; i < server->n_workers; i++) {
         struct rk_context *ctx = &server->contexts[i];
         if (ctx->worker != NULL) {

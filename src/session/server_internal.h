@@ -22,6 +22,8 @@ RK_MUST_CHECK enum rk_status rk_context_init(struct rk_context *ctx, struct rk_s
                                              struct rk_error *err);
 /* Runs what is still posted to the worker. */
 void rk_context_deinit(struct rk_context *ctx);
+/* On the worker, between messages: lets go of all keys but these; the next message takes a set. */
+void rk_context_drop_keys(struct rk_context *ctx, const struct rk_keyset *keys);
 struct rk_compression_settings
 rk_compression_settings_of(const struct rk_config_compression *config);
 

@@ -2,6 +2,7 @@
 
 #include "legacy.h"
 #include "transit.h"
+#include "trim.h"
 
 #include <openssl/crypto.h>
 #include <openssl/hmac.h>
@@ -171,6 +172,13 @@ static enum rk_status ready(void *self, struct rk_error *err)
     return rk_vault_ready(provider->client, err);
 }
 
+static enum rk_status trim(void *self, const char *past, const struct rk_needed_key *needed,
+                           size_t n, char *note, size_t size, struct rk_error *err)
+{
+    const struct provider *provider = self;
+    return rk_transit_trim(&provider->transit, past, needed, n, note, size, err);
+}
+
 static bool available(void *self)
 {
     const struct provider *provider = self;
@@ -182,6 +190,7 @@ static const struct rk_provider_ops vault_ops = {
     .generate = generate,
     .unwrap = unwrap,
     .rewrap = rewrap,
+    .trim = trim,
     .legacy = legacy,
     .ready = ready,
     .available = available,

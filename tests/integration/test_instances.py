@@ -1,7 +1,6 @@
 """Several rekeyd over the same servers: a new key is written under once all of them have it, so that
 none misses a value that another one has just written."""
 
-import itertools
 import threading
 import time
 
@@ -9,6 +8,7 @@ import pytest
 
 from harness import CtlError, Rekeyd, people_policy, protected
 from harness.protected import key_id
+from harness.waiting import wait_until
 
 pytestmark = pytest.mark.tsan
 
@@ -156,12 +156,3 @@ def pending(people) -> list:
 
 def ours(heartbeats) -> list:
     return list(heartbeats.find({"_id": {"$ne": "elsewhere"}}))
-
-
-def wait_until(condition, timeout_s=20):
-    deadline = time.monotonic() + timeout_s
-    for wait in itertools.repeat(0.05):
-        if condition():
-            return
-        assert time.monotonic() < deadline
-        time.sleep(wait)

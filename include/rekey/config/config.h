@@ -123,6 +123,7 @@ struct rk_config_vault {
     char *secret_id_file; /* read anew for every login */
     char *secret_id_env;  /* name of the environment variable that holds the secret_id */
     char *token_file;     /* read anew when its token ends or is refused */
+    bool trim; /* destroying a data key disallows the key-encryption key's versions before it */
     uint32_t connect_timeout_ms;
     uint32_t request_timeout_ms; /* of one attempt */
     uint32_t retry_timeout_ms;   /* of a request with all its attempts */
@@ -144,6 +145,7 @@ struct rk_config_keys {
     uint32_t
         instance_lease_ms;    /* an instance that is silent this long does not hold up rotations */
     uint32_t cursor_grace_ms; /* nor does a query that began so long before the key came */
+    uint32_t write_settle_ms; /* a write under a former key may be on its way for so long */
     bool create_first_key;
     bool start_degraded; /* without the provider, too */
 };

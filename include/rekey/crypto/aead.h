@@ -16,6 +16,7 @@
 
 #include <rekey/base/buf.h>
 #include <rekey/crypto/data_key.h>
+#include <rekey/crypto/keyset.h>
 
 #define RK_XAES_NONCE_LEN 24u
 #define RK_XAES_TAG_LEN 16u
@@ -25,6 +26,8 @@ struct rk_aead;
 
 RK_MUST_CHECK enum rk_status rk_aead_new(struct rk_aead **out, struct rk_error *err);
 void rk_aead_free(struct rk_aead *aead);
+/* Releases and cleanses what it holds of keys that are not among these (NULL: of all). */
+void rk_aead_forget(struct rk_aead *aead, const struct rk_keyset *keys);
 
 /* len random bytes (len <= 64) from the batch; used bytes are cleansed. RK_EIO when OpenSSL's
  * generator cannot be seeded. */

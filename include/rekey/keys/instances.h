@@ -21,6 +21,7 @@
 #define REKEY_KEYS_INSTANCES_H
 
 #include <rekey/base/status.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 struct rk_registry;
@@ -64,5 +65,14 @@ RK_MUST_CHECK enum rk_status rk_instances_without(struct rk_registry *registry, 
  * for the caller, NULL when there are none. */
 RK_MUST_CHECK enum rk_status rk_instances_outlived(struct rk_registry *registry, uint32_t key_id,
                                                    int64_t **ids, size_t *n, struct rk_error *err);
+
+/*
+ * How many living instances write under key_id, or do not say; with alive false, how many did when
+ * they were last heard of and have not ended cleanly: one that only lost sight of the registry goes
+ * on. what names one of them.
+ */
+RK_MUST_CHECK enum rk_status rk_instances_writing(struct rk_registry *registry, uint32_t key_id,
+                                                  bool alive, size_t *n, char *what, size_t size,
+                                                  struct rk_error *err);
 
 #endif

@@ -9,6 +9,7 @@
 
 struct _bson_error_t;
 struct _bson_t;
+struct _mongoc_client_t;
 struct _mongoc_client_pool_t;
 
 /* libmongoc for this process, once, in main. Its own log is silenced: it goes to standard error in
@@ -30,6 +31,10 @@ RK_MUST_CHECK enum rk_status rk_mongo_pool_new(const char *uri, const char *appn
 /* Does a server answer, and let us in? */
 RK_MUST_CHECK enum rk_status rk_mongo_ping(struct _mongoc_client_pool_t *pool,
                                            struct rk_error *err);
+
+/* The primary's clock, which is that of $$NOW and $currentDate. */
+RK_MUST_CHECK enum rk_status rk_mongo_now(struct _mongoc_client_t *client, int64_t *now_ms,
+                                          struct rk_error *err);
 
 /* Fills *err with "<what>: <libmongoc's message>"; RK_ETIMEOUT when no server could be selected,
  * RK_ESTATE for a duplicate key, RK_EIO otherwise. */

@@ -20,6 +20,13 @@ struct rk_wrapped_key {
     size_t len;
 };
 
+/* What trim has to spare. */
+struct rk_needed_key {
+    uint32_t id;
+    const char *kek;
+    bool remote; /* its values, not only itself, are encrypted by the provider */
+};
+
 struct rk_provider_ops {
     const char *name;
     /* Makes a fresh random data key; root receives its 32 bytes. key_id is bound into the wrap. */
@@ -30,6 +37,14 @@ struct rk_provider_ops {
     /* The same data key under the newest key-encryption key. RK_ESTATE: it is already. */
     enum rk_status (*rewrap)(void *self, uint32_t key_id, const struct rk_wrapped_key *old,
                              struct rk_wrapped_key *wrapped, struct rk_error *err);
+    /*
+     * Has the provider refuse to unwrap what was wrapped with the key-encryption key past, or a
+     * former version of it: copies of a destroyed key in backups. note says what is so now.
+     * RK_ESTATE: a needed key would suffer, or there is no newer version; the message says what to
+     * do first. NULL: the provider cannot.
+     */
+    enum rk_status (*trim)(void *self, const char *past, const struct rk_needed_key *needed,
+                           size_t n, char *note, size_t size, struct rk_error *err);
     /* All keys for legacy readers; *keys is the provider's, valid until free. */
     enum rk_status (*legacy)(void *self, const struct rk_legacy_key **keys, size_t *n_keys,
                              struct rk_error *err);

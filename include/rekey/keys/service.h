@@ -42,6 +42,11 @@ struct rk_readers *rk_key_service_readers(struct rk_key_service *service);
 /* A reference to the present keyset (never NULL; empty before the first load). */
 struct rk_keyset *rk_key_service_keyset(struct rk_key_service *service);
 
+/* fn is called with every new keyset, on the service's thread, and must not call the service; NULL:
+ * no more, from when this returns. */
+typedef void rk_keyset_changed_fn(void *arg, struct rk_keyset *keys);
+void rk_key_service_watch(struct rk_key_service *service, rk_keyset_changed_fn *fn, void *arg);
+
 /*
  * Called exactly once per load, on the service's thread (on the caller's when it is refused at
  * once: RK_ELIMIT, too many loads wait; RK_ESTATE, the service is stopping). status RK_OK: a keyset
