@@ -332,7 +332,7 @@ static bool measure(struct run *run, struct worker *workers)
     cpu_us = process_cpu_us(o->proxy_pid) - cpu_us;
 
     uint32_t errors = 0;
-    struct rk_histogram_snapshot merged = {{0}};
+    struct rk_histogram_snapshot merged = {0};
     for (uint32_t i = 0; i < o->connections; i++) {
         (void)pthread_join(workers[i].thread, NULL);
         errors += workers[i].failed ? 1 : 0;

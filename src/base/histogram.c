@@ -36,21 +36,21 @@ void rk_histogram_init(struct rk_histogram *h)
     for (size_t i = 0; i < RK_HISTOGRAM_BUCKETS; i++) {
         atomic_init(&h->count[i], 0);
     }
+    atomic_init(&h->sum_us, 0);
 }
 
 void rk_histogram_record(struct rk_histogram *h, uint64_t value_us)
 {
-    /* One writer, so a relaxed load and store cost less than an atomic add. */
-    _Atomic uint64_t *c = &h->count[bucket_of(value_us)];
-    atomic_store_explicit(c, atomic_load_explicit(c, memory_order_relaxed) + 1,
-                          memory_order_relaxed);
+    rk_counter_add(&h->count[bucket_of(value_us)], 1);
+    rk_counter_add(&h->sum_us, value_us < VALUE_MAX ? value_us : VALUE_MAX);
 }
 
 void rk_histogram_add_to(const struct rk_histogram *h, struct rk_histogram_snapshot *into)
 {
     for (size_t i = 0; i < RK_HISTOGRAM_BUCKETS; i++) {
-        into->count[i] += atomic_load_explicit(&h->count[i], memory_order_relaxed);
+        into->count[i] += rk_counter_read(&h->count[i]);
     }
+    into->sum_us += rk_counter_read(&h->sum_us);
 }
 
 void rk_histogram_subtract(struct rk_histogram_snapshot *a, const struct rk_histogram_snapshot *b)
@@ -58,6 +58,7 @@ void rk_histogram_subtract(struct rk_histogram_snapshot *a, const struct rk_hist
     for (size_t i = 0; i < RK_HISTOGRAM_BUCKETS; i++) {
         a->count[i] -= b->count[i];
     }
+    a->sum_us -= b->sum_us;
 }
 
 uint64_t rk_histogram_total(const struct rk_histogram_snapshot *s)
@@ -67,6 +68,15 @@ uint64_t rk_histogram_total(const struct rk_histogram_snapshot *s)
         total += s->count[i];
     }
     return total;
+}
+
+uint64_t rk_histogram_below(const struct rk_histogram_snapshot *s, uint64_t edge_us)
+{
+    uint64_t below = 0;
+    for (size_t i = 0; i < RK_HISTOGRAM_BUCKETS && upper_edge(i) <= edge_us; i++) {
+        below += s->count[i];
+    }
+    return below;
 }
 
 uint64_t rk_histogram_quantile(const struct rk_histogram_snapshot *s, double q)

@@ -9,17 +9,17 @@
 #ifndef REKEY_BASE_HISTOGRAM_H
 #define REKEY_BASE_HISTOGRAM_H
 
-#include <stdatomic.h>
-#include <stddef.h>
-#include <stdint.h>
+#include <rekey/base/counter.h>
 
 #define RK_HISTOGRAM_BUCKETS 1056
 
 struct rk_histogram {
-    _Atomic uint64_t count[RK_HISTOGRAM_BUCKETS];
+    rk_counter count[RK_HISTOGRAM_BUCKETS];
+    rk_counter sum_us;
 };
 
 struct rk_histogram_snapshot {
+    uint64_t sum_us; /* of all values */
     uint64_t count[RK_HISTOGRAM_BUCKETS];
 };
 
@@ -33,6 +33,8 @@ void rk_histogram_add_to(const struct rk_histogram *h, struct rk_histogram_snaps
 void rk_histogram_subtract(struct rk_histogram_snapshot *a, const struct rk_histogram_snapshot *b);
 
 uint64_t rk_histogram_total(const struct rk_histogram_snapshot *s);
+/* How many values are known to be at most edge_us: those of buckets that end there or before. */
+uint64_t rk_histogram_below(const struct rk_histogram_snapshot *s, uint64_t edge_us);
 
 /* The upper edge, in microseconds, of the bucket that holds quantile q (0..1); 0 when empty. */
 uint64_t rk_histogram_quantile(const struct rk_histogram_snapshot *s, double q);

@@ -17,7 +17,7 @@ static int reset(void **state)
 
 static struct rk_histogram_snapshot snapshot(void)
 {
-    struct rk_histogram_snapshot s = {{0}};
+    struct rk_histogram_snapshot s = {0};
     rk_histogram_add_to(&histogram, &s);
     return s;
 }
@@ -84,6 +84,21 @@ static void test_windows_and_merging(void **state)
     assert_int_equal(rk_histogram_total(&now), 2);
     assert_int_equal(rk_histogram_quantile(&now, 0.0), 20);
     assert_int_equal(rk_histogram_quantile(&now, 1.0), 30);
+    assert_int_equal(now.sum_us, 50);
+}
+
+static void test_values_up_to_an_edge(void **state)
+{
+    (void)state;
+    for (uint64_t v = 1; v <= 1000; v++) {
+        rk_histogram_record(&histogram, v);
+    }
+    struct rk_histogram_snapshot s = snapshot();
+    assert_int_equal(s.sum_us, 500500);
+    assert_int_equal(rk_histogram_below(&s, 0), 0);
+    assert_int_equal(rk_histogram_below(&s, 20), 20);
+    assert_in_range(rk_histogram_below(&s, 500), 480, 500);
+    assert_int_equal(rk_histogram_below(&s, UINT64_MAX), 1000);
 }
 
 int main(void)
@@ -94,6 +109,7 @@ int main(void)
         cmocka_unit_test_setup(test_values_past_the_end_count_in_the_last_bucket, reset),
         cmocka_unit_test_setup(test_quantiles, reset),
         cmocka_unit_test_setup(test_windows_and_merging, reset),
+        cmocka_unit_test_setup(test_values_up_to_an_edge, reset),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
