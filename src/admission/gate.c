@@ -218,7 +218,7 @@ static void *guard_main(void *arg)
         }
         measure(gate);
         if (gate->sensor != NULL) {
-            struct rk_histogram_snapshot now = {{0}};
+            struct rk_histogram_snapshot now = {0};
             pthread_mutex_unlock(&gate->lock);
             gate->sensor(gate->sensor_arg, &now);
             pthread_mutex_lock(&gate->lock);
@@ -298,11 +298,16 @@ struct rk_gate_state rk_gate_state(struct rk_gate *gate)
     pthread_mutex_lock(&gate->lock);
     struct rk_gate_state state = {
         .paused = is_paused(gate),
+        .pause = gate->config.pause,
+        .braked = gate->brake != NULL && gate->brake(gate->brake_arg),
+        .held_back = gate->limited && (gate->config.max_rate == 0 || gate->rate < gate->ceiling),
         .limited = gate->limited,
         .rate_docs_per_s = gate->rate,
         .p99_us = gate->p99_us,
         .samples = gate->samples,
         .halvings = gate->halvings,
+        .max_rate = gate->config.max_rate,
+        .p99_limit_ms = gate->config.p99_limit_ms,
     };
     pthread_mutex_unlock(&gate->lock);
     return state;

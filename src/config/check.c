@@ -275,28 +275,6 @@ static enum rk_status check_topology(const struct rk_config_upstream *upstream,
     return check_list(single ? &listeners : &members);
 }
 
-static enum rk_status check_tls(const struct rk_config_tls *tls, const char *section,
-                                const struct rk_config_source *source, struct rk_error *err)
-{
-    char key[KEY_MAX];
-    (void)snprintf(key, sizeof key, "%s.key_file", section);
-    if (tls->key_file != NULL && tls->cert_file == NULL) {
-        return rk_config_refuse(source, err, key, "is of no use without cert_file");
-    }
-    if (!tls->enabled || strcmp(section, "listener_tls") != 0) {
-        return RK_OK;
-    }
-    if (tls->cert_file == NULL) {
-        return rk_config_refuse(source, err, "listener_tls.cert_file",
-                                "is required when listener_tls.enabled is true");
-    }
-    if (tls->verify && tls->ca_file == NULL) {
-        return rk_config_refuse(source, err, "listener_tls.ca_file",
-                                "is required to verify client certificates");
-    }
-    return RK_OK;
-}
-
 static enum rk_status check_listener(const struct rk_config_listener *listener,
                                      const struct rk_config_source *source, struct rk_error *err)
 {
@@ -353,7 +331,7 @@ static enum rk_status check_upstream(const struct rk_config_upstream *upstream,
         return rk_config_refuse(source, err, "upstream.tls.enabled",
                                 "must be set, true or false, since upstream.uri asks for TLS");
     }
-    enum rk_status status = check_tls(&upstream->tls, "upstream.tls", source, err);
+    enum rk_status status = rk_config_check_tls(&upstream->tls, "upstream.tls", false, source, err);
     return status == RK_OK ? check_topology(upstream, source, err) : status;
 }
 
@@ -376,7 +354,10 @@ enum rk_status rk_config_check(const struct rk_config *config,
     if (status == RK_OK) {
         status = rk_config_check_keys(&config->keys, source, err);
     }
-    return status == RK_OK ? check_tls(&config->listener_tls, "listener_tls", source, err) : status;
+    if (status == RK_OK) {
+        status = rk_config_check_tls(&config->listener_tls, "listener_tls", true, source, err);
+    }
+    return status == RK_OK ? rk_config_check_admin(&config->admin, source, err) : status;
 }
 
 enum rk_status rk_config_check_daemon(const struct rk_config *config, struct rk_error *err)

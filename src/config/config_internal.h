@@ -6,6 +6,7 @@
  *   load.c    libcyaml fills struct rk_config_file by the same schema; then defaults
  *   check.c   ranges, and values that contradict each other
  *   check_keys.c  the same for the section keys
+ *   check_admin.c and for admin, and TLS wherever it stands
  *   policies.c  the policy set
  *   schema.c  the schema, and the tables of numbers and switches with their defaults
  */
@@ -100,6 +101,15 @@ RK_MUST_CHECK enum rk_status rk_config_check(const struct rk_config *config,
 RK_MUST_CHECK enum rk_status rk_config_check_keys(const struct rk_config_keys *keys,
                                                   const struct rk_config_source *source,
                                                   struct rk_error *err);
+
+RK_MUST_CHECK enum rk_status rk_config_check_admin(const struct rk_config_admin *admin,
+                                                   const struct rk_config_source *source,
+                                                   struct rk_error *err);
+/* section: "listener_tls". server: of those who listen. */
+RK_MUST_CHECK enum rk_status rk_config_check_tls(const struct rk_config_tls *tls,
+                                                 const char *section, bool server,
+                                                 const struct rk_config_source *source,
+                                                 struct rk_error *err);
 
 /* Turns the file's policies into config->policies. */
 RK_MUST_CHECK enum rk_status rk_config_policies(const struct rk_config_file *file,

@@ -151,11 +151,13 @@ static bool set_vault_texts(struct rk_config_vault *vault, const char *path)
 
 static bool set_texts(struct rk_config *config, const char *path)
 {
-    struct rk_config_tls *tls[] = {&config->upstream.tls, &config->listener_tls};
+    struct rk_config_tls *tls[] = {&config->upstream.tls, &config->listener_tls,
+                                   &config->admin.tls};
     bool ok = default_text(&config->path, path) &&
               default_text(&config->upstream.state_db, "rekey") &&
-              anchor_file(&config->keys.keyring_file, path) && anchor_file(&config->log.file, path);
-    for (size_t i = 0; i < 2 && ok; i++) {
+              anchor_file(&config->keys.keyring_file, path) &&
+              anchor_file(&config->log.file, path) && anchor_file(&config->admin.token_file, path);
+    for (size_t i = 0; i < sizeof tls / sizeof tls[0] && ok; i++) {
         ok = default_text(&tls[i]->key_file, tls[i]->cert_file) &&
              anchor_file(&tls[i]->ca_file, path) && anchor_file(&tls[i]->cert_file, path) &&
              anchor_file(&tls[i]->key_file, path);
@@ -326,6 +328,9 @@ void rk_config_free(struct rk_config *config)
     free(config->upstream.state_db);
     free_tls(&config->upstream.tls);
     free_tls(&config->listener_tls);
+    free_tls(&config->admin.tls);
+    free(config->admin.address);
+    free(config->admin.token_file);
     free_texts(config->listener.proxy_networks, config->listener.proxy_networks_count);
     free_vault(&config->keys.vault);
     free(config->keys.keyring_file);

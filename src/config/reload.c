@@ -75,6 +75,14 @@ static bool same_keys(const struct rk_config_keys *a, const struct rk_config_key
            a->start_degraded == b->start_degraded;
 }
 
+static bool same_admin(const struct rk_config_admin *a, const struct rk_config_admin *b)
+{
+    return same_text(a->address, b->address) && same_text(a->token_file, b->token_file) &&
+           same_tls(&a->tls, &b->tls) && a->connections_max == b->connections_max &&
+           a->request_bytes_max == b->request_bytes_max &&
+           a->request_timeout_ms == b->request_timeout_ms;
+}
+
 bool rk_config_reloadable(const struct rk_config *now, const struct rk_config *next,
                           const char **key)
 {
@@ -97,6 +105,7 @@ bool rk_config_reloadable(const struct rk_config *now, const struct rk_config *n
         {"limits.workers", now->limits.workers == next->limits.workers},
         {"limits.listen_backlog", now->limits.listen_backlog == next->limits.listen_backlog},
         {"keys", same_keys(&now->keys, &next->keys)},
+        {"admin", same_admin(&now->admin, &next->admin)},
         {"log.file", same_text(now->log.file, next->log.file)},
     };
     for (size_t i = 0; i < sizeof fixed / sizeof fixed[0]; i++) {

@@ -80,6 +80,11 @@
 
 #define LOG_NUMBERS(X) X(event_lines_per_s, 20, 0, 1000000)
 
+#define ADMIN_NUMBERS(X)                                                                           \
+    X(connections_max, 64, 1, 1000)                                                                \
+    X(request_bytes_max, 8192, 256, 65536)                                                         \
+    X(request_timeout_ms, 5000, 10, HOUR_MS)
+
 #define LISTENER_NUMBERS(X) X(proxy_header_bytes_max, 4096, 232, 65551)
 
 #define OPTIONAL CYAML_FLAG_OPTIONAL
@@ -269,6 +274,16 @@ static const cyaml_schema_field_t log_fields[] = {
     LOG_NUMBERS(LOG_FIELD) CYAML_FIELD_END,
 };
 
+#define ADMIN_FIELD(name, d, min, max)                                                             \
+    CYAML_FIELD_UINT(#name, OPTIONAL, struct rk_config_admin, name),
+
+static const cyaml_schema_field_t admin_fields[] = {
+    TEXT("address", OPTIONAL, struct rk_config_admin, address),
+    TEXT("token_file", OPTIONAL, struct rk_config_admin, token_file),
+    CYAML_FIELD_MAPPING("tls", OPTIONAL, struct rk_config_admin, tls, tls_fields),
+    ADMIN_NUMBERS(ADMIN_FIELD) CYAML_FIELD_END,
+};
+
 static const cyaml_schema_field_t legacy_fields[] = {
     CHOICE("cipher", 0, struct rk_config_legacy_entry, cipher, ciphers),
     CHOICE("encoding", 0, struct rk_config_legacy_entry, encoding, encodings),
@@ -319,6 +334,7 @@ static const cyaml_schema_field_t file_fields[] = {
                         compression_fields),
     CYAML_FIELD_MAPPING("keys", OPTIONAL, struct rk_config_file, config.keys, key_fields),
     CYAML_FIELD_MAPPING("sweep", OPTIONAL, struct rk_config_file, config.sweep, sweep_fields),
+    CYAML_FIELD_MAPPING("admin", OPTIONAL, struct rk_config_file, config.admin, admin_fields),
     CYAML_FIELD_MAPPING("log", OPTIONAL, struct rk_config_file, config.log, log_fields),
     CHOICE("on_undecryptable", OPTIONAL, struct rk_config_file, on_undecryptable, undecryptables),
     CYAML_FIELD_SEQUENCE("policies", CYAML_FLAG_POINTER | OPTIONAL, struct rk_config_file, policies,
@@ -339,13 +355,14 @@ const cyaml_schema_value_t rk_config_schema = {
 #define SWEEP_NUMBER(...) NUMBER(sweep, __VA_ARGS__)
 #define GUARD_NUMBER(...) NUMBER(sweep.guard, __VA_ARGS__)
 #define LOG_NUMBER(...) NUMBER(log, __VA_ARGS__)
+#define ADMIN_NUMBER(...) NUMBER(admin, __VA_ARGS__)
 #define LISTENER_NUMBER(...) NUMBER(listener, __VA_ARGS__)
 
 const struct rk_config_number rk_config_numbers[] = {
     UPSTREAM_NUMBERS(UPSTREAM_NUMBER) LIMIT_NUMBERS(LIMIT_NUMBER)
         COMPRESSION_NUMBERS(COMPRESSION_NUMBER) KEY_NUMBERS(KEY_NUMBER) VAULT_NUMBERS(VAULT_NUMBER)
             SWEEP_NUMBERS(SWEEP_NUMBER) GUARD_NUMBERS(GUARD_NUMBER) LOG_NUMBERS(LOG_NUMBER)
-                LISTENER_NUMBERS(LISTENER_NUMBER)};
+                LISTENER_NUMBERS(LISTENER_NUMBER) ADMIN_NUMBERS(ADMIN_NUMBER)};
 const size_t rk_config_numbers_count = CYAML_ARRAY_LEN(rk_config_numbers);
 
 const struct rk_config_switch rk_config_switches[] = {
@@ -354,6 +371,8 @@ const struct rk_config_switch rk_config_switches[] = {
     {"listener_tls.enabled", offsetof(struct rk_config, listener_tls.enabled), false},
     {"listener.proxy_protocol", offsetof(struct rk_config, listener.proxy_required), false},
     {"listener_tls.verify", offsetof(struct rk_config, listener_tls.verify), false},
+    {"admin.tls.enabled", offsetof(struct rk_config, admin.tls.enabled), false},
+    {"admin.tls.verify", offsetof(struct rk_config, admin.tls.verify), false},
     {"keys.create_first_key", offsetof(struct rk_config, keys.create_first_key), true},
     {"keys.start_degraded", offsetof(struct rk_config, keys.start_degraded), false},
     {"keys.vault.trim", offsetof(struct rk_config, keys.vault.trim), true},

@@ -39,6 +39,7 @@ static void on_terminate(evutil_socket_t signal, short what, void *arg)
     uint32_t timeout_ms = d->config->limits.drain_timeout_ms;
     rk_log(RK_LOG_INFO, "draining", RK_I("signal", signal), RK_I("timeout_ms", timeout_ms));
     d->drain_deadline_us = rk_clock_mono_us() + (uint64_t)timeout_ms * 1000;
+    atomic_store(&d->draining, true);
     rk_server_drain(d->server);
     /* The drain is posted to the workers; the first look comes after they had a chance. */
     const struct timeval poll = {.tv_sec = 0, .tv_usec = DRAIN_POLL_US};
@@ -117,6 +118,7 @@ int rk_daemon_run(const char *config_path)
         rk_config_free(d.config);
         return 1;
     }
+    d.started_with = d.config;
     rk_log_set_limit(d.config->log.event_lines_per_s);
     rk_daemon_raise_file_limit(d.config);
     rk_mongo_init();
@@ -127,6 +129,7 @@ int rk_daemon_run(const char *config_path)
         status = rk_daemon_start(&d, &err);
     }
     if (status == RK_OK) {
+        rk_daemon_watch(&d);
         log_started(&d, locked);
         (void)event_base_dispatch(d.base);
     }
@@ -140,7 +143,7 @@ int rk_daemon_run(const char *config_path)
         event_base_free(d.base);
     }
     rk_mongo_cleanup();
-    rk_config_free(d.config);
+    rk_daemon_free_configs(&d);
     rk_log(RK_LOG_INFO, "stopped", RK_B("clean", status == RK_OK));
     rk_log_close();
     return status == RK_OK ? 0 : 1;

@@ -4,6 +4,7 @@
 
 #include <event2/event.h>
 #include <mongoc/mongoc.h>
+#include <rekey/admin/admin.h>
 #include <rekey/admission/gate.h>
 #include <rekey/catalog/catalog.h>
 #include <rekey/config/config.h>
@@ -17,6 +18,8 @@
 struct rk_daemon {
     const char *config_path;
     struct rk_config *config;
+    struct rk_config *started_with; /* parts borrow from it what takes a restart to change */
+    struct rk_admin *admin;         /* NULL: nobody listens */
     struct rk_topology *topology;
     mongoc_client_pool_t *pool;
     struct rk_provider provider;
@@ -30,12 +33,23 @@ struct rk_daemon {
     struct event *drain_timer;
     uint64_t drain_deadline_us;
     char instance[160]; /* unique to this process */
+    double started_at_s;
+    _Atomic bool draining;
 };
 
 /* parts.c: what rekeyd consists of */
 RK_MUST_CHECK enum rk_status rk_daemon_start(struct rk_daemon *d, struct rk_error *err);
 /* After a start that failed, too. */
 void rk_daemon_stop(struct rk_daemon *d);
+
+/* watch.c: whether rekeyd is ready, and its figures */
+/* Listens for those who watch, before anything else is started. */
+RK_MUST_CHECK enum rk_status rk_daemon_listen(struct rk_daemon *d, struct rk_error *err);
+/* Once everything is started. */
+void rk_daemon_watch(struct rk_daemon *d);
+
+/* process.c */
+void rk_daemon_process_metrics(void *daemon, struct rk_metrics *m);
 
 /* reload.c: settings, and their change while rekeyd runs */
 struct rk_gate_config rk_daemon_gate_config(const struct rk_config_sweep *sweep);
@@ -44,5 +58,6 @@ struct rk_engine_settings rk_daemon_engine_settings(const struct rk_config_sweep
 void rk_daemon_raise_file_limit(const struct rk_config *config);
 /* Reads the configuration anew; what is refused is logged and changes nothing. */
 void rk_daemon_reload(struct rk_daemon *d);
+void rk_daemon_free_configs(struct rk_daemon *d);
 
 #endif

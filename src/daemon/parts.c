@@ -148,7 +148,10 @@ static enum rk_status start_sweeper(struct rk_daemon *d, struct rk_error *err)
 enum rk_status rk_daemon_start(struct rk_daemon *d, struct rk_error *err)
 {
     instance_name(d->instance, sizeof d->instance);
-    enum rk_status status = start_topology(d, err);
+    enum rk_status status = rk_daemon_listen(d, err);
+    if (status == RK_OK) {
+        status = start_topology(d, err);
+    }
     if (status == RK_OK) {
         status = start_keys(d, err);
     }
@@ -166,6 +169,7 @@ enum rk_status rk_daemon_start(struct rk_daemon *d, struct rk_error *err)
 
 void rk_daemon_stop(struct rk_daemon *d)
 {
+    rk_admin_stop(d->admin);
     rk_engine_stop(d->engine);
     rk_catalog_stop(d->catalog);
     if (d->gate != NULL) {

@@ -75,6 +75,14 @@ static void take_policies(struct rk_daemon *d, const struct rk_config *next)
     }
 }
 
+void rk_daemon_free_configs(struct rk_daemon *d)
+{
+    if (d->config != d->started_with) {
+        rk_config_free(d->config);
+    }
+    rk_config_free(d->started_with);
+}
+
 void rk_daemon_reload(struct rk_daemon *d)
 {
     struct rk_config *next = NULL;
@@ -99,7 +107,9 @@ void rk_daemon_reload(struct rk_daemon *d)
         rk_gate_reconfigure(d->gate, &gate);
         rk_engine_reconfigure(d->engine, &engine, next->policies);
     }
-    rk_config_free(d->config);
+    if (d->config != d->started_with) {
+        rk_config_free(d->config);
+    }
     d->config = next;
     rk_server_sync(d->server); /* whoever sees the event may rely on it */
     rk_log(RK_LOG_INFO, "reloaded", RK_S("file", d->config_path));

@@ -350,6 +350,7 @@ struct rk_engine_state rk_engine_state(struct rk_engine *engine)
     struct rk_engine_state state = {0};
     pthread_mutex_lock(&engine->lock);
     state.counts = engine->counts;
+    state.range_failures = rk_counter_read(&engine->range_failures);
     for (size_t i = 0; i < engine->n_jobs; i++) {
         const struct rk_ns *ns = &engine->jobs[i].ns;
         state.jobs += rk_policy_find(engine->policies, ns->db, strlen(ns->db), ns->coll,

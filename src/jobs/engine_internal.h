@@ -64,6 +64,7 @@ struct rk_engine {
     struct rk_job_view jobs[RK_JOBS_MAX];
     size_t n_jobs;
     struct rk_sweep_counts counts;
+    rk_counter range_failures; /* without the lock */
     struct rk_sweeper sweepers[RK_ENGINE_THREADS_MAX];
 };
 

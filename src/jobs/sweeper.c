@@ -183,6 +183,7 @@ static enum work_step failed(struct rk_sweeper *s, struct work *work, enum rk_st
     struct rk_range *range = work->range;
     bool own_fault = status != RK_EIO;
     work->failures++;
+    rk_counter_add_shared(&s->engine->range_failures, 1);
     range->attempts += own_fault;
     bool over = range->attempts >= (int64_t)work->settings.attempts_max;
     rk_log(over ? RK_LOG_ERROR : RK_LOG_WARN, over ? "range_failed" : "range_retry",

@@ -54,6 +54,8 @@ struct rk_key_loader {
     uint32_t cursor_grace_ms;
     uint64_t announce_at_us; /* when the next heartbeat is due */
     bool announced;          /* the last set */
+
+    struct rk_key_figures figures;
 };
 
 enum rk_status rk_key_loader_new(const struct rk_key_service_config *config,
@@ -182,12 +184,15 @@ static void unwrap(struct rk_key_loader *loader, struct entry *entry,
     if (created_at_s < 0 || created_at_s > UINT32_MAX) {
         created_at_s = 0; /* any constant of the key will do */
     }
+    uint64_t begun_us = rk_clock_mono_us();
     enum rk_status status = loader->provider.ops->unwrap(loader->provider.self, record->id,
                                                          &record->wrapped, root, &why);
     if (status == RK_OK) {
         status = rk_data_key_new(record->id, root, (uint32_t)created_at_s, &entry->key, &why);
     }
     OPENSSL_cleanse(root, sizeof root);
+    rk_counter_add(&loader->figures.load_us, rk_clock_mono_us() - begun_us);
+    rk_counter_add(status == RK_OK ? &loader->figures.loads : &loader->figures.load_failures, 1);
     if (status == RK_OK) {
         rk_log(RK_LOG_INFO, "key_loaded", RK_I("key_id", record->id),
                RK_S("kek", record->wrapped.kek));
@@ -257,6 +262,22 @@ static bool take_record(struct rk_key_loader *loader, struct entry *entry,
     }
     unwrap(loader, entry, record);
     return entry->key != NULL || changed;
+}
+
+struct rk_key_figures *rk_key_loader_figures(struct rk_key_loader *loader)
+{
+    return &loader->figures;
+}
+
+static void count_states(struct rk_key_loader *loader)
+{
+    uint64_t n[RK_KEY_DESTROYED + 1] = {0};
+    for (size_t i = 0; i < loader->n_entries; i++) {
+        n[loader->entries[i].state] += loader->entries[i].listed;
+    }
+    for (size_t i = 0; i <= RK_KEY_DESTROYED; i++) {
+        rk_counter_set(&loader->figures.states[i], n[i]);
+    }
 }
 
 /* Brings the entries in line with the records. *changed is set when the keyset has to be rebuilt.
@@ -365,6 +386,7 @@ enum rk_status rk_key_loader_refresh(struct rk_key_loader *loader, struct rk_key
     loader->reachable = status == RK_OK;
     if (status == RK_OK) {
         status = take_records(loader, records, n, &changed, err);
+        count_states(loader);
     }
     if (status == RK_OK && changed) {
         status = build(loader, set, err);

@@ -9,6 +9,28 @@
 
 struct rk_key_loader;
 
+/* ---- metrics.c ---- */
+
+/* What the service's thread has counted; any thread reads. */
+struct rk_key_figures {
+    rk_counter states[RK_KEY_DESTROYED + 1]; /* keys that the registry lists */
+    rk_counter loads;
+    rk_counter load_failures;
+    rk_counter load_us; /* of both */
+    rk_counter reads;   /* of the registry */
+    rk_counter read_failures;
+    rk_counter failing; /* 1: the last read failed */
+};
+
+/* The registry was read, or could not be. */
+void rk_key_figures_read(struct rk_key_figures *figures, bool ok);
+void rk_key_figures_write(const struct rk_key_figures *figures, struct rk_metrics *m);
+void rk_keyset_write(const struct rk_keyset *set, struct rk_metrics *m);
+/* Why nothing can be written under any key of the set, a constant; NULL: it can. */
+const char *rk_keyset_unusable(const struct rk_keyset *set);
+
+/* ---- loader.c ---- */
+
 /* readers: outlives it. */
 RK_MUST_CHECK enum rk_status rk_key_loader_new(const struct rk_key_service_config *config,
                                                struct rk_readers *readers,
@@ -49,6 +71,9 @@ void rk_key_loader_promote(struct rk_key_loader *loader);
 
 /* A retired key is not loaded until somebody asks for it. True: the next refresh will. */
 bool rk_key_loader_want(struct rk_key_loader *loader, uint32_t key_id);
+
+/* Lives as long as the loader. */
+struct rk_key_figures *rk_key_loader_figures(struct rk_key_loader *loader);
 
 /* Why the keyset of the last refresh lacks key_id (0: a current key). Always a failure. */
 enum rk_status rk_key_loader_why_not(const struct rk_key_loader *loader, uint32_t key_id,

@@ -94,6 +94,27 @@ void rk_key_service_watch(struct rk_key_service *service, rk_keyset_changed_fn *
     (void)pthread_mutex_unlock(&service->mutex);
 }
 
+const char *rk_key_service_missing(struct rk_key_service *service)
+{
+    struct rk_keyset *set = rk_key_service_keyset(service);
+    const char *why = rk_key_service_generation(service) == 0
+                          ? "the key registry could not be read yet"
+                          : rk_keyset_unusable(set);
+    rk_keyset_unref(set);
+    return why;
+}
+
+void rk_key_service_metrics(struct rk_key_service *service, struct rk_metrics *m)
+{
+    struct rk_keyset *set = rk_key_service_keyset(service);
+    rk_metrics_one(m, "rekey_keyset_generation", RK_METRIC_COUNTER,
+                   "Grows with every change of the keys in use.",
+                   (double)rk_key_service_generation(service));
+    rk_key_figures_write(rk_key_loader_figures(service->loader), m);
+    rk_keyset_write(set, m);
+    rk_keyset_unref(set);
+}
+
 void rk_key_service_load(struct rk_key_service *service, uint32_t key_id, rk_key_loaded_fn *fn,
                          void *arg)
 {
@@ -277,6 +298,7 @@ static void attempt(struct rk_key_service *service)
         status = refresh(service, &set, &err);
     }
     uint64_t now_us = rk_clock_mono_us();
+    rk_key_figures_read(rk_key_loader_figures(service->loader), status == RK_OK);
     if (status == RK_OK) {
         if (service->backoff_us != 0) {
             rk_log(RK_LOG_INFO, "key_registry_available");

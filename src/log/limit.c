@@ -8,6 +8,7 @@
 
 #include <pthread.h>
 #include <rekey/base/clock.h>
+#include <rekey/base/counter.h>
 #include <rekey/log/log.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -25,6 +26,7 @@ struct window {
 static struct {
     _Atomic uint32_t max;       /* lines of an event in a window; 0: no limit */
     _Atomic uint64_t kept_back; /* of all events, not told yet */
+    rk_counter total;           /* the same, told or not */
     pthread_mutex_t lock;       /* guards the windows */
     struct window windows[EVENTS_MAX];
 } limit = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -68,10 +70,16 @@ bool rk_log_limit_pass(const char *event)
         if (!pass) {
             window->kept_back++;
             (void)atomic_fetch_add(&limit.kept_back, 1);
+            rk_counter_add(&limit.total, 1);
         }
     }
     (void)pthread_mutex_unlock(&limit.lock);
     return pass;
+}
+
+uint64_t rk_log_limit_total(void)
+{
+    return rk_counter_read(&limit.total);
 }
 
 bool rk_log_limit_kept_back(bool all, const char **event, uint64_t *lines)

@@ -12,4 +12,7 @@ bool rk_log_limit_pass(const char *event);
  * once for each, with how many. */
 bool rk_log_limit_kept_back(bool all, const char **event, uint64_t *lines);
 
+/* Lines that were kept back since the start. */
+uint64_t rk_log_limit_total(void);
+
 #endif

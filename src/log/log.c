@@ -27,7 +27,8 @@
 static struct {
     _Atomic int level;
     _Atomic int fd;
-    char *path; /* NULL: standard error */
+    char *path;                         /* NULL: standard error */
+    rk_counter lines[RK_LOG_ERROR + 1]; /* written, by level */
 } sink = {.level = RK_LOG_INFO, .fd = STDERR_FILENO};
 
 struct line {
@@ -160,9 +161,10 @@ static void put_value(struct line *line, const struct rk_log_field *field)
     }
 }
 
+static const char *const level_names[] = {"debug", "info", "warn", "error"};
+
 static void put_head(struct line *line, enum rk_log_level level, const char *event)
 {
-    static const char *const names[] = {"debug", "info", "warn", "error"};
     int64_t now_ms = rk_clock_wall_ms();
     time_t now_s = (time_t)(now_ms / 1000);
     struct tm utc;
@@ -174,7 +176,7 @@ static void put_head(struct line *line, enum rk_log_level level, const char *eve
     put(line, stamp, n);
     put(line, millis, (size_t)snprintf(millis, sizeof millis, ".%03dZ", (int)(now_ms % 1000)));
     put_text(line, "\",\"level\":\"");
-    put_text(line, names[level]);
+    put_text(line, level_names[level]);
     put_text(line, "\",\"event\":");
     put_string(line, event);
 }
@@ -204,6 +206,7 @@ static void write_line(enum rk_log_level level, const char *event,
                        const struct rk_log_field *fields, size_t n_fields)
 {
     struct line line;
+    rk_counter_add_shared(&sink.lines[level], 1);
     line.len = 0;
     line.full = false;
     put_head(&line, level, event);
@@ -244,6 +247,17 @@ void rk_log_write(enum rk_log_level level, const char *event, const struct rk_lo
     if (level < RK_LOG_WARN || rk_log_limit_pass(event)) {
         write_line(level, event, fields, n_fields);
     }
+}
+
+void rk_log_metrics(void *unused, struct rk_metrics *m)
+{
+    (void)unused;
+    rk_metrics_family(m, "rekey_log_lines_total", RK_METRIC_COUNTER, "Log lines by level.");
+    for (size_t i = 0; i < sizeof level_names / sizeof level_names[0]; i++) {
+        rk_metric(m, rk_counter_read(&sink.lines[i]), RK_L("level", level_names[i]));
+    }
+    rk_metrics_one(m, "rekey_log_lines_kept_back_total", RK_METRIC_COUNTER,
+                   "Log lines that log.event_lines_per_s kept back.", (double)rk_log_limit_total());
 }
 
 static int open_file(const char *path, struct rk_error *err)

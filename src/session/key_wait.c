@@ -108,6 +108,7 @@ enum rk_step rk_key_wait_start(struct rk_session *session, struct rk_flow *flow)
                          ctx->keys == NULL ? "no key service is configured" : "out of memory");
         return RK_STEP_CLOSE;
     }
+    rk_counter_add(&ctx->counters.key_waits, 1);
     wait->session = session;
     wait->flow = flow;
     wait->worker = ctx->worker;
@@ -130,6 +131,7 @@ bool rk_key_wait_failed(struct rk_flow *flow, struct rk_error *err)
     }
     bool failed = wait->err.status != RK_OK;
     if (failed) {
+        rk_counter_add(&wait->session->ctx->counters.key_wait_failures, 1);
         *err = wait->err;
     }
     rk_key_wait_cancel(flow);

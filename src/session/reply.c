@@ -152,6 +152,7 @@ static enum rk_step send_error(struct rk_session *session, const struct rk_frame
                                bool more_to_come, const struct rk_error *err)
 {
     struct rk_context *ctx = session->ctx;
+    rk_tally_add(&ctx->counters.replies_refused, err->code);
     rk_buf_clear(&ctx->out);
     if (rk_reply_error(&ctx->out, frame->request_id, frame->response_to, err) != RK_OK ||
         !send_client(session, ctx->out.data, ctx->out.len)) {
@@ -265,8 +266,10 @@ static enum rk_step decrypt(struct rk_session *session, const struct rk_pending 
         return send_error(session, frame, more_to_come, &err);
     }
     rk_key_wait_prepare(session, &session->reply);
-    switch (rk_reply_rewrite(head->policies, &ctx->crypt, &head->info, data, frame->len, &msg,
-                             &ctx->out, &err)) {
+    enum rk_verdict verdict = rk_reply_rewrite(head->policies, &ctx->crypt, &head->info, data,
+                                               frame->len, &msg, &ctx->out, &err);
+    rk_count_values(ctx);
+    switch (verdict) {
     case RK_VERDICT_HOLD:
         return rk_key_wait_start(session, &session->reply);
     case RK_VERDICT_REJECT:

@@ -59,6 +59,7 @@ static enum rk_step send_replacement(struct rk_session *session)
 {
     const struct rk_session_compression *c = &session->compression;
     const struct rk_buf *out = &session->ctx->out;
+    rk_counter_add(&session->ctx->counters.rewritten, 1);
     return rk_compressed_send(session, &session->upstream,
                               rk_compressed_choice(&c->upstream, c->request), out->data, out->len)
                ? RK_STEP_DONE
@@ -73,6 +74,7 @@ static enum rk_step refuse(struct rk_session *session, const struct rk_frame *fr
            has_reply ? "request_refused" : "unacknowledged_request_dropped",
            RK_S("client", session->peer), RK_S("command", info->name), RK_S("db", info->db),
            RK_S("collection", info->coll), RK_I("code", err->code), RK_S("reason", err->message));
+    rk_tally_add(&session->ctx->counters.refused, err->code);
     return has_reply ? rk_reply_local(session, frame, err) : RK_STEP_DONE;
 }
 
@@ -98,7 +100,11 @@ static enum rk_step go_on(struct rk_session *session, const uint8_t *data,
     if (!expect_reply(session, frame, flags, info, expected)) {
         return RK_STEP_CLOSE;
     }
-    return out->len == 0 ? RK_STEP_PASS : send_replacement(session);
+    if (out->len > 0) {
+        return send_replacement(session);
+    }
+    rk_counter_add(&session->ctx->counters.forwarded, 1);
+    return RK_STEP_PASS;
 }
 
 /* Statements of an unacknowledged batch that go nowhere: nobody else would ever learn of them. */
@@ -174,6 +180,7 @@ static enum rk_step whole_msg(struct rk_session *session, const uint8_t *data,
     }
     struct expected expected = {.offer.made = false};
     enum rk_verdict verdict = rewrite(session, data, frame, &msg, &info, &expected.reader, &err);
+    rk_count_values(session->ctx);
     switch (verdict) {
     case RK_VERDICT_HOLD:
         return rk_key_wait_start(session, &session->request);

@@ -208,6 +208,7 @@ bool rk_session_admit(struct rk_context *ctx, const char *peer)
         return true;
     }
     (void)atomic_fetch_sub(ctx->sessions_total, 1);
+    rk_counter_add(&ctx->counters.turned_away, 1);
     rk_log(RK_LOG_WARN, "connection_refused", RK_S("client", peer),
            RK_S("reason", "limits.connections_max is reached"),
            RK_I("connections_max", ctx->limits.connections_max));
@@ -254,9 +255,14 @@ void rk_session_accept(struct rk_context *ctx, unsigned route_id, int fd, const 
     session->client.stream.fd = -1;
     session->upstream.stream.fd = -1;
     (void)snprintf(session->peer, sizeof session->peer, "%s", peer);
+    rk_counter_add(&ctx->counters.accepted, 1);
     flow_init(&session->request, &session->client, &session->upstream, ctx);
+    session->request.messages = &ctx->counters.client_messages;
+    session->request.bytes = &ctx->counters.client_bytes;
     session->request.on_message = rk_request_message;
     flow_init(&session->reply, &session->upstream, &session->client, ctx);
+    session->reply.messages = &ctx->counters.upstream_messages;
+    session->reply.bytes = &ctx->counters.upstream_bytes;
     session->reply.on_message = rk_reply_message;
     session->reply.on_passed = rk_reply_passed;
     (void)event_assign(&session->timer, ctx->base, -1, 0, on_timer, session);
@@ -318,6 +324,7 @@ void rk_session_close(struct rk_session *session, const char *event, const char 
     if (event != NULL) {
         rk_log(why != NULL ? RK_LOG_WARN : RK_LOG_INFO, event, RK_S("client", session->peer),
                RK_S("member", rk_session_member(session)), RK_S("reason", why));
+        rk_count_end(&ctx->counters, event);
     }
     session->closed = true;
     rk_key_wait_cancel(&session->request);

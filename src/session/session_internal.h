@@ -31,6 +31,29 @@ struct rk_compression_settings {
     struct rk_compressors upstream;
 };
 
+/* Log lines that end a session, and "other" (metrics.c). */
+#define RK_SESSION_ENDS 12u
+
+/* What a worker has counted; its alone to write. */
+struct rk_session_counters {
+    rk_counter accepted;
+    rk_counter turned_away;     /* limits.connections_max */
+    rk_counter client_messages; /* that came from clients and were dealt with */
+    rk_counter client_bytes;
+    rk_counter upstream_messages;
+    rk_counter upstream_bytes;
+    rk_counter forwarded; /* requests, as they came */
+    rk_counter rewritten;
+    struct rk_tally refused;         /* requests, by code */
+    struct rk_tally replies_refused; /* by code */
+    rk_counter ended[RK_SESSION_ENDS];
+    rk_counter key_waits;
+    rk_counter key_wait_failures;
+    rk_counter values_encrypted; /* these three as struct rk_crypt has them */
+    rk_counter values_decrypted;
+    rk_counter values_old_key;
+};
+
 struct rk_session;
 struct rk_acceptor;
 struct rk_key_wait;
@@ -67,6 +90,7 @@ struct rk_context {
     _Atomic size_t *sessions_total; /* of all workers */
     _Atomic size_t load;            /* this worker's sessions, those on their way included */
     struct rk_histogram foreground;
+    struct rk_session_counters counters;
 };
 
 /* A request that has no complete reply yet, or a reply of our own that waits for its turn. */
@@ -118,6 +142,8 @@ typedef enum rk_step (*rk_message_handler)(struct rk_session *session, const uin
 struct rk_flow {
     struct rk_conn *from;
     struct rk_conn *to;
+    rk_counter *messages; /* counts them */
+    rk_counter *bytes;
     struct rk_buf in;   /* the start of a message that is not complete, or that waits */
     uint32_t pass_left; /* bytes of the present message still to be forwarded as they come */
     bool waiting;       /* the message at the front waits: for a key, a place in the pipeline, or
@@ -198,6 +224,17 @@ void rk_upstream_next(struct rk_session *session, const char *why);
 /* After new routes: a session whose route leads elsewhere moves, or ends when it has begun. */
 void rk_upstream_reroute(struct rk_session *session);
 void rk_upstream_deinit(struct rk_session *session);
+
+/* metrics.c: counting */
+/* A session that ended by event, the name of its log line. */
+void rk_count_end(struct rk_session_counters *counters, const char *event);
+/* After a message was rewritten: brings the counters of values up to date. */
+static inline void rk_count_values(struct rk_context *ctx)
+{
+    rk_counter_set(&ctx->counters.values_encrypted, ctx->crypt.values_encrypted);
+    rk_counter_set(&ctx->counters.values_decrypted, ctx->crypt.values_decrypted);
+    rk_counter_set(&ctx->counters.values_old_key, ctx->crypt.values_old_key);
+}
 
 /* flow.c: moving bytes */
 void rk_flow_readable(struct rk_session *session, struct rk_flow *flow);

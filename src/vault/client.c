@@ -43,6 +43,7 @@ enum rk_status rk_vault_client_start(const struct rk_config_vault *settings,
         return rk_error_set(err, RK_ENOMEM, "vault: out of memory");
     }
     client->settings = settings;
+    rk_histogram_init(&client->counters.attempts);
     enum rk_status status = start(client, err);
     if (status != RK_OK) {
         rk_vault_client_stop(client);

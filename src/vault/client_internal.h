@@ -7,6 +7,7 @@
  *   login.c    the token: log in, renew, log in again
  *   health.c   is there an unsealed server
  *   verdict.c  what an answer means
+ *   metrics.c  what was counted
  *   http.c     one attempt
  */
 #ifndef REKEY_VAULT_CLIENT_INTERNAL_H
@@ -71,6 +72,30 @@ struct rk_health {
 
 void rk_health_on_timer(evutil_socket_t fd, short what, void *client);
 
+/* ---- metrics.c ---- */
+
+enum rk_vault_outcome { RK_VAULT_OK, RK_VAULT_REFUSED, RK_VAULT_TIMEOUT, RK_VAULT_ERROR };
+
+/* The client's thread writes. */
+struct rk_vault_counters {
+    rk_counter requests[RK_VAULT_ERROR + 1]; /* by outcome */
+    struct rk_tally answers;                 /* attempts by HTTP status */
+    rk_counter failures[RK_HTTP_TOO_LARGE + 1];
+    struct rk_histogram attempts; /* their duration */
+    rk_counter address_changes;
+    rk_counter logins;
+    rk_counter login_failures;
+    rk_counter renewals;
+    rk_counter renewal_failures;
+    rk_counter tokens_refused;
+    rk_counter lease_ends_us; /* 0: no token; UINT64_MAX: never */
+    rk_counter sealed;        /* 1: that is why it is unavailable */
+};
+
+void rk_vault_count_request(struct rk_vault_counters *counters, enum rk_status status);
+void rk_vault_count_attempt(struct rk_vault_counters *counters, const struct rk_http_answer *answer,
+                            uint64_t took_us);
+
 /* ---- request.c ---- */
 
 enum request_kind {
@@ -89,6 +114,7 @@ struct rk_vault_client {
     bool stopping;
     struct rk_login login;
     struct rk_health health;
+    struct rk_vault_counters counters;
 };
 
 /* As rk_vault_post; body is NULL for REQUEST_READ. */

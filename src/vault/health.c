@@ -7,6 +7,7 @@
 #include "wipe.h"
 
 #include <rekey/log/log.h>
+#include <string.h>
 
 static void look(struct rk_vault_client *client);
 
@@ -21,6 +22,7 @@ static void settle(struct rk_vault_client *client, bool available, const char *r
 {
     struct rk_health *health = &client->health;
     enum rk_vault_state state = available ? RK_VAULT_AVAILABLE : RK_VAULT_UNAVAILABLE;
+    rk_counter_set(&client->counters.sealed, reason != NULL && strcmp(reason, "sealed") == 0);
     enum rk_vault_state was = atomic_exchange_explicit(&health->state, state, memory_order_acq_rel);
     if (available && was != state) {
         rk_log(RK_LOG_INFO, "vault_available",

@@ -37,15 +37,23 @@ static void drop(char **secret)
     *secret = NULL;
 }
 
+static void drop_token(struct rk_vault_client *client)
+{
+    drop(&client->login.token);
+    rk_counter_set(&client->counters.lease_ends_us, 0);
+}
+
 /* The lease counts from when it was asked for; answers are quick, and 2/3 leave room. */
 static void set_lease(struct rk_login *login, struct rk_vault_client *client, uint32_t lease_s)
 {
     login->expires_at_us = 0;
+    rk_counter_set(&client->counters.lease_ends_us, UINT64_MAX);
     if (lease_s == 0) {
         (void)event_del(login->timer);
         return;
     }
     login->expires_at_us = rk_clock_mono_us() + (uint64_t)lease_s * SECOND_US;
+    rk_counter_set(&client->counters.lease_ends_us, login->expires_at_us);
     set_timer(client, (uint64_t)lease_s * SECOND_US / 3 * 2);
 }
 
@@ -59,6 +67,7 @@ static void failed(struct rk_vault_client *client, const struct rk_error *err)
     if (client->stopping) {
         return;
     }
+    rk_counter_add(&client->counters.login_failures, 1);
     rk_log(RK_LOG_ERROR, "vault_login_failed", RK_S("method", method_of(client)),
            RK_S("reason", err->message));
     login->not_before_us = rk_clock_mono_us() + pause_us;
@@ -86,6 +95,7 @@ static void succeeded(struct rk_vault_client *client, const char *token, uint32_
     login->granted_s = lease_s;
     login->not_before_us = 0;
     set_lease(login, client, lease_s);
+    rk_counter_add(&client->counters.logins, 1);
     rk_log(RK_LOG_INFO, "vault_login", RK_S("method", method_of(client)), RK_I("lease_s", lease_s));
     rk_client_token_settled(client, NULL);
 }
@@ -232,7 +242,8 @@ void rk_login_refused(struct rk_vault_client *client, unsigned generation)
 {
     if (client->login.generation == generation && client->login.token != NULL) {
         rk_log(RK_LOG_WARN, "vault_token_refused", RK_S("method", method_of(client)));
-        drop(&client->login.token);
+        rk_counter_add(&client->counters.tokens_refused, 1);
+        drop_token(client);
     }
 }
 
@@ -247,11 +258,13 @@ static void on_renewed(void *arg, enum rk_status status, const json_t *answer,
         return;
     }
     if (status == RK_OK && login->token != NULL && lease_s >= login->granted_s / 10 * 9) {
+        rk_counter_add(&client->counters.renewals, 1);
         rk_log(RK_LOG_INFO, "vault_token_renewed", RK_I("lease_s", lease_s));
         set_lease(login, client, lease_s);
         return;
     }
     if (status != RK_OK) {
+        rk_counter_add(&client->counters.renewal_failures, 1);
         rk_log(RK_LOG_WARN, "vault_renewal_failed", RK_S("reason", err->message));
     }
     ask(client);
@@ -267,7 +280,7 @@ void rk_login_on_timer(evutil_socket_t fd, short what, void *arg)
         return;
     }
     if (rk_clock_mono_us() >= login->expires_at_us) {
-        drop(&login->token);
+        drop_token(client);
         ask(client);
         return;
     }

@@ -185,6 +185,12 @@ static bool available(void *self)
     return rk_vault_state(provider->client) != RK_VAULT_UNAVAILABLE;
 }
 
+static void metrics(void *self, struct rk_metrics *m)
+{
+    const struct provider *provider = self;
+    rk_vault_metrics(provider->client, m);
+}
+
 static const struct rk_provider_ops vault_ops = {
     .name = "vault",
     .generate = generate,
@@ -194,6 +200,7 @@ static const struct rk_provider_ops vault_ops = {
     .legacy = legacy,
     .ready = ready,
     .available = available,
+    .metrics = metrics,
     .free = provider_free,
 };
 

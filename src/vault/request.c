@@ -30,6 +30,7 @@ struct request {
     struct event *timer; /* end of a pause, or of the wait for a token */
     uint64_t deadline_us;
     uint64_t pause_us;
+    uint64_t sent_us;
     unsigned tried; /* addresses, since the last pause */
     unsigned address;
     unsigned redirects;
@@ -61,6 +62,7 @@ static void request_done(struct request *request, enum rk_status status, const j
     if (*link == request) {
         *link = request->next;
     }
+    rk_vault_count_request(&request->client->counters, status);
     request->fn(request->arg, status, answer, err);
     request_free(request);
 }
@@ -109,6 +111,7 @@ static void next_address(struct request *request, const struct rk_error *why)
     request->url = NULL;
     if (client->at == request->address && n > 1) {
         client->at = (client->at + 1) % n;
+        rk_counter_add(&client->counters.address_changes, 1);
         rk_log(RK_LOG_WARN, "vault_address_changed",
                RK_S("to", client->settings->addresses[client->at]), RK_S("reason", why->message));
     }
@@ -167,6 +170,8 @@ static void on_answer(void *arg, const struct rk_http_answer *answer)
                        ? json_loadb(answer->body, answer->len, JSON_REJECT_DUPLICATES, NULL)
                        : NULL;
     json_t *empty = json_object();
+    rk_vault_count_attempt(&request->client->counters, answer,
+                           rk_clock_mono_us() - request->sent_us);
     switch (rk_vault_judge(request->path, answer, body, &err)) {
     case RK_VAULT_DONE:
         request_done(request, RK_OK, body != NULL ? body : empty, NULL);
@@ -226,6 +231,7 @@ static void attempt(struct request *request)
     }
     request->address = client->at;
     request->state = REQUEST_SENT;
+    request->sent_us = rk_clock_mono_us();
     char *ours = request->url == NULL ? rk_client_url(client, client->at, request->path) : NULL;
     const struct rk_http_request http = {
         .url = request->url != NULL ? request->url : ours,

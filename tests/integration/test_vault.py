@@ -290,6 +290,18 @@ def test_the_sweep_pauses_while_vault_is_sealed(vault, start):
     wait_until(lambda: left_to_sweep(people) == 0)
 
 
+def test_reload_leaves_the_connection_to_vault_alone(vault, start):
+    """The settings that the client was started with were freed by the second reload."""
+    people = start(vault)
+    write_and_read(people, 1)
+    for i in range(1, 3):
+        people.rekeyd.reload({"log": {"event_lines_per_s": i}})
+        people.rekeyd.wait_event("reloaded", i)
+    vault.revoke_tokens()
+    people.rotate()
+    write_and_read(people, 2)
+
+
 # Tokens.
 
 

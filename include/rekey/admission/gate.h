@@ -15,7 +15,7 @@
 #ifndef REKEY_ADMISSION_GATE_H
 #define REKEY_ADMISSION_GATE_H
 
-#include <rekey/base/histogram.h>
+#include <rekey/base/metrics.h>
 #include <rekey/base/status.h>
 #include <stdbool.h>
 
@@ -33,11 +33,16 @@ typedef void rk_gate_sensor_fn(void *arg, struct rk_histogram_snapshot *into);
 
 struct rk_gate_state {
     bool paused;            /* by configuration or by the brake */
+    bool pause;             /* by configuration */
+    bool braked;            /* by the brake */
+    bool held_back;         /* by the guard: rate is below what the configuration allows */
     bool limited;           /* false: rate_docs_per_s says nothing */
     double rate_docs_per_s; /* allowed now; 0 and limited: the guard has stopped the sweep */
     uint64_t p99_us;        /* of the last window that was judged */
     uint64_t samples;       /* in it */
     uint64_t halvings;      /* since start */
+    uint32_t max_rate;      /* docs/s; 0: no limit */
+    uint32_t p99_limit_ms;  /* 0: no guard */
 };
 
 struct rk_gate;
@@ -64,5 +69,7 @@ bool rk_gate_take(struct rk_gate *gate, uint32_t n, const _Atomic bool *cancel);
 void rk_gate_report(struct rk_gate *gate, uint32_t docs);
 
 struct rk_gate_state rk_gate_state(struct rk_gate *gate);
+/* The throttle's figures, and why it is what it is. Any thread. */
+void rk_gate_metrics(struct rk_gate *gate, struct rk_metrics *m);
 
 #endif

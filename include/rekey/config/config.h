@@ -95,6 +95,16 @@ struct rk_config_compression {
     uint32_t message_bytes_max; /* and longer messages */
 };
 
+/* HTTP for those who watch rekeyd. */
+struct rk_config_admin {
+    char *address;    /* host:port or Unix socket; NULL: nobody listens */
+    char *token_file; /* what /metrics asks for; read anew for every request */
+    struct rk_config_tls tls;
+    uint32_t connections_max;
+    uint32_t request_bytes_max;
+    uint32_t request_timeout_ms; /* for all of a connection */
+};
+
 enum rk_config_vault_auth { RK_CONFIG_VAULT_APPROLE, RK_CONFIG_VAULT_TOKEN_FILE };
 
 /* A key from before Rekey, in Vault's kv store. */
@@ -188,6 +198,7 @@ struct rk_config {
     struct rk_config_compression compression;
     struct rk_config_keys keys;
     struct rk_config_sweep sweep;
+    struct rk_config_admin admin;
     struct rk_config_log log;
     struct rk_policy_set *policies;
 };

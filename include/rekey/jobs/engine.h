@@ -57,8 +57,11 @@ void rk_engine_reconfigure(struct rk_engine *engine, const struct rk_engine_sett
 struct rk_engine_state {
     size_t jobs;   /* planning or running, that this instance has a policy for */
     size_t ranges; /* held now */
+    uint64_t range_failures;
     struct rk_sweep_counts counts;
 };
 struct rk_engine_state rk_engine_state(struct rk_engine *engine);
+/* The same as metrics. Any thread. */
+void rk_engine_metrics(struct rk_engine *engine, struct rk_metrics *m);
 
 #endif

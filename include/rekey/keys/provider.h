@@ -7,6 +7,7 @@
 #ifndef REKEY_KEYS_PROVIDER_H
 #define REKEY_KEYS_PROVIDER_H
 
+#include <rekey/base/metrics.h>
 #include <rekey/crypto/data_key.h>
 #include <rekey/crypto/legacy.h>
 #include <stdbool.h>
@@ -52,6 +53,8 @@ struct rk_provider_ops {
     enum rk_status (*ready)(void *self, struct rk_error *err);
     /* Does it answer at present? Any thread, never blocks. */
     bool (*available)(void *self);
+    /* Writes its figures; NULL: it has none. Any thread. */
+    void (*metrics)(void *self, struct rk_metrics *m);
     void (*free)(void *self);
 };
 

@@ -39,6 +39,10 @@ uint64_t rk_key_service_generation(const struct rk_key_service *service);
 /* Where whoever compares with what lies under a keyset's keys takes a place. Ends with the service.
  */
 struct rk_readers *rk_key_service_readers(struct rk_key_service *service);
+/* Why keys cannot be used at all at present, a constant; NULL: they can. Any thread. */
+const char *rk_key_service_missing(struct rk_key_service *service);
+/* Keys, loads, the registry. Any thread. */
+void rk_key_service_metrics(struct rk_key_service *service, struct rk_metrics *m);
 /* A reference to the present keyset (never NULL; empty before the first load). */
 struct rk_keyset *rk_key_service_keyset(struct rk_key_service *service);
 

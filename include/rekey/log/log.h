@@ -10,7 +10,7 @@
 #ifndef REKEY_LOG_LOG_H
 #define REKEY_LOG_LOG_H
 
-#include <rekey/base/status.h>
+#include <rekey/base/metrics.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -48,6 +48,9 @@ void rk_log_close(void);
  * them); 0, which is how it starts: no limit. How many were kept back is told in a line
  * "log_lines_kept_back" when the second is over and something is logged. Any thread. */
 void rk_log_set_limit(uint32_t lines_per_s);
+
+/* Lines by level and those kept back, since the start. */
+void rk_log_metrics(void *unused, struct rk_metrics *m);
 
 bool rk_log_enabled(enum rk_log_level level);
 void rk_log_write(enum rk_log_level level, const char *event, const struct rk_log_field *fields,

@@ -7,7 +7,7 @@
 #ifndef REKEY_SESSION_SERVER_H
 #define REKEY_SESSION_SERVER_H
 
-#include <rekey/base/histogram.h>
+#include <rekey/base/metrics.h>
 #include <rekey/config/config.h>
 #include <rekey/keys/service.h>
 #include <rekey/topology/topology.h>
@@ -53,5 +53,7 @@ void rk_server_free(struct rk_server *server);
 /* Adds the upstream round-trips of foreground reads and writes so far (crypto and key waits
  * excluded; getMore, hello and streams not counted). Any thread. */
 void rk_server_foreground(const struct rk_server *server, struct rk_histogram_snapshot *into);
+/* Sessions, messages, values, latency. Any thread. */
+void rk_server_metrics(const struct rk_server *server, struct rk_metrics *m);
 
 #endif

@@ -58,4 +58,7 @@ RK_MUST_CHECK enum rk_status rk_vault_ready(struct rk_vault_client *client, stru
 enum rk_vault_state { RK_VAULT_UNKNOWN, RK_VAULT_AVAILABLE, RK_VAULT_UNAVAILABLE };
 enum rk_vault_state rk_vault_state(const struct rk_vault_client *client);
 
+/* Requests, token, state. Any thread. */
+void rk_vault_metrics(const struct rk_vault_client *client, struct rk_metrics *m);
+
 #endif

@@ -1,5 +1,6 @@
 """Real processes for integration tests, benchmarks and the demo: mongod, Vault, rekeyd, rekeyctl."""
 
+from .admin import Admin, admin_settings
 from .certs import Certificates
 from .mongo import Mongod, ReplicaSet
 from .process import Process, ProcessError, mongod_binary, rekey_binary
@@ -8,6 +9,8 @@ from .rekeyd import CtlError, Rekeyd, policy
 from .vault import KEK, Vault, VaultError, vault_binary
 
 __all__ = [
+    "Admin",
+    "admin_settings",
     "Certificates",
     "CtlError",
     "KEK",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pymongo import MongoClient
 
+from .admin import Admin
 from .ports import HOST, free_port
 from .process import Process, ProcessError, rekey_binary
 
@@ -75,6 +76,8 @@ class Rekeyd(Process):
         listeners = other._listeners()
         other.config = json.loads(json.dumps(self.config))
         other.config["upstream"].update(listeners)
+        if "admin" in other.config:
+            other.config["admin"]["address"] = f"{HOST}:{free_port()}"
         other.write_config()
         return other
 
@@ -136,6 +139,11 @@ class Rekeyd(Process):
 
     def listen_ports(self) -> list:
         return list(self.ports)
+
+    @property
+    def admin(self) -> Admin:
+        """Where the settings have an admin address, see admin_settings()."""
+        return Admin(self.config["admin"]["address"])
 
     def run(self, timeout_s=30):
         """For configurations that must be refused: (exit status, what was logged)."""

@@ -26,6 +26,12 @@ static void test_documented_defaults_are_the_compiled_ones(void **state)
     struct rk_config *b = load(UPSTREAM);
     same_tls(&a->upstream.tls, &b->upstream.tls);
     same_tls(&a->listener_tls, &b->listener_tls);
+    same_tls(&a->admin.tls, &b->admin.tls);
+    same_text(a->admin.address, b->admin.address);
+    same_text(a->admin.token_file, b->admin.token_file);
+    assert_int_equal(a->admin.connections_max, b->admin.connections_max);
+    assert_int_equal(a->admin.request_bytes_max, b->admin.request_bytes_max);
+    assert_int_equal(a->admin.request_timeout_ms, b->admin.request_timeout_ms);
     same_text(a->upstream.state_db, b->upstream.state_db);
     assert_int_equal(a->upstream.topology, b->upstream.topology);
     assert_int_equal(a->upstream.resolve_interval_ms, b->upstream.resolve_interval_ms);
@@ -111,7 +117,8 @@ static void test_every_setting_is_documented(void **state)
         "legacy cipher encoding version_hex key type connect socket_access event_lines_per_s "
         "proxy_protocol proxy_networks proxy_header_bytes_max vault addresses redirect_hosts "
         "transit_mount auth auth_mount role_id secret_id_file secret_id_env token_file "
-        "request_timeout_ms retry_timeout_ms health_interval_ms response_bytes_max field";
+        "request_timeout_ms request_bytes_max retry_timeout_ms health_interval_ms "
+        "response_bytes_max field";
     char *text = read_from_repository("conf/rekey.yaml");
     char *rest = NULL;
     for (char *name = strtok_r(names, " ", &rest); name != NULL;
@@ -365,6 +372,7 @@ static void test_reload_names_what_needs_a_restart(void **state)
         {MEMBERS "  - {address: 'h:1', listen: 'a:1'}\n  tls: {enabled: true}\n", "upstream.tls"},
         {MEMBERS "  - {address: 'h:1', listen: 'a:1'}\nlistener_tls: {ca_file: x}\n",
          "listener_tls"},
+        {MEMBERS "  - {address: 'h:1', listen: 'a:1'}\nadmin: {address: '127.0.0.1:9'}\n", "admin"},
         {MEMBERS "  - {address: 'h:1', listen: 'a:1'}\nlimits: {workers: 3}\n", "limits.workers"},
         {MEMBERS "  - {address: 'h:1', listen: 'a:1'}\nlimits: {listen_backlog: 3}\n",
          "limits.listen_backlog"},

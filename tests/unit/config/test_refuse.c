@@ -207,6 +207,19 @@ static void test_contradictions(void **state)
          "rekey.yaml:2: listener_tls.ca_file: is required to verify client certificates"},
         {UPSTREAM "listener_tls: {key_file: k}\n",
          "rekey.yaml:2: listener_tls.key_file: is of no use without cert_file"},
+        {UPSTREAM "admin: {address: here}\n",
+         "rekey.yaml:2: admin.address: must be host:port (IPv6 in brackets) or the path of a Unix "
+         "socket of at most 107 bytes, not \"here\""},
+        {UPSTREAM "admin:\n  address: 10.0.0.1:9270\n",
+         "rekey.yaml:2: admin.tls.enabled: must be true where admin.address is not on the loopback "
+         "interface (10.0.0.1): the token would be readable on its way"},
+        {UPSTREAM "admin:\n  address: '[::]:9270'\n  tls: {enabled: true, cert_file: c}\n",
+         "rekey.yaml:2: admin.token_file: is required where admin.address is not on the loopback "
+         "interface (::)"},
+        {UPSTREAM "admin:\n  address: '[::1]:9270'\n  tls: {enabled: true}\n",
+         "rekey.yaml:4: admin.tls.cert_file: is required when admin.tls.enabled is true"},
+        {UPSTREAM "admin:\n  request_bytes_max: 9\n",
+         "rekey.yaml:3: admin.request_bytes_max: must be from 256 to 65536, not 9"},
         {"upstream: {uri: 'http://u:secret@h'}\n",
          "rekey.yaml:1: upstream.uri: must start with mongodb:// or mongodb+srv://"},
         {"upstream:\n  uri: mongodb://h\n  state_db: admin\n",
