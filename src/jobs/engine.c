@@ -8,6 +8,7 @@
 #include "job_state_internal.h"
 
 #include <rekey/base/clock.h>
+#include <rekey/jobs/proof.h>
 #include <rekey/log/log.h>
 
 #include <stdlib.h>
@@ -103,8 +104,9 @@ struct coordinator {
     struct rk_engine *engine;
     mongoc_client_t *client;
     struct rk_job_view *jobs;
-    bool prepared; /* indexes are there */
-    bool failing;  /* said so in the log already */
+    bool prepared;                    /* indexes are there */
+    bool failing;                     /* said so in the log already */
+    struct rk_policy_set *remembered; /* policies whose namespaces were noted; NULL: none yet */
     uint64_t renewed_us;
 };
 
@@ -182,6 +184,24 @@ static void start_sweepers(struct rk_engine *engine, uint32_t threads)
     }
 }
 
+/* Before anything can be written for long under new policies. */
+static enum rk_status remember_policies(struct coordinator *c, struct rk_error *err)
+{
+    struct rk_engine *engine = c->engine;
+    pthread_mutex_lock(&engine->lock);
+    struct rk_policy_set *now = rk_policy_set_ref(engine->policies);
+    pthread_mutex_unlock(&engine->lock);
+    enum rk_status status =
+        now == c->remembered ? RK_OK : rk_proof_remember(c->client, engine->state_db, now, err);
+    if (status != RK_OK) {
+        rk_policy_set_unref(now);
+        return status;
+    }
+    rk_policy_set_unref(c->remembered);
+    c->remembered = now;
+    return RK_OK;
+}
+
 static enum rk_status tick(struct coordinator *c, const struct rk_engine_settings *settings,
                            struct rk_error *err)
 {
@@ -193,6 +213,9 @@ static enum rk_status tick(struct coordinator *c, const struct rk_engine_setting
     if (!c->prepared) {
         status = rk_jobs_prepare(c->client, engine->state_db, err);
         c->prepared = status == RK_OK;
+    }
+    if (status == RK_OK) {
+        status = remember_policies(c, err);
     }
     if (status == RK_OK) {
         status = rk_job_load_active(&lease, c->jobs, RK_JOBS_MAX, &n_jobs, err);
@@ -263,6 +286,7 @@ static void *coordinator_main(void *arg)
         rk_log(RK_LOG_ERROR, "job_engine_failed", RK_S("error", "out of memory"));
     }
     mongoc_client_pool_push(engine->client_pool, c.client);
+    rk_policy_set_unref(c.remembered);
     free(c.jobs);
     return NULL;
 }

@@ -10,7 +10,7 @@ import pytest
 from bson import Binary, Code
 from pymongo.errors import OperationFailure
 
-from harness import KEK, ReplicaSet, Vault, people_policy, protected, rekey_binary
+from harness import KEK, ReplicaSet, Vault, people_policy, policy, protected, rekey_binary
 from harness.derived import derived_keys
 from harness.memory import occurrences
 from harness.protected import key_id, person
@@ -215,6 +215,25 @@ def test_namespaces_that_left_the_policies_count(people):
     people.rekeyd.config["policies"] = [people_policy(people.stored_db.name + "x")]
     people.rekeyd.write_config()
     refused(retire(people, check=False), "5 in " + people.namespace)
+
+
+def test_namespaces_that_were_never_swept_count(people):
+    """That they are protected is noted as soon as a policy says so."""
+    other = people.app_db.other
+    people.rekeyd.reload({"policies": [people_policy(other.database.name), policy(
+        other.full_name, {"ssn": "deterministic"})]})
+    people.rekeyd.wait_event("reloaded")
+    other.insert_one({"_id": 1, "ssn": "x"})
+    known = state_of(people).protected
+    wait_until(lambda: known.count_documents({"_id": other.full_name}) == 1)
+    people.rekeyd.reload({"policies": [people_policy(other.database.name)]})
+    people.rekeyd.wait_event("reloaded", 2)
+    people.app.insert_one(person(1))
+    rotate(people)
+    sweep(people)
+    refused(retire(people, check=False), "1 values need key 1 (1 in " + other.full_name)
+    people.stored_db.other.drop()
+    assert retire(people)["retired"] == [1]
 
 
 def test_dead_letters_count(people):

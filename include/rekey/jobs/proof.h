@@ -57,9 +57,18 @@ void rk_proof_deinit(struct rk_proof *proof);
 int64_t rk_proof_values(const struct rk_proof *proof, uint32_t key_id, char *where, size_t size);
 
 /*
- * The collections to look through: those that policies protect now, those that ever had a job or
- * stand in an earlier proof, as far as they exist; with everywhere all but the server's own and
- * those of state_db. Free with rk_jobs_namespaces_free.
+ * Notes what these policies protect, for the scans of a time when they may be gone: collection
+ * <state db>.protected, one document a namespace: { _id: "db.coll" or "db.*", since: Date }.
+ */
+RK_MUST_CHECK enum rk_status rk_proof_remember(struct _mongoc_client_t *client,
+                                               const char *state_db,
+                                               const struct rk_policy_set *policies,
+                                               struct rk_error *err);
+
+/*
+ * The collections to look through: those that policies protect now or ever did, and those that ever
+ * had a job or stand in an earlier proof, as far as they exist; with everywhere all but the
+ * server's own and those of state_db. Free with rk_jobs_namespaces_free.
  */
 RK_MUST_CHECK enum rk_status rk_proof_namespaces(struct _mongoc_client_t *client,
                                                  const struct rk_proof_request *request,
