@@ -258,6 +258,13 @@ const struct rk_ctl_command rk_ctl_key_commands[] = {
      .needs = RK_CTL_NEEDS_SERVER,
      .run = run_rotate},
     {.group = "keys",
+     .name = "status",
+     .args = "[ID|NAME] [--count]",
+     .help = "show where keys stand: who has them, what needs them, what comes next and hinders "
+             "it; --count: count that first",
+     .needs = RK_CTL_NEEDS_SERVER,
+     .run = rk_ctl_run_keys_status},
+    {.group = "keys",
      .name = "retire",
      .args = "ID|NAME [--wait] [--gone] [--everywhere]",
      .help = "prove by a full scan that nothing needs a retiring key any more",

@@ -38,10 +38,16 @@ static uint32_t parse_id(const char *text)
     return end != NULL && *end == '\0' && id <= UINT32_MAX ? (uint32_t)id : 0;
 }
 
+bool rk_ctl_key_is(const struct rk_key_record *key, const char *text)
+{
+    uint32_t id = parse_id(text);
+    return id != 0 ? key->id == id : strcmp(key->name, text) == 0;
+}
+
 static enum rk_status choose(const struct rk_ctl_keys *keys, const char *text, unsigned states,
                              struct rk_ctl_selection *out, struct rk_error *err)
 {
-    uint32_t id = parse_id(text);
+    bool by_id = parse_id(text) != 0;
     *out = (struct rk_ctl_selection){
         .keys = calloc(keys->n + 1, sizeof(struct rk_key_record *)),
         .events = calloc(keys->n + 1, sizeof(struct rk_audit_event)),
@@ -51,8 +57,7 @@ static enum rk_status choose(const struct rk_ctl_keys *keys, const char *text, u
     }
     for (size_t i = 0; i < keys->n; i++) {
         const struct rk_key_record *key = &keys->records[i];
-        bool named = strcmp(key->name, text) == 0 && (states >> key->state & 1u) != 0;
-        if (id != 0 ? key->id == id : named) {
+        if (rk_ctl_key_is(key, text) && (by_id || (states >> key->state & 1u) != 0)) {
             out->keys[out->n++] = key;
             out->name = key->name;
         }
@@ -142,4 +147,28 @@ enum rk_ctl_exit rk_ctl_take_step(struct rk_ctl *ctl, const struct rk_ctl_step *
     selection_free(&selection);
     rk_ctl_keys_close(&keys);
     return code;
+}
+
+/* How long transactions may last, where that may be asked; else 0. */
+static int64_t transaction_lifetime_ms(mongoc_client_t *client)
+{
+    bson_t reply;
+    bson_iter_t iter;
+    int64_t seconds = 0;
+    bson_t *command =
+        BCON_NEW("getParameter", BCON_INT32(1), "transactionLifetimeLimitSeconds", BCON_INT32(1));
+    if (mongoc_client_command_simple(client, "admin", command, NULL, &reply, NULL) &&
+        bson_iter_init_find(&iter, &reply, "transactionLifetimeLimitSeconds")) {
+        seconds = bson_iter_as_int64(&iter);
+    }
+    bson_destroy(&reply);
+    bson_destroy(command);
+    return seconds * 1000;
+}
+
+int64_t rk_ctl_settle_ms(const struct rk_ctl_keys *keys)
+{
+    int64_t settle_ms = keys->ctl->config->keys.write_settle_ms;
+    int64_t lifetime_ms = transaction_lifetime_ms(keys->client);
+    return lifetime_ms > settle_ms ? lifetime_ms : settle_ms;
 }

@@ -27,6 +27,11 @@ RK_MUST_CHECK enum rk_status rk_ctl_keys_open(struct rk_ctl *ctl, struct rk_ctl_
 RK_MUST_CHECK enum rk_status rk_ctl_keys_read(struct rk_ctl_keys *keys, struct rk_error *err);
 void rk_ctl_keys_close(struct rk_ctl_keys *keys);
 
+/* Is text its id, or its name? */
+bool rk_ctl_key_is(const struct rk_key_record *key, const char *text);
+/* How long after the last instance turned to another key a write may still be on its way. */
+int64_t rk_ctl_settle_ms(const struct rk_ctl_keys *keys);
+
 #define RK_CTL_ANY_STATE (~0u)
 
 /* What one command works on: some of the records, with an audit event each. Borrows the records. */

@@ -33,32 +33,13 @@ static enum rk_status check_states(const struct rk_ctl_selection *selection, voi
     return RK_OK;
 }
 
-/* How long transactions may last, where that may be asked; else 0. */
-static int64_t transaction_lifetime_ms(mongoc_client_t *client)
-{
-    bson_t reply;
-    bson_iter_t iter;
-    int64_t seconds = 0;
-    bson_t *command =
-        BCON_NEW("getParameter", BCON_INT32(1), "transactionLifetimeLimitSeconds", BCON_INT32(1));
-    if (mongoc_client_command_simple(client, "admin", command, NULL, &reply, NULL) &&
-        bson_iter_init_find(&iter, &reply, "transactionLifetimeLimitSeconds")) {
-        seconds = bson_iter_as_int64(&iter);
-    }
-    bson_destroy(&reply);
-    bson_destroy(command);
-    return seconds * 1000;
-}
-
 /* When a scan may begin: every write under the keys has ended by then. */
 static enum rk_status find_earliest(struct rk_ctl_keys *keys,
                                     const struct rk_ctl_selection *selection, bool gone,
                                     int64_t *at_ms, struct rk_error *err)
 {
     enum rk_status status = RK_OK;
-    int64_t settle_ms = keys->ctl->config->keys.write_settle_ms;
-    int64_t lifetime_ms = transaction_lifetime_ms(keys->client);
-    int64_t wait_ms = lifetime_ms > settle_ms ? lifetime_ms : settle_ms;
+    int64_t wait_ms = rk_ctl_settle_ms(keys);
     *at_ms = 0;
     for (size_t i = 0; i < selection->n && status == RK_OK; i++) {
         int64_t quiet_ms = 0;

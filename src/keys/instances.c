@@ -301,16 +301,85 @@ static enum rk_status on_writing(void *arg, const bson_t *doc, struct rk_error *
     return RK_OK;
 }
 
+/* Of those whose last heartbeat is ("$gt") or is not ("$lte") within their lease. */
+static void append_alive(bson_t *filter, const char *comparison)
+{
+    BCON_APPEND(filter, "$expr", "{", comparison, "[", BCON_UTF8("$at"), "{", "$subtract", "[",
+                BCON_UTF8("$$NOW"), BCON_UTF8("$leaseMs"), "]", "}", "]", "}");
+}
+
 enum rk_status rk_instances_writing(struct rk_registry *registry, uint32_t key_id, bool alive,
                                     size_t *n, char *what, size_t size, struct rk_error *err)
 {
     struct told_of writing = {.what = what, .size = size};
     bson_t *filter = BCON_NEW("$or", "[", "{", "writes", BCON_INT64((int64_t)key_id), "}", "{",
-                              "writes", "{", "$exists", BCON_BOOL(false), "}", "}", "]", "$expr",
-                              "{", alive ? "$gt" : "$lte", "[", BCON_UTF8("$at"), "{", "$subtract",
-                              "[", BCON_UTF8("$$NOW"), BCON_UTF8("$leaseMs"), "]", "}", "]", "}");
+                              "writes", "{", "$exists", BCON_BOOL(false), "}", "}", "]");
+    append_alive(filter, alive ? "$gt" : "$lte");
     what[0] = '\0';
     enum rk_status status = find(registry, filter, on_writing, &writing, err);
     *n = writing.n;
     return status;
+}
+
+struct telling {
+    rk_instance_fn *fn;
+    void *arg;
+};
+
+/* *ids is malloc'ed for the caller; NULL when there are none. */
+static enum rk_status read_keys(const bson_t *doc, const char *field, uint32_t **ids, size_t *n,
+                                struct rk_error *err)
+{
+    bson_iter_t array;
+    bson_iter_t iter;
+    *ids = NULL;
+    *n = 0;
+    if (!bson_iter_init_find(&array, doc, field) || !BSON_ITER_HOLDS_ARRAY(&array) ||
+        !bson_iter_recurse(&array, &iter)) {
+        return RK_OK;
+    }
+    *ids = calloc(doc->len, sizeof **ids); /* an element takes more than a byte */
+    if (*ids == NULL) {
+        return rk_error_set(err, RK_ENOMEM, "out of memory");
+    }
+    while (bson_iter_next(&iter)) {
+        int64_t id = BSON_ITER_HOLDS_INT(&iter) ? bson_iter_as_int64(&iter) : 0;
+        if (id > 0 && id <= UINT32_MAX) {
+            (*ids)[(*n)++] = (uint32_t)id;
+        }
+    }
+    return RK_OK;
+}
+
+static enum rk_status on_living(void *arg, const bson_t *doc, struct rk_error *err)
+{
+    const struct telling *telling = arg;
+    bson_iter_t id;
+    uint32_t *keys = NULL;
+    uint32_t *written = NULL;
+    struct rk_heartbeat heartbeat = {.instance = "?"};
+    if (bson_iter_init_find(&id, doc, "_id") && BSON_ITER_HOLDS_UTF8(&id)) {
+        heartbeat.instance = bson_iter_utf8(&id, NULL);
+    }
+    enum rk_status status = read_keys(doc, "keys", &keys, &heartbeat.n_keys, err);
+    if (status == RK_OK) {
+        status = read_keys(doc, "writes", &written, &heartbeat.n_written, err);
+    }
+    if (status == RK_OK) {
+        heartbeat.key_ids = keys;
+        heartbeat.written_ids = written;
+        telling->fn(telling->arg, &heartbeat);
+    }
+    free(keys);
+    free(written);
+    return status;
+}
+
+enum rk_status rk_instances_living(struct rk_registry *registry, rk_instance_fn *fn, void *arg,
+                                   struct rk_error *err)
+{
+    struct telling telling = {fn, arg};
+    bson_t *filter = bson_new();
+    append_alive(filter, "$gt");
+    return find(registry, filter, on_living, &telling, err);
 }

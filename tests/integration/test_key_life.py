@@ -309,6 +309,49 @@ def test_a_value_under_a_retired_key_is_read_with_a_warning(people):
     assert destroy(people)["destroyed"] == [1]
 
 
+# Status.
+
+
+def test_status_tells_what_comes_next_and_hinders_it(people):
+    def status(*options) -> dict:
+        keys = people.rekeyd.ctl("keys", "status", *options)["keys"]
+        return {key["id"]: key for key in keys}
+
+    people.app.insert_many([person(i) for i in range(3)])
+    (first,) = status().values()
+    assert (first["name"], first["state"], first["next"]) == ("default", "current", "rotate")
+    assert (first["loadedBy"], first["writtenBy"], first["hindrance"]) == (1, 1, "")
+    assert "values" not in first and first["createdAt"] and first["activatedAt"]
+    rotate(people)
+    wait_until(lambda: status()[1]["writtenBy"] == 0)
+    assert status("1")[1]["next"] == "retire"
+    counted = status("--count", "default")
+    assert (counted[1]["values"], counted[2]["values"]) == (15, 0) and counted[1]["countedAt"]
+    assert counted[1]["hindrance"].startswith("15 values needed it at ")
+    assert counted[1]["hindrance"].endswith(f": 15 in {people.namespace}")
+    sweep(people)
+    retire(people)
+    after = status()
+    assert (after[1]["state"], after[1]["next"]) == ("retired", "destroy")
+    assert (after[1]["values"], after[1]["hindrance"], after[2]["values"]) == (0, "", 15)
+    wait_until(lambda: (status()[1]["loadedBy"], status()[2]["loadedBy"]) == (0, 1))
+    destroy(people)
+    assert (status()[1]["state"], status()[1]["next"]) == ("destroyed", "")
+    refused(people.rekeyd.ctl("keys", "status", "7", check=False), "no key 7", code=FAILED)
+
+
+def test_status_for_people(people):
+    people.app.insert_one(person(1))
+    rotate(people)
+    argv = [rekey_binary("rekeyctl"), "-c", str(people.rekeyd.config_path), "keys", "status"]
+    environment = people.rekeyd.environment()
+    text = subprocess.check_output(argv, text=True, timeout=60, env=environment)
+    header, first, second = text.splitlines()
+    assert header.split()[:5] == ["ID", "NAME", "STATE", "AGE", "KEK"]
+    assert first.split()[:6] == ["1", "default", "retiring", "0:00", "h", "main"]
+    assert second.split()[:3] == ["2", "default", "current"]
+
+
 # Destroying.
 
 

@@ -66,6 +66,11 @@ RK_MUST_CHECK enum rk_status rk_instances_without(struct rk_registry *registry, 
 RK_MUST_CHECK enum rk_status rk_instances_outlived(struct rk_registry *registry, uint32_t key_id,
                                                    int64_t **ids, size_t *n, struct rk_error *err);
 
+/* Calls fn with every living instance: its name and keys, valid during the call. */
+typedef void rk_instance_fn(void *arg, const struct rk_heartbeat *heartbeat);
+RK_MUST_CHECK enum rk_status rk_instances_living(struct rk_registry *registry, rk_instance_fn *fn,
+                                                 void *arg, struct rk_error *err);
+
 /*
  * How many living instances write under key_id, or do not say; with alive false, how many did when
  * they were last heard of and have not ended cleanly: one that only lost sight of the registry goes
