@@ -36,12 +36,16 @@ struct rk_config_field_entry {
     enum rk_unique_index unique_index;
     struct rk_config_legacy_entry *legacy;
     unsigned legacy_count;
+    char *key;
 };
 
 struct rk_config_policy_entry {
     char *ns;
     struct rk_config_field_entry *fields;
     unsigned fields_count;
+    char *key;
+    char **former_keys;
+    unsigned former_keys_count;
 };
 
 /* The file as it is written; the schema's top level. */

@@ -131,12 +131,48 @@ static enum rk_status add_field(struct specs *specs, const struct rk_config_fiel
         .bson_type = (uint8_t)entry->type,
         .accept_plaintext = entry->accept_plaintext,
         .unique_index = entry->unique_index,
+        .key = entry->key,
     };
     enum rk_status status = RK_OK;
     for (unsigned i = 0; i < entry->legacy_count && status == RK_OK; i++) {
         char child[KEY_MAX];
         (void)snprintf(child, sizeof child, "%s.legacy[%u]", key, i);
         status = fill_legacy(&entry->legacy[i], &formats[i], child, source, err);
+    }
+    return status;
+}
+
+static enum rk_status check_key(const char *name, const char *place,
+                                const struct rk_config_source *source, struct rk_error *err)
+{
+    return name == NULL || rk_policy_key_valid(name)
+               ? RK_OK
+               : rk_config_refuse(source, err, place,
+                                  "\"%.80s\" is no name for a key: it has 1 to %u letters, digits, "
+                                  "_ . or -",
+                                  name, RK_KEY_BASE_NAME_MAX);
+}
+
+static enum rk_status add_keys(struct rk_policy_spec *spec, size_t index,
+                               const struct rk_config_policy_entry *entry,
+                               const struct rk_config_source *source, struct rk_error *err)
+{
+    static const char *const before[] = {RK_KEY_NAME_DEFAULT};
+    char key[KEY_MAX];
+    (void)snprintf(key, sizeof key, "policies[%zu].key", index);
+    enum rk_status status = check_key(entry->key, key, source, err);
+    for (unsigned i = 0; i < entry->former_keys_count && status == RK_OK; i++) {
+        (void)snprintf(key, sizeof key, "policies[%zu].former_keys[%u]", index, i);
+        status = check_key(entry->former_keys[i], key, source, err);
+    }
+    (void)snprintf(key, sizeof key, "policies[%zu].former_keys", index);
+    bool given = rk_config_source_has(source, key);
+    spec->key = entry->key;
+    /* If not given, where values lie that were written before the policy named a key. */
+    spec->former_keys = given ? (const char *const *)entry->former_keys : before;
+    spec->n_former_keys = given ? entry->former_keys_count : 1;
+    if (status == RK_OK && spec->n_former_keys > RK_FORMER_KEYS_MAX) {
+        status = rk_config_refuse(source, err, key, "more than %u", RK_FORMER_KEYS_MAX);
     }
     return status;
 }
@@ -159,7 +195,7 @@ static enum rk_status add_policy(struct specs *specs, const struct rk_config_pol
                                 "%s is the database of Rekey's own state (upstream.state_db)",
                                 state_db);
     }
-    enum rk_status status = RK_OK;
+    enum rk_status status = add_keys(&specs->policies[index], index, entry, source, err);
     for (unsigned j = 0; j < entry->fields_count && status == RK_OK; j++) {
         (void)snprintf(key, sizeof key, "policies[%zu].fields[%u]", index, j);
         status = add_field(specs, &entry->fields[j], key, source, err);

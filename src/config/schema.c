@@ -307,6 +307,7 @@ static const cyaml_schema_field_t field_fields[] = {
     CHOICE("unique_index", OPTIONAL, struct rk_config_field_entry, unique_index, unique_indexes),
     CYAML_FIELD_SEQUENCE("legacy", CYAML_FLAG_POINTER | OPTIONAL, struct rk_config_field_entry,
                          legacy, &legacy_schema, 0, CYAML_UNLIMITED),
+    TEXT("key", OPTIONAL, struct rk_config_field_entry, key),
     CYAML_FIELD_END,
 };
 static const cyaml_schema_value_t field_schema = {
@@ -317,6 +318,8 @@ static const cyaml_schema_field_t policy_fields[] = {
     TEXT("namespace", 0, struct rk_config_policy_entry, ns),
     CYAML_FIELD_SEQUENCE("fields", CYAML_FLAG_POINTER, struct rk_config_policy_entry, fields,
                          &field_schema, 1, CYAML_UNLIMITED),
+    TEXT("key", OPTIONAL, struct rk_config_policy_entry, key),
+    TEXTS("former_keys", struct rk_config_policy_entry, former_keys),
     CYAML_FIELD_END,
 };
 static const cyaml_schema_value_t policy_schema = {

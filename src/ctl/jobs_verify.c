@@ -173,8 +173,8 @@ static enum rk_ctl_exit scan(struct rk_ctl *ctl, mongoc_client_t *client,
                              const struct request *request, const struct rk_keyset *keys)
 {
     struct rk_error err;
-    struct report report = {.current_key =
-                                rk_data_key_id(rk_keyset_current(keys, RK_KEY_NAME_DEFAULT))};
+    const struct rk_data_key *current = rk_keyset_current(keys, RK_KEY_NAME_DEFAULT);
+    struct report report = {.current_key = current != NULL ? rk_data_key_id(current) : 0};
     char **namespaces = NULL;
     size_t n = 0;
     bool progress = !ctl->json && isatty(STDERR_FILENO) == 1;
@@ -213,6 +213,17 @@ static enum rk_ctl_exit scan(struct rk_ctl *ctl, mongoc_client_t *client,
     return code;
 }
 
+static enum rk_status wait_for_keys(struct rk_key_service *service,
+                                    const struct rk_policy_set *policies, struct rk_error *err)
+{
+    const _Atomic bool never = false;
+    enum rk_status status = RK_OK;
+    for (size_t i = 0; i < rk_policy_set_count(policies) && status == RK_OK; i++) {
+        status = rk_key_wait_policy(service, rk_policy_set_at(policies, i), &never, err);
+    }
+    return status;
+}
+
 /* With all keys of the registry loaded, as a running instance has them. */
 static enum rk_ctl_exit verify(struct rk_ctl *ctl, const struct request *request)
 {
@@ -220,7 +231,6 @@ static enum rk_ctl_exit verify(struct rk_ctl *ctl, const struct request *request
     struct rk_provider provider;
     struct rk_key_service *service = NULL;
     struct rk_keyset *keys = NULL;
-    const _Atomic bool never = false;
     enum rk_ctl_exit code;
     /* What a service has to say in a daemon's log is no news to somebody at a terminal. */
     if (rk_log_open(NULL, RK_LOG_WARN, &err) != RK_OK ||
@@ -237,7 +247,7 @@ static enum rk_ctl_exit verify(struct rk_ctl *ctl, const struct request *request
     mongoc_client_t *client = mongoc_client_pool_pop(ctl->client_pool);
     enum rk_status status = rk_key_service_start(&config, &service, &err);
     if (status == RK_OK) {
-        status = rk_key_wait(service, 0, &never, &err);
+        status = wait_for_keys(service, ctl->config->policies, &err);
     }
     if (status == RK_OK) {
         keys = rk_key_service_keyset(service);

@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #define CANCEL_CHECK_NS 100000000L
@@ -52,8 +53,9 @@ static void wait_a_little(struct wait *wait)
     (void)pthread_cond_timedwait(&wait->changed, &wait->lock, &at);
 }
 
-enum rk_status rk_key_wait(struct rk_key_service *keys, uint32_t key_id, const _Atomic bool *cancel,
-                           struct rk_error *err)
+/* key_id 0: the current key of name. */
+static enum rk_status wait_for(struct rk_key_service *keys, uint32_t key_id, const char *name,
+                               const _Atomic bool *cancel, struct rk_error *err)
 {
     enum rk_status status;
     pthread_condattr_t attr;
@@ -67,7 +69,11 @@ enum rk_status rk_key_wait(struct rk_key_service *keys, uint32_t key_id, const _
     pthread_cond_init(&wait->changed, &attr);
     pthread_condattr_destroy(&attr);
     wait->refs = 2;
-    rk_key_service_load(keys, key_id, loaded, wait);
+    if (key_id == 0) {
+        rk_key_service_load_name(keys, name, loaded, wait);
+    } else {
+        rk_key_service_load(keys, key_id, loaded, wait);
+    }
     pthread_mutex_lock(&wait->lock);
     while (!wait->done && !atomic_load(cancel)) {
         wait_a_little(wait);
@@ -78,8 +84,27 @@ enum rk_status rk_key_wait(struct rk_key_service *keys, uint32_t key_id, const _
         status = RK_OK;
     } else {
         status = rk_error_set(err, wait->status == RK_ENOENT ? RK_ENOENT : RK_EIO,
-                              "cannot load data key %u: %s", key_id, wait->message);
+                              "cannot load a data key: %s", wait->message);
     }
     release_locked(wait);
+    return status;
+}
+
+enum rk_status rk_key_wait(struct rk_key_service *keys, uint32_t key_id, const _Atomic bool *cancel,
+                           struct rk_error *err)
+{
+    return wait_for(keys, key_id, "", cancel, err);
+}
+
+enum rk_status rk_key_wait_policy(struct rk_key_service *keys, const struct rk_policy *policy,
+                                  const _Atomic bool *cancel, struct rk_error *err)
+{
+    enum rk_status status = RK_OK;
+    for (size_t i = 0; i < policy->n_fields && status == RK_OK; i++) {
+        const char *name = policy->fields[i].key;
+        if (i == 0 || strcmp(name, policy->fields[i - 1].key) != 0) {
+            status = wait_for(keys, 0, name, cancel, err);
+        }
+    }
     return status;
 }

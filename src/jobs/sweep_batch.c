@@ -23,26 +23,45 @@ static void refresh_keys(struct rk_sweeper *s)
     }
 }
 
-/* Is key_id the current key of its name, or was before another one? */
+/* Is key_id the current key of its name, or was before another one? 0: there was none. */
 static bool has_current(const struct rk_sweeper *s, uint32_t key_id)
 {
     const struct rk_keyset_key *key = rk_keyset_known(s->keys, key_id);
-    const char *name = key != NULL ? key->name : RK_KEY_NAME_DEFAULT;
-    const struct rk_data_key *current = rk_keyset_current(s->keys, name);
+    if (key == NULL) {
+        return key_id == 0;
+    }
+    const struct rk_data_key *current = rk_keyset_current(s->keys, key->name);
     return current != NULL && rk_data_key_id(current) >= key_id;
 }
 
-/* Under an older key than the job's, what is to be rewritten would look as if it were done. */
-static enum rk_status need_current_key(struct rk_sweeper *s, uint32_t key_id, struct rk_error *err)
+static bool has_all(const struct rk_sweeper *s, const struct rk_policy *policy)
 {
-    refresh_keys(s);
-    if (has_current(s, key_id)) {
-        return RK_OK;
+    bool all = true;
+    for (size_t i = 0; i < policy->n_fields && all; i++) {
+        all = rk_keyset_current(s->keys, policy->fields[i].key) != NULL;
     }
-    enum rk_status status = rk_key_wait(s->engine->keys, key_id, &s->cancel, err);
+    return all;
+}
+
+/* Under older keys than the job's, what is to be rewritten would look as if it were done. */
+static enum rk_status need_current_keys(struct rk_sweeper *s, const struct rk_sweep_task *task,
+                                        struct rk_error *err)
+{
+    enum rk_status status = RK_OK;
     refresh_keys(s);
-    if (status == RK_ENOENT || (status == RK_OK && !has_current(s, key_id))) {
-        status = rk_error_set(err, RK_EIO, "data key %u is not the current one yet", key_id);
+    if (!has_current(s, task->key_id)) {
+        status = rk_key_wait(s->engine->keys, task->key_id, &s->cancel, err);
+        refresh_keys(s);
+    }
+    if (status == RK_ENOENT || (status == RK_OK && !has_current(s, task->key_id))) {
+        return rk_error_set(err, RK_EIO, "data key %u is not the current one yet", task->key_id);
+    }
+    if (status == RK_OK && !has_all(s, task->policy)) {
+        status = rk_key_wait_policy(s->engine->keys, task->policy, &s->cancel, err);
+        refresh_keys(s);
+    }
+    if (status == RK_OK && !has_all(s, task->policy)) {
+        status = rk_error_set(err, RK_EIO, "a current key of %s is not loaded", task->ns->full);
     }
     return status;
 }
@@ -113,7 +132,7 @@ static enum rk_status examine(struct rk_sweeper *s, const struct rk_sweep_task *
 {
     bool again = true;
     while (again) {
-        enum rk_status status = need_current_key(s, task->key_id, err);
+        enum rk_status status = need_current_keys(s, task, err);
         if (status == RK_OK) {
             status = examine_once(s, task, batch, plan, last, err);
         }

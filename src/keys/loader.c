@@ -334,6 +334,19 @@ static enum rk_status build(struct rk_key_loader *loader, struct rk_keyset **set
     return status;
 }
 
+/* RK_OK as well when another instance was faster. */
+static enum rk_status create_first(struct rk_key_loader *loader, const char *name,
+                                   struct rk_error *err)
+{
+    struct rk_key_record made;
+    enum rk_status status =
+        rk_registry_create_first(loader->registry, &loader->provider, name, "rekeyd", &made, err);
+    if (status == RK_OK) {
+        rk_log(RK_LOG_INFO, "first_key_created", RK_S("name", made.name), RK_I("key_id", made.id));
+    }
+    return status == RK_ESTATE ? RK_OK : status;
+}
+
 /* Lists the registry, and makes its first key where that is wanted. */
 static enum rk_status read_registry(struct rk_key_loader *loader, struct rk_key_record **records,
                                     size_t *n, struct rk_error *err)
@@ -353,12 +366,8 @@ static enum rk_status read_registry(struct rk_key_loader *loader, struct rk_key_
     if (!loader->create_first_key) {
         return RK_OK;
     }
-    struct rk_key_record made;
-    status = rk_registry_create_first(loader->registry, &loader->provider, RK_KEY_NAME_DEFAULT,
-                                      "rekeyd", &made, err);
-    if (status == RK_OK) {
-        rk_log(RK_LOG_INFO, "first_key_created", RK_S("name", made.name), RK_I("key_id", made.id));
-    } else if (status != RK_ESTATE) { /* RK_ESTATE: another instance was faster, which is fine */
+    status = create_first(loader, RK_KEY_NAME_DEFAULT, err);
+    if (status != RK_OK) {
         return status;
     }
     free(*records);
@@ -489,7 +498,7 @@ void rk_key_loader_in_use(struct rk_key_loader *loader, uint64_t generation)
             epoch = epoch != 0 ? epoch : rk_readers_advance(loader->readers, generation);
             begin(loader, entry, epoch);
         }
-        bool current = entry->state == RK_KEY_CURRENT && entry->listed;
+        bool current = role_of(entry) == RK_KEY_WRITES;
         if (current && !entry->current) {
             log_current(loader, entry);
         }
@@ -561,21 +570,47 @@ void rk_key_loader_promote(struct rk_key_loader *loader)
     }
 }
 
-enum rk_status rk_key_loader_why_not(const struct rk_key_loader *loader, uint32_t key_id,
-                                     struct rk_error *err)
+static bool knows_name(const struct rk_key_loader *loader, const char *name)
+{
+    for (size_t i = 0; i < loader->n_entries; i++) {
+        if (strcmp(loader->entries[i].name, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool rk_key_loader_create(struct rk_key_loader *loader, const char *name, struct rk_error *failure)
+{
+    return loader->create_first_key && !knows_name(loader, name) &&
+           create_first(loader, name, failure) == RK_OK;
+}
+
+static bool is_asked(const struct entry *entry, uint32_t key_id, const char *name)
+{
+    return key_id != 0
+               ? entry->id == key_id
+               : entry->state == RK_KEY_CURRENT && entry->listed && strcmp(entry->name, name) == 0;
+}
+
+void rk_key_loader_why_not(const struct rk_key_loader *loader, uint32_t key_id, const char *name,
+                           struct rk_error *err)
 {
     for (size_t i = 0; i < loader->n_entries; i++) {
         const struct entry *entry = &loader->entries[i];
-        bool asked = key_id != 0 ? entry->id == key_id
-                                 : entry->state == RK_KEY_CURRENT && entry->listed &&
-                                       strcmp(entry->name, RK_KEY_NAME_DEFAULT) == 0;
-        if (asked && entry->key == NULL) {
-            return rk_error_set(err, entry->failure.status, "%s", entry->failure.message);
+        if (is_asked(entry, key_id, name) && entry->key == NULL) {
+            *err = entry->failure;
+            return;
         }
     }
-    if (key_id == 0) {
-        return rk_error_set(err, RK_ENOENT,
-                            "there is no current key: make one with `rekeyctl keys rotate`");
+    if (key_id != 0) {
+        (void)rk_error_set(err, RK_ENOENT, "the key registry has no key %u", key_id);
+    } else if (strcmp(name, RK_KEY_NAME_DEFAULT) == 0) {
+        (void)rk_error_set(err, RK_ENOENT,
+                           "there is no current key: make one with `rekeyctl keys rotate`");
+    } else {
+        (void)rk_error_set(err, RK_ENOENT,
+                           "\"%s\" has no current key: make one with `rekeyctl keys rotate %s`",
+                           name, name);
     }
-    return rk_error_set(err, RK_ENOENT, "the key registry has no key %u", key_id);
 }

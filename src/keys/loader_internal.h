@@ -75,8 +75,12 @@ bool rk_key_loader_want(struct rk_key_loader *loader, uint32_t key_id);
 /* Lives as long as the loader. */
 struct rk_key_figures *rk_key_loader_figures(struct rk_key_loader *loader);
 
-/* Why the keyset of the last refresh lacks key_id (0: a current key). Always a failure. */
-enum rk_status rk_key_loader_why_not(const struct rk_key_loader *loader, uint32_t key_id,
-                                     struct rk_error *err);
+/* Makes the first key of a name of which the last refresh found none, if that is wanted. True: it
+ * is to be refreshed again. False with failure filled, or as it was when nothing was tried. */
+bool rk_key_loader_create(struct rk_key_loader *loader, const char *name, struct rk_error *failure);
+
+/* Why the keyset of the last refresh lacks key_id (0: a current key of that name). */
+void rk_key_loader_why_not(const struct rk_key_loader *loader, uint32_t key_id, const char *name,
+                           struct rk_error *err);
 
 #endif

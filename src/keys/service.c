@@ -32,7 +32,9 @@
 
 struct load {
     struct load *next;
-    uint32_t key_id;
+    uint32_t key_id; /* 0: the current key of name */
+    char *name;
+    struct rk_error failure; /* status RK_OK: none */
     rk_key_loaded_fn *fn;
     void *arg;
 };
@@ -115,18 +117,31 @@ void rk_key_service_metrics(struct rk_key_service *service, struct rk_metrics *m
     rk_keyset_unref(set);
 }
 
-void rk_key_service_load(struct rk_key_service *service, uint32_t key_id, rk_key_loaded_fn *fn,
-                         void *arg)
+static void load_free(struct load *load)
+{
+    if (load != NULL) {
+        free(load->name);
+        free(load);
+    }
+}
+
+static void start_load(struct rk_key_service *service, uint32_t key_id, const char *name,
+                       rk_key_loaded_fn *fn, void *arg)
 {
     enum rk_status status = RK_OK;
-    struct load *load = malloc(sizeof *load);
+    struct load *load = calloc(1, sizeof *load);
+    char *copy = strdup(name);
     (void)pthread_mutex_lock(&service->mutex);
     if (service->stop) {
         status = RK_ESTATE;
-    } else if (load == NULL || service->n_loads == LOADS_MAX) {
+    } else if (load == NULL || copy == NULL || service->n_loads == LOADS_MAX) {
         status = RK_ELIMIT;
     } else {
-        *load = (struct load){.next = service->queue, .key_id = key_id, .fn = fn, .arg = arg};
+        load->next = service->queue;
+        load->key_id = key_id;
+        load->name = copy;
+        load->fn = fn;
+        load->arg = arg;
         service->queue = load;
         service->n_loads++;
         (void)pthread_cond_signal(&service->wake);
@@ -134,8 +149,21 @@ void rk_key_service_load(struct rk_key_service *service, uint32_t key_id, rk_key
     (void)pthread_mutex_unlock(&service->mutex);
     if (status != RK_OK) {
         free(load);
+        free(copy);
         fn(arg, status, status == RK_ESTATE ? SHUTTING_DOWN : "too many messages wait for keys");
     }
+}
+
+void rk_key_service_load(struct rk_key_service *service, uint32_t key_id, rk_key_loaded_fn *fn,
+                         void *arg)
+{
+    start_load(service, key_id, "", fn, arg);
+}
+
+void rk_key_service_load_name(struct rk_key_service *service, const char *name,
+                              rk_key_loaded_fn *fn, void *arg)
+{
+    start_load(service, 0, name, fn, arg);
 }
 
 /* ---- the service's thread ----------------------------------------------------------------- */
@@ -147,7 +175,7 @@ static void answer(struct rk_key_service *service, struct load *load, enum rk_st
     service->n_loads--;
     (void)pthread_mutex_unlock(&service->mutex);
     load->fn(load->arg, status, message);
-    free(load);
+    load_free(load);
 }
 
 static struct negative *find_negative(struct rk_key_service *service, uint32_t key_id)
@@ -172,10 +200,24 @@ static void add_negative(struct rk_key_service *service, uint32_t key_id)
     entry->until_us = rk_clock_mono_us() + service->negative_us;
 }
 
-static bool has_key(const struct rk_keyset *set, uint32_t key_id)
+static bool has_key(const struct rk_keyset *set, const struct load *load)
 {
-    return key_id == 0 ? rk_keyset_current(set, RK_KEY_NAME_DEFAULT) != NULL
-                       : rk_keyset_find(set, key_id) != NULL;
+    return load->key_id == 0 ? rk_keyset_current(set, load->name) != NULL
+                             : rk_keyset_find(set, load->key_id) != NULL;
+}
+
+/* Is the key of this load known not to be there? Of names nothing is remembered: a key may be made
+ * at any time, and by the very next load. */
+static bool is_absent(struct rk_key_service *service, const struct load *load, bool fresh)
+{
+    if (load->key_id == 0) {
+        return fresh || load->failure.status != RK_OK;
+    }
+    if (fresh) {
+        add_negative(service, load->key_id);
+    }
+    const struct negative *negative = find_negative(service, load->key_id);
+    return negative != NULL && (fresh || rk_clock_mono_us() < negative->until_us);
 }
 
 /*
@@ -190,17 +232,14 @@ static void answer_known(struct rk_key_service *service, bool fresh)
     while (load != NULL) {
         struct load *next = load->next;
         /* Only this thread replaces the keyset, so it may look at it without the mutex. */
-        bool loaded = has_key(service->keyset, load->key_id);
-        if (!loaded && fresh) {
-            add_negative(service, load->key_id);
-        }
-        const struct negative *negative = find_negative(service, load->key_id);
-        if (loaded) {
+        if (has_key(service->keyset, load)) {
             answer(service, load, RK_OK, "");
-        } else if (negative != NULL && (fresh || rk_clock_mono_us() < negative->until_us)) {
-            struct rk_error why;
-            enum rk_status status = rk_key_loader_why_not(service->loader, load->key_id, &why);
-            answer(service, load, status, why.message);
+        } else if (is_absent(service, load, fresh)) {
+            struct rk_error why = load->failure;
+            if (why.status == RK_OK) {
+                rk_key_loader_why_not(service->loader, load->key_id, load->name, &why);
+            }
+            answer(service, load, why.status, why.message);
         } else {
             load->next = still;
             still = load;
@@ -244,12 +283,15 @@ static void announce_new(struct rk_key_service *service)
     }
 }
 
-/* What waits may need keys that are not loaded unasked. */
+/* What waits may need keys that are not loaded unasked, or not even made. */
 static bool want_more(struct rk_key_service *service)
 {
     bool more = false;
-    for (const struct load *load = service->waiting; load != NULL; load = load->next) {
-        more = rk_key_loader_want(service->loader, load->key_id) || more;
+    for (struct load *load = service->waiting; load != NULL; load = load->next) {
+        more =
+            (load->key_id == 0 ? rk_key_loader_create(service->loader, load->name, &load->failure)
+                               : rk_key_loader_want(service->loader, load->key_id)) ||
+            more;
     }
     return more;
 }

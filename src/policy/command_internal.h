@@ -174,9 +174,16 @@ typedef enum rk_verdict rk_seed_fn(void *arg, const struct rk_bson_elem *path,
 enum rk_verdict rk_query_seeds(const struct rk_scope *scope, const struct rk_bson_view *filter,
                                rk_seed_fn *each, void *arg);
 
-/* The keys under which values of this field may lie. */
-struct rk_key_versions rk_field_versions(const struct rk_scope *scope,
-                                         const struct rk_field *field);
+/* The keys under which values of this field may lie: those of its name, and of former ones. */
+struct rk_field_keys {
+    const struct rk_data_key *current; /* NULL: there is none to write under */
+    struct rk_key_versions of[1 + RK_FORMER_KEYS_MAX];
+    size_t n;            /* loaded ones */
+    uint32_t missing_id; /* not loaded; 0: none is missing */
+};
+struct rk_field_keys rk_field_keys(const struct rk_scope *scope, const struct rk_field *field);
+/* Are equal values of both one ciphertext, if the field is exact (rk_field_is_exact)? */
+bool rk_field_same(const struct rk_field *a, const struct rk_field *b);
 /* May the path be compared with this (not null) value? HOLD without a current key. */
 enum rk_verdict rk_compare_check(const struct rk_comparison *cmp, const struct rk_bson_elem *value);
 /* In how many forms a stored value equal to this one may lie there: under each key, in each type

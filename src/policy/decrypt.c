@@ -178,8 +178,7 @@ static enum rk_verdict open_legacy(struct rk_decrypt *d, const struct rk_field *
     }
     if (rk_keyset_newest(d->crypt->keys) == 0 && !rk_crypt_key_absent(d->crypt, 0)) {
         /* No key at all means that the first load is still to come, legacy keys included. */
-        d->crypt->missing_key = 0;
-        return RK_VERDICT_HOLD;
+        return rk_crypt_hold_name(d->crypt, RK_KEY_NAME_DEFAULT);
     }
     char reason[128];
     (void)snprintf(reason, sizeof reason, "there is no legacy key named \"%.64s\"", missing);

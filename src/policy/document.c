@@ -6,6 +6,8 @@
  */
 #include "policy_internal.h"
 
+#include <stdio.h>
+
 struct encrypt {
     struct rk_crypt *crypt;
     const char *ns;
@@ -140,6 +142,13 @@ bool rk_crypt_key_absent(const struct rk_crypt *crypt, uint32_t id)
     return false;
 }
 
+enum rk_verdict rk_crypt_hold_name(struct rk_crypt *crypt, const char *name)
+{
+    crypt->missing_key = 0;
+    (void)snprintf(crypt->missing_name, sizeof crypt->missing_name, "%s", name);
+    return RK_VERDICT_HOLD;
+}
+
 static enum rk_verdict reject_envelope(const char *ns, const struct rk_field *field,
                                        const char *problem, struct rk_error *err)
 {
@@ -251,8 +260,7 @@ enum rk_verdict rk_document_encrypt_value(struct rk_crypt *crypt, const char *ns
                 ns, field->path);
             return RK_VERDICT_REJECT;
         }
-        crypt->missing_key = 0;
-        return RK_VERDICT_HOLD;
+        return rk_crypt_hold_name(crypt, field->key);
     }
     seal(crypt, current, field, elem, key, key_len, w);
     return rk_document_verdict(w, RK_VERDICT_REPLACE, ns, err);

@@ -110,7 +110,7 @@ static enum rk_verdict check_fields(const struct rk_expr *x, const struct rk_bso
     const struct rk_path_node *other = b->carried.node;
     if (a->carried.what != RK_CARRIES_FIELD || b->carried.what != RK_CARRIES_FIELD ||
         a->carried.constants || b->carried.constants || node->field == NULL ||
-        other->field == NULL || node->field->field_id != other->field->field_id ||
+        other->field == NULL || !rk_field_same(node->field, other->field) ||
         !rk_field_is_exact(x->scope, node->field, &why) ||
         !rk_field_is_exact(x->scope, other->field, &why)) {
         return refuse(x, op, a, why);

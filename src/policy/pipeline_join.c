@@ -93,7 +93,7 @@ static bool fields_match(const struct rk_scope *local, struct rk_text path,
         return true;
     }
     return a.relation == RK_PATH_EXACT && b.relation == RK_PATH_EXACT &&
-           a.field->field_id == b.field->field_id && rk_field_is_exact(local, a.field, why) &&
+           rk_field_same(a.field, b.field) && rk_field_is_exact(local, a.field, why) &&
            rk_field_is_exact(foreign, b.field, why);
 }
 

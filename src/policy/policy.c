@@ -74,8 +74,9 @@ static enum rk_status check_field_ids(const struct rk_policy_set *set, struct rk
     for (size_t i = 0; i < set->n_entries; i++) {
         const struct rk_policy_entry *entry = &set->entries[i];
         for (size_t f = 0; f < entry->policy.n_fields; f++) {
-            all[k++] = (struct named){entry->policy.fields[f].field_id, entry->strings[2 * f + 1],
-                                      entry->ns, entry->policy.fields[f].path};
+            all[k++] = (struct named){entry->policy.fields[f].field_id,
+                                      entry->strings[RK_FIELD_STRINGS * f + 1], entry->ns,
+                                      entry->policy.fields[f].path};
         }
     }
     qsort(all, n, sizeof *all, compare_named);

@@ -22,6 +22,8 @@ enum {
 
 /* ---- policy_spec.c */
 
+#define RK_FIELD_STRINGS 3u
+
 /* One policy of a set, and what it owns. */
 struct rk_policy_entry {
     const char *db; /* into policy.ns */
@@ -30,7 +32,8 @@ struct rk_policy_entry {
     size_t coll_len;
     struct rk_policy policy;
     char *ns;
-    char **strings;  /* of each field: path, logical name */
+    char **strings; /* of each field: path, logical name, key */
+    char *former[RK_FORMER_KEYS_MAX];
     char *marked_ns; /* of an entry that a mark has made; all else then belongs to the base set */
 };
 
@@ -92,6 +95,9 @@ void rk_document_copy_run(struct rk_bson_writer *w, const uint8_t *from, const u
 
 /* True when id is known not to exist, so that holding a message for it would never end. */
 bool rk_crypt_key_absent(const struct rk_crypt *crypt, uint32_t id);
+
+/* HOLD for the current key of that name. */
+enum rk_verdict rk_crypt_hold_name(struct rk_crypt *crypt, const char *name);
 
 /* ---- reply_error.c */
 

@@ -140,9 +140,80 @@ static enum rk_status copy_legacy(struct rk_field *field, const char *ns,
     return RK_OK;
 }
 
-static enum rk_status build_field(struct rk_policy_entry *entry, size_t i,
-                                  const struct rk_field_spec *spec, struct rk_error *err)
+bool rk_policy_key_valid(const char *name)
 {
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                  "0123456789_.-";
+    size_t len = strlen(name);
+    return len > 0 && len <= RK_KEY_BASE_NAME_MAX && strspn(name, letters) == len;
+}
+
+static enum rk_status check_key(const struct rk_policy_entry *entry, const char *name,
+                                struct rk_error *err)
+{
+    return rk_policy_key_valid(name)
+               ? RK_OK
+               : rk_error_set(err, RK_EINVAL,
+                              "policy %s: \"%.80s\" is no name for a key: it has 1 to %u letters, "
+                              "digits, _ . or -",
+                              entry->ns, name, RK_KEY_BASE_NAME_MAX);
+}
+
+static enum rk_status build_key(struct rk_policy_entry *entry, size_t i, const char *name,
+                                const struct rk_policy_spec *policy, struct rk_error *err)
+{
+    struct rk_field *field = &entry->policy.fields[i];
+    enum rk_status status = check_key(entry, name, err);
+    if (status != RK_OK) {
+        return status;
+    }
+    char *key = strdup(name);
+    entry->strings[RK_FIELD_STRINGS * i + 2] = key;
+    if (key == NULL) {
+        return rk_error_set(err, RK_ENOMEM, "policy %s: out of memory", entry->ns);
+    }
+    field->key = key;
+    field->former = calloc(policy->n_former_keys + 1, sizeof(char *));
+    for (size_t k = 0; k < policy->n_former_keys && field->former != NULL; k++) {
+        if (strcmp(entry->former[k], name) != 0) {
+            field->former[field->n_former++] = entry->former[k];
+        }
+    }
+    return field->former != NULL
+               ? RK_OK
+               : rk_error_set(err, RK_ENOMEM, "policy %s: out of memory", entry->ns);
+}
+
+static enum rk_status copy_former(struct rk_policy_entry *entry, const struct rk_policy_spec *spec,
+                                  struct rk_error *err)
+{
+    if (spec->n_former_keys > RK_FORMER_KEYS_MAX) {
+        return rk_error_set(err, RK_EINVAL, "policy %s: has more than %u former keys", entry->ns,
+                            RK_FORMER_KEYS_MAX);
+    }
+    for (size_t i = 0; i < spec->n_former_keys; i++) {
+        enum rk_status status = check_key(entry, spec->former_keys[i], err);
+        for (size_t k = 0; k < i && status == RK_OK; k++) {
+            if (strcmp(entry->former[k], spec->former_keys[i]) == 0) {
+                status = rk_error_set(err, RK_EINVAL, "policy %s: former key \"%s\" is there twice",
+                                      entry->ns, entry->former[k]);
+            }
+        }
+        if (status != RK_OK) {
+            return status;
+        }
+        entry->former[i] = strdup(spec->former_keys[i]);
+        if (entry->former[i] == NULL) {
+            return rk_error_set(err, RK_ENOMEM, "policy %s: out of memory", entry->ns);
+        }
+    }
+    return RK_OK;
+}
+
+static enum rk_status build_field(struct rk_policy_entry *entry, size_t i,
+                                  const struct rk_policy_spec *policy, struct rk_error *err)
+{
+    const struct rk_field_spec *spec = &policy->fields[i];
     enum rk_status status = check_path(entry->ns, spec->path, err);
     if (status != RK_OK) {
         return status;
@@ -166,20 +237,23 @@ static enum rk_status build_field(struct rk_policy_entry *entry, size_t i,
         name = NULL;
     }
     char *path = strdup(spec->path);
-    entry->strings[2 * i] = path;
-    entry->strings[2 * i + 1] = name;
+    entry->strings[RK_FIELD_STRINGS * i] = path;
+    entry->strings[RK_FIELD_STRINGS * i + 1] = name;
     if (path == NULL || name == NULL) {
         return rk_error_set(err, RK_ENOMEM, "policy %s: out of memory", entry->ns);
     }
     struct rk_field *field = &entry->policy.fields[i];
     field->path = path;
-    field->key = RK_KEY_NAME_DEFAULT;
     field->algorithm = spec->algorithm;
     field->bson_type = spec->bson_type;
     field->accept_plaintext = spec->accept_plaintext;
     field->unique_index = spec->unique_index;
     field->field_id = rk_envelope_field_id(name);
     status = copy_legacy(field, entry->ns, spec, err);
+    if (status == RK_OK) {
+        const char *own = policy->key != NULL ? policy->key : RK_KEY_NAME_DEFAULT;
+        status = build_key(entry, i, spec->key != NULL ? spec->key : own, policy, err);
+    }
     if (status != RK_OK) {
         return status;
     }
@@ -214,13 +288,17 @@ enum rk_status rk_policy_entry_init(struct rk_policy_entry *entry,
     }
     entry->policy.ns = entry->ns;
     entry->policy.fields = calloc(spec->n_fields, sizeof *entry->policy.fields);
-    entry->strings = calloc(spec->n_fields, 2 * sizeof *entry->strings);
+    entry->strings = calloc(spec->n_fields, RK_FIELD_STRINGS * sizeof *entry->strings);
     if (entry->policy.fields == NULL || entry->strings == NULL) {
         return rk_error_set(err, RK_ENOMEM, "policy %s: out of memory", entry->ns);
     }
     entry->policy.n_fields = spec->n_fields;
+    status = copy_former(entry, spec, err);
+    if (status != RK_OK) {
+        return status;
+    }
     for (size_t i = 0; i < spec->n_fields; i++) {
-        status = build_field(entry, i, &spec->fields[i], err);
+        status = build_field(entry, i, spec, err);
         if (status != RK_OK) {
             return status;
         }
@@ -239,8 +317,13 @@ void rk_policy_entry_deinit(struct rk_policy_entry *entry)
             free(field->legacy[k].key);
         }
         free(field->legacy);
-        free(entry->strings[2 * i]);
-        free(entry->strings[2 * i + 1]);
+        free(field->former);
+        for (size_t k = 0; k < RK_FIELD_STRINGS; k++) {
+            free(entry->strings[RK_FIELD_STRINGS * i + k]);
+        }
+    }
+    for (size_t i = 0; i < RK_FORMER_KEYS_MAX; i++) {
+        free(entry->former[i]);
     }
     free(entry->policy.fields);
     free(entry->strings);

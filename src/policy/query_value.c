@@ -55,16 +55,35 @@ static size_t legacy_forms(const struct rk_field *field, const struct rk_bson_el
     return n;
 }
 
-struct rk_key_versions rk_field_versions(const struct rk_scope *scope, const struct rk_field *field)
+struct rk_field_keys rk_field_keys(const struct rk_scope *scope, const struct rk_field *field)
 {
-    return rk_keyset_versions(scope->crypt->keys, field->key);
+    const struct rk_keyset *set = scope->crypt->keys;
+    struct rk_field_keys keys = {.of = {rk_keyset_versions(set, field->key)}};
+    keys.current = keys.of[0].current;
+    for (size_t i = 0; i < field->n_former; i++) {
+        keys.of[i + 1] = rk_keyset_versions(set, field->former[i]);
+    }
+    for (size_t i = 0; i <= field->n_former; i++) {
+        keys.n += keys.of[i].n;
+        keys.missing_id = keys.missing_id != 0 ? keys.missing_id : keys.of[i].missing_id;
+    }
+    return keys;
+}
+
+static const struct rk_data_key *nth_key(const struct rk_field_keys *keys, size_t i)
+{
+    size_t k = 0;
+    while (i >= keys->of[k].n) {
+        i -= keys->of[k++].n;
+    }
+    return keys->of[k].keys[i];
 }
 
 size_t rk_compare_forms(const struct rk_comparison *cmp, const struct rk_bson_elem *value)
 {
     struct encoding encodings[2];
     const struct rk_field *field = cmp->match.field;
-    return encodings_of(field, value, encodings) * rk_field_versions(cmp->scope, field).n +
+    return encodings_of(field, value, encodings) * rk_field_keys(cmp->scope, field).n +
            legacy_forms(field, value) + (field->accept_plaintext ? 1 : 0);
 }
 
@@ -150,11 +169,11 @@ enum rk_verdict rk_compare_put(const struct rk_comparison *cmp, const struct rk_
 {
     struct encoding encodings[2];
     const struct rk_field *field = cmp->match.field;
-    const struct rk_key_versions versions = rk_field_versions(cmp->scope, field);
+    const struct rk_field_keys keys = rk_field_keys(cmp->scope, field);
     unsigned n = encodings_of(field, value, encodings);
-    size_t sealed = n * versions.n;
+    size_t sealed = n * keys.n;
     if (i < sealed) {
-        return put_sealed(cmp, &encodings[i % n], versions.keys[i / n], name, w);
+        return put_sealed(cmp, &encodings[i % n], nth_key(&keys, i / n), name, w);
     }
     if (i - sealed < legacy_forms(field, value)) {
         return put_legacy(cmp, value, i - sealed, name, w);
@@ -177,21 +196,26 @@ enum rk_verdict rk_compare_put_all(const struct rk_comparison *cmp,
     return verdict;
 }
 
+bool rk_field_same(const struct rk_field *a, const struct rk_field *b)
+{
+    return a->field_id == b->field_id && strcmp(a->key, b->key) == 0;
+}
+
 bool rk_field_is_exact(const struct rk_scope *scope, const struct rk_field *field, const char **why)
 {
     if (field == NULL) {
         return false;
     }
-    const struct rk_key_versions versions = rk_field_versions(scope, field);
+    const struct rk_field_keys keys = rk_field_keys(scope, field);
     if (field->algorithm != RK_ALGORITHM_DETERMINISTIC) {
         *why = "randomly encrypted values cannot be compared by the server; make the field "
                "deterministic in the policy, or do this in the application";
     } else if (field->n_legacy > 0 || field->accept_plaintext) {
         *why = "equal values may lie there in several formats; sweep the collection, then drop "
                "legacy and accept_plaintext from the policy";
-    } else if (versions.missing_id != 0) {
+    } else if (keys.missing_id != 0) {
         *why = RK_MISSING_ADVICE;
-    } else if (versions.n != 1) {
+    } else if (keys.n != 1 || keys.current == NULL) {
         *why = "equal values may lie there under several keys; do this in the application, or wait "
                "until the sweep is done and only one key is left";
     } else if (field->bson_type == 0) {
@@ -260,12 +284,11 @@ enum rk_verdict rk_compare_check(const struct rk_comparison *cmp, const struct r
         !rk_document_type_allowed(scope->ns, field, value->type, scope->err)) {
         return RK_VERDICT_REJECT;
     }
-    const struct rk_key_versions versions = rk_field_versions(scope, field);
-    if (versions.current == NULL) {
-        scope->crypt->missing_key = 0;
-        return RK_VERDICT_HOLD;
+    const struct rk_field_keys keys = rk_field_keys(scope, field);
+    if (keys.current == NULL) {
+        return rk_crypt_hold_name(scope->crypt, field->key);
     }
-    if (versions.missing_id != 0) {
+    if (keys.missing_id != 0) {
         return refuse(cmp, RK_CODE_OPERATION_FAILED, "equality", RK_MISSING_ADVICE);
     }
     if ((cmp->flags & RK_QUERY_UPSERT) != 0 && (cmp->flags & RK_QUERY_IN_OR) != 0) {

@@ -46,11 +46,10 @@ static bool has_one_form(const struct rk_scope *scope, const struct rk_path_node
             .scope = scope,
             .path = value,
             .match = {.relation = RK_PATH_EXACT, .node = node, .field = node->field}};
-        return rk_elem_is_null(value) ||
-               (node->field->algorithm == RK_ALGORITHM_DETERMINISTIC &&
-                node->field->n_legacy == 0 && !scope->collation &&
-                rk_field_versions(scope, cmp.match.field).missing_id == 0 &&
-                rk_compare_forms(&cmp, value) == 1);
+        return rk_elem_is_null(value) || (node->field->algorithm == RK_ALGORITHM_DETERMINISTIC &&
+                                          node->field->n_legacy == 0 && !scope->collation &&
+                                          rk_field_keys(scope, cmp.match.field).missing_id == 0 &&
+                                          rk_compare_forms(&cmp, value) == 1);
     }
     if (!rk_bson_elem_view(value, &view)) {
         return true;

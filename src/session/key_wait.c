@@ -18,7 +18,8 @@ struct rk_key_wait {
     struct rk_worker *worker;
     struct event timer;
     uint32_t key_id;
-    bool in_flight; /* the callback is still to come */
+    char what[RK_KEY_NAME_SIZE + 32]; /* the key, for messages */
+    bool in_flight;                   /* the callback is still to come */
     bool done;
     struct rk_error err;   /* status RK_OK: look again */
     enum rk_status result; /* written by the service's thread before it posts */
@@ -71,7 +72,7 @@ static void on_posted(void *arg)
         flow->absent[flow->n_absent++] = wait->key_id;
     } else if (wait->result != RK_OK) {
         (void)rk_error_set_code(&wait->err, wait->result, CODE_HOST_UNREACHABLE,
-                                "Rekey cannot load data key %u: %s", wait->key_id, wait->message);
+                                "Rekey cannot load %s: %s", wait->what, wait->message);
     }
     wait_finish(wait);
 }
@@ -93,8 +94,8 @@ static void on_timeout(evutil_socket_t fd, short what, void *arg)
     (void)what;
     struct rk_key_wait *wait = arg;
     (void)rk_error_set_code(&wait->err, RK_ETIMEOUT, CODE_HOST_UNREACHABLE,
-                            "Rekey could not load data key %u within limits.key_wait_timeout_ms",
-                            wait->key_id);
+                            "Rekey could not load %s within limits.key_wait_timeout_ms",
+                            wait->what);
     wait_finish(wait);
 }
 
@@ -113,13 +114,20 @@ enum rk_step rk_key_wait_start(struct rk_session *session, struct rk_flow *flow)
     wait->flow = flow;
     wait->worker = ctx->worker;
     wait->key_id = ctx->crypt.missing_key;
+    (void)(wait->key_id == 0
+               ? snprintf(wait->what, sizeof wait->what, "data key \"%s\"", ctx->crypt.missing_name)
+               : snprintf(wait->what, sizeof wait->what, "data key %u", wait->key_id));
     wait->in_flight = true;
     flow->key_wait = wait;
     uint32_t ms = ctx->limits.key_wait_timeout_ms;
     const struct timeval timeout = {.tv_sec = ms / 1000, .tv_usec = (ms % 1000) * 1000};
     (void)event_assign(&wait->timer, ctx->base, -1, 0, on_timeout, wait);
     (void)event_add(&wait->timer, &timeout);
-    rk_key_service_load(ctx->keys, wait->key_id, on_loaded, wait);
+    if (wait->key_id == 0) {
+        rk_key_service_load_name(ctx->keys, ctx->crypt.missing_name, on_loaded, wait);
+    } else {
+        rk_key_service_load(ctx->keys, wait->key_id, on_loaded, wait);
+    }
     return RK_STEP_WAIT;
 }
 

@@ -5,10 +5,15 @@
 #define REKEY_JOBS_KEY_WAIT_H
 
 #include <rekey/keys/service.h>
+#include <rekey/policy/policy.h>
 
-/* Loads a key (0: any current one) and waits for it. RK_OK, RK_ENOENT (it does not exist),
+/* Loads a key and waits for it. RK_OK, RK_ENOENT (it does not exist),
  * RK_EIO (registry or provider failed), RK_ESTATE (*cancel became true). */
 RK_MUST_CHECK enum rk_status rk_key_wait(struct rk_key_service *keys, uint32_t key_id,
                                          const _Atomic bool *cancel, struct rk_error *err);
+/* The same for the current keys of all names that the policy gives to its fields. */
+RK_MUST_CHECK enum rk_status rk_key_wait_policy(struct rk_key_service *keys,
+                                                const struct rk_policy *policy,
+                                                const _Atomic bool *cancel, struct rk_error *err);
 
 #endif

@@ -16,7 +16,7 @@ struct rk_key_service_config {
     struct rk_provider provider; /* borrowed: outlives the service */
     uint32_t refresh_interval_ms;
     uint32_t negative_cache_ms; /* an id that the registry lacks is not looked up again sooner */
-    bool create_first_key;      /* make a key when the registry has none */
+    bool create_first_key;      /* make a key when the registry has none of that name */
     const char *instance;       /* announced in the registry (instances.h); NULL: it only reads */
     uint32_t instance_lease_ms;
     uint32_t cursor_grace_ms; /* a new key waits no longer for those who read without it */
@@ -59,8 +59,11 @@ void rk_key_service_watch(struct rk_key_service *service, rk_keyset_changed_fn *
  */
 typedef void rk_key_loaded_fn(void *arg, enum rk_status status, const char *message);
 
-/* Loads key_id (0: any current key). The callback may run before this returns. */
+/* Loads key_id. The callback may run before this returns. */
 void rk_key_service_load(struct rk_key_service *service, uint32_t key_id, rk_key_loaded_fn *fn,
                          void *arg);
+/* Loads the current key of that name; makes the first one where the configuration allows that. */
+void rk_key_service_load_name(struct rk_key_service *service, const char *name,
+                              rk_key_loaded_fn *fn, void *arg);
 
 #endif

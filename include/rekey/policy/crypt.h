@@ -18,9 +18,10 @@ struct rk_crypt {
     struct rk_buf scratch;       /* plaintext on its way, up to a whole reply; cleansed after use */
     const uint32_t *absent_keys; /* ids known not to exist: not held for, but undecryptable */
     size_t n_absent;
-    bool keys_bound;           /* out: what was written is right under this key set only */
-    uint32_t missing_key;      /* out, with RK_VERDICT_HOLD: the id to load; 0: no current key */
-    uint64_t values_encrypted; /* counters, ever growing */
+    bool keys_bound;      /* out: what was written is right under this key set only */
+    uint32_t missing_key; /* out, with RK_VERDICT_HOLD: the id to load; 0: the current key of ... */
+    char missing_name[RK_KEY_NAME_SIZE]; /* ... this name */
+    uint64_t values_encrypted;           /* counters, ever growing */
     uint64_t values_decrypted;
     uint64_t values_old_key; /* decrypted, but not under the current key */
 };

@@ -32,12 +32,18 @@ struct rk_field_spec {
     uint8_t bson_type;     /* the only one that may be stored (deterministic fields); 0: any */
     bool accept_plaintext; /* there may be values that were never encrypted: equality finds them */
     enum rk_unique_index unique_index;
+    const char *key; /* name of its data keys; NULL: the policy's */
 };
+
+#define RK_FORMER_KEYS_MAX 7u
 
 struct rk_policy_spec {
     const char *ns;
     const struct rk_field_spec *fields;
     size_t n_fields;
+    const char *key;                /* NULL: "default" */
+    const char *const *former_keys; /* names under which values may still lie */
+    size_t n_former_keys;
 };
 
 /* What to do with a value that claims to be encrypted and cannot be decrypted, on reads. */
@@ -60,7 +66,9 @@ struct rk_path_node {
 
 struct rk_field {
     const char *path;
-    const char *key; /* name of its data keys */
+    const char *key;     /* name of its data keys */
+    const char **former; /* other names under which values may lie */
+    size_t n_former;
     enum rk_algorithm algorithm;
     uint32_t field_id;
     struct rk_legacy_format *legacy;
@@ -82,6 +90,9 @@ struct rk_policy {
 
 struct rk_policy_set;
 
+/* May a policy call its keys so? [A-Za-z0-9_.-]{1,64}. */
+bool rk_policy_key_valid(const char *name);
+
 /* What MongoDB's catalog knows of a namespace that the configuration cannot. */
 enum rk_policy_mark_kind {
     RK_MARK_COLLATION, /* the collection has a default collation other than the simple one */
@@ -98,7 +109,7 @@ struct rk_policy_mark {
  * Refused with a message that names namespace and path: bad namespace (empty part, "admin",
  * "local", "config", the state database "rekey", system.*), duplicate namespace or path, a path
  * that is a prefix of another, empty components, components that are numbers or start with '$',
- * "_id", two logical names with one field id, a legacy format without key name.
+ * "_id", two logical names with one field id, a legacy format without key name, a bad key name.
  */
 RK_MUST_CHECK enum rk_status rk_policy_set_new(const struct rk_policy_spec *specs, size_t n_specs,
                                                enum rk_undecryptable undecryptable,

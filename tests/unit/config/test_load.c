@@ -324,6 +324,45 @@ static void test_policies(void **state)
     rk_config_free(c);
 }
 
+static void test_keys_of_policies(void **state)
+{
+    (void)state;
+    struct rk_config *c = load(UPSTREAM "keys: {keyring_file: k}\n"
+                                        "policies:\n"
+                                        "- namespace: a.a\n"
+                                        "  fields: [{path: x}, {path: y, key: own}]\n"
+                                        "- namespace: a.b\n"
+                                        "  key: b.k-1_\n"
+                                        "  fields: [{path: x}, {path: y, key: own}]\n"
+                                        "- namespace: a.c\n"
+                                        "  key: b.k-1_\n"
+                                        "  former_keys: []\n"
+                                        "  fields: [{path: x}]\n"
+                                        "- namespace: a.d\n"
+                                        "  former_keys: [one, two]\n"
+                                        "  fields: [{path: x, key: two}]\n");
+    static const struct {
+        const char *coll;
+        size_t field;
+        const char *key;
+        size_t n_former;
+        const char *former;
+    } expected[] = {
+        {"a", 0, "default", 0, NULL},     {"a", 1, "own", 1, "default"},
+        {"b", 0, "b.k-1_", 1, "default"}, {"b", 1, "own", 1, "default"},
+        {"c", 0, "b.k-1_", 0, NULL},      {"d", 0, "two", 1, "one"},
+    };
+    for (size_t i = 0; i < sizeof expected / sizeof expected[0]; i++) {
+        const struct rk_policy *p = rk_policy_find(c->policies, "a", 1, expected[i].coll, 1);
+        assert_non_null(p);
+        const struct rk_field *field = &p->fields[expected[i].field];
+        assert_string_equal(field->key, expected[i].key);
+        assert_int_equal(field->n_former, expected[i].n_former);
+        assert_true(field->n_former == 0 || strcmp(field->former[0], expected[i].former) == 0);
+    }
+    rk_config_free(c);
+}
+
 static void test_examples_load(void **state)
 {
     (void)state;
@@ -403,6 +442,7 @@ int main(void)
         cmocka_unit_test(test_single),
         cmocka_unit_test(test_relative_files_are_relative_to_the_configuration),
         cmocka_unit_test(test_policies),
+        cmocka_unit_test(test_keys_of_policies),
         cmocka_unit_test(test_examples_load),
         cmocka_unit_test(test_environment),
         cmocka_unit_test(test_reload_names_what_needs_a_restart),

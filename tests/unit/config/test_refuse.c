@@ -411,6 +411,16 @@ static void test_policies_are_refused_at_their_line(void **state)
                           "rekey.yaml:5: policies[0].fields[0]", "needs algorithm deterministic");
     expect_policy_refusal("- namespace: a.b\n  fields:\n  - path: x\n    type: double\n",
                           "rekey.yaml:7: policies[0].fields[0].type: ", "double");
+    expect_policy_refusal("- namespace: a.b\n  key: 'a:b'\n  fields: [{path: x}]\n",
+                          "rekey.yaml:5: policies[0].key: ", "no name for a key");
+    expect_policy_refusal("- namespace: a.b\n  fields:\n  - path: x\n    key: a b\n",
+                          "rekey.yaml:6: policies[0].fields[0]: ", "no name for a key");
+    expect_policy_refusal("- namespace: a.b\n  former_keys:\n  - x\n  - x y\n"
+                          "  fields: [{path: x}]\n",
+                          "rekey.yaml:7: policies[0].former_keys[1]: ", "no name for a key");
+    expect_policy_refusal("- namespace: a.b\n  former_keys: [a, b, c, d, e, f, g, h]\n"
+                          "  fields: [{path: x}]\n",
+                          "rekey.yaml:5: policies[0].former_keys: ", "more than 7");
     expect_refusal("upstream: {uri: 'mongodb://h', state_db: mine}\nkeys: {keyring_file: k}\n"
                    "policies:\n- namespace: mine.x\n  fields: [{path: a}]\n",
                    "rekey.yaml:4: policies[0].namespace: mine is the database of Rekey's own "

@@ -33,7 +33,7 @@ static int set_up(void **state)
         {.path = "answer", .algorithm = RK_ALGORITHM_RANDOM, .legacy = &legacy, .n_legacy = 1},
         {.path = "contacts.phone", .algorithm = RK_ALGORITHM_DETERMINISTIC},
     };
-    const struct rk_policy_spec spec = {"app.people", fields, 2};
+    const struct rk_policy_spec spec = {.ns = "app.people", .fields = fields, .n_fields = 2};
     for (uint32_t id = 1; id <= 3; id++) {
         uint8_t root[RK_DATA_KEY_LEN];
         memset(root, (int)id, sizeof root);

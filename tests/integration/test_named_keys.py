@@ -1,0 +1,204 @@
+"""Several data keys at once: each policy, or field, writes under the key that it names."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from pymongo.errors import OperationFailure
+
+from harness import Rekeyd, key_id, policy
+
+SSN = {"algorithm": "deterministic", "type": "string"}
+
+
+def keyed(namespace, fields, **options):
+    return {**policy(namespace, fields), **options}
+
+
+@pytest.fixture
+def two(start_rekeyd, single_member_set, db_name):
+    """people under "patients", staff under the default key."""
+    return start_rekeyd(
+        single_member_set,
+        [
+            keyed(f"{db_name}.people", {"ssn": SSN, "note": "random"}, key="patients"),
+            policy(f"{db_name}.staff", {"ssn": SSN}),
+        ],
+    )
+
+
+def names_of(rekeyd) -> dict:
+    return {key["id"]: key["name"] for key in rekeyd.ctl("keys", "list")["keys"]}
+
+
+def current_of(rekeyd, name) -> int:
+    keys = rekeyd.ctl("keys", "list")["keys"]
+    (current,) = [k["id"] for k in keys if (k["name"], k["state"]) == (name, "current")]
+    return current
+
+
+def ids_at(collection, path="ssn") -> set:
+    return {key_id(document[path]) for document in collection.find()}
+
+
+def rotate(rekeyd, name) -> int:
+    new = rekeyd.ctl("keys", "rotate", name)["keyId"]
+    while all(e["to"] != new for e in rekeyd.events("current_key_changed")):
+        time.sleep(0.02)
+    return new
+
+
+def in_parallel(calls):
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return [job.result() for job in [pool.submit(call) for call in calls]]
+
+
+def test_each_policy_has_its_key(two, single_member_set, db_name):
+    with two.client() as client, single_member_set.client() as direct:
+        app, stored = client[db_name], direct[db_name]
+        app.people.insert_one({"_id": 1, "ssn": "a", "note": "n"})
+        app.staff.insert_one({"_id": 1, "ssn": "a"})
+        patients, default = current_of(two, "patients"), current_of(two, "default")
+        assert patients != default
+        assert ids_at(stored.people) == ids_at(stored.people, "note") == {patients}
+        assert ids_at(stored.staff) == {default}
+        assert app.people.find_one({"ssn": "a"}) == {"_id": 1, "ssn": "a", "note": "n"}
+
+        newer = rotate(two, "patients")
+        app.people.insert_one({"_id": 2, "ssn": "a"})
+        app.staff.insert_one({"_id": 2, "ssn": "a"})
+        assert ids_at(stored.people) == {patients, newer}
+        assert ids_at(stored.staff) == {default}
+        assert app.people.count_documents({"ssn": "a"}) == 2
+        # The rotation of one name leaves the other one exact: its values can still be grouped.
+        assert list(app.staff.aggregate([{"$sortByCount": "$ssn"}])) == [{"_id": "a", "count": 2}]
+        with pytest.raises(OperationFailure, match="several keys"):
+            list(app.people.aggregate([{"$sortByCount": "$ssn"}]))
+
+        two.ctl("start", f"{db_name}.people", "--wait")
+        assert ids_at(stored.people) == {newer} and ids_at(stored.staff) == {default}
+        assert two.ctl("verify", check=False).returncode == 0
+
+
+def test_changing_the_name_and_sweeping_moves_the_values(start_rekeyd, single_member_set, db_name):
+    namespace = f"{db_name}.people"
+    rekeyd = start_rekeyd(single_member_set, [policy(namespace, {"ssn": SSN})])
+    with rekeyd.client() as client, single_member_set.client() as direct:
+        app, stored = client[db_name].people, direct[db_name].people
+        app.insert_many([{"_id": i, "ssn": f"s{i}"} for i in range(50)])
+        (default,) = ids_at(stored)
+        rekeyd.reload({"policies": [keyed(namespace, {"ssn": SSN}, key="patients")]})
+        rekeyd.wait_event("reloaded")
+        app.insert_one({"_id": 50, "ssn": "s7"})
+        patients = current_of(rekeyd, "patients")
+        assert ids_at(stored) == {default, patients}
+        # Former keys are searched, so that nothing is missed on the way.
+        assert sorted(d["_id"] for d in app.find({"ssn": "s7"})) == [7, 50]
+        assert app.count_documents({"ssn": {"$ne": "s7"}}) == 49
+        rekeyd.ctl("start", namespace, "--wait")
+        assert ids_at(stored) == {patients}
+        assert rekeyd.ctl("verify", check=False).returncode == 0
+        with pytest.raises(OperationFailure, match="several keys"):
+            list(app.aggregate([{"$group": {"_id": "$ssn"}}]))
+        done = keyed(namespace, {"ssn": SSN}, key="patients", former_keys=[])
+        rekeyd.reload({"policies": [done]})
+        rekeyd.wait_event("reloaded", count=2)
+        assert len(list(app.aggregate([{"$group": {"_id": "$ssn"}}]))) == 50
+        assert sorted(d["_id"] for d in app.find({"ssn": "s7"})) == [7, 50]
+
+
+def test_fields_of_one_policy(start_rekeyd, single_member_set, db_name):
+    fields = {"ssn": SSN, "note": {"algorithm": "random", "key": "notes"}}
+    rekeyd = start_rekeyd(single_member_set, [keyed(f"{db_name}.people", fields, key="people")])
+    with rekeyd.client() as client, single_member_set.client() as direct:
+        app, stored = client[db_name].people, direct[db_name].people
+        app.insert_one({"_id": 1, "ssn": "a", "note": "n"})
+        app.update_one({"ssn": "a"}, {"$set": {"note": "m"}})
+        names = names_of(rekeyd)
+        document = stored.find_one()
+        assert names[key_id(document["ssn"])] == "people"
+        assert names[key_id(document["note"])] == "notes"
+        assert app.find_one() == {"_id": 1, "ssn": "a", "note": "m"}
+        rotate(rekeyd, "notes")
+        rekeyd.ctl("start", "--wait")
+        assert key_id(stored.find_one()["note"]) == current_of(rekeyd, "notes")
+        assert rekeyd.ctl("verify", check=False).returncode == 0
+
+
+def test_joins_need_one_key(start_rekeyd, single_member_set, db_name):
+    """Equal values under two names are two ciphertexts: nothing would be joined."""
+    field = {**SSN, "name": "ssn"}
+    options = {"former_keys": []}
+    rekeyd = start_rekeyd(
+        single_member_set,
+        [
+            keyed(f"{db_name}.a", {"ssn": field}, key="one", **options),
+            keyed(f"{db_name}.b", {"ssn": field}, key="one", **options),
+            keyed(f"{db_name}.c", {"ssn": field}, key="two", **options),
+        ],
+    )
+    with rekeyd.client() as client:
+        app = client[db_name]
+        for name in "abc":
+            app[name].insert_one({"_id": name, "ssn": "x"})
+
+        def join(other):
+            lookup = {"from": other, "localField": "ssn", "foreignField": "ssn", "as": "found"}
+            (found,) = app.a.aggregate([{"$lookup": lookup}])
+            return [d["_id"] for d in found["found"]]
+
+        assert join("b") == ["b"]
+        with pytest.raises(OperationFailure) as refused:
+            join("c")
+        assert refused.value.code == 51204
+
+
+def test_without_a_first_key(start_rekeyd, single_member_set, db_name):
+    rekeyd = start_rekeyd(
+        single_member_set,
+        [keyed(f"{db_name}.people", {"ssn": SSN}, key="patients")],
+        settings={"keys": {"create_first_key": False}},
+    )
+    with rekeyd.client() as client:
+        app = client[db_name].people
+        for use in (lambda: app.insert_one({"ssn": "a"}), lambda: app.find_one({"ssn": "a"})):
+            with pytest.raises(OperationFailure, match="rekeyctl keys rotate patients"):
+                use()
+        assert app.find_one({"name": "a"}) is None
+        rekeyd.ctl("keys", "rotate", "patients")
+        app.insert_one({"_id": 1, "ssn": "a"})
+        assert app.find_one({"ssn": "a"})["_id"] == 1
+
+
+def test_instances_make_one_first_key(start_rekeyd, single_member_set, db_name):
+    """Two instances meet a name without a key at once: one key is made, and both find all."""
+    first = start_rekeyd(
+        single_member_set, [keyed(f"{db_name}.people", {"ssn": SSN}, key="patients")]
+    )
+    with first.sibling() as second, first.client() as a, second.client() as b:
+        clients = [a, b] * 4
+        results = in_parallel(
+            [
+                lambda c=c, i=i: c[db_name].people.insert_one({"_id": i, "ssn": "x"})
+                for i, c in enumerate(clients)
+            ]
+        )
+        assert len(results) == 8
+        assert sorted(names_of(first).values()) == ["default", "patients"]
+        for client in (a, b):
+            assert client[db_name].people.count_documents({"ssn": "x"}) == 8
+
+
+def test_refused_configurations(single_member_set, tmp_path, db_name):
+    fields = {"ssn": SSN}
+    cases = [
+        (keyed(f"{db_name}.a", fields, key="a:b"), "is no name for a key"),
+        (keyed(f"{db_name}.a", fields, key="x" * 65), "is no name for a key"),
+        (keyed(f"{db_name}.a", fields, former_keys=["a b"]), "is no name for a key"),
+        (keyed(f"{db_name}.a", fields, former_keys=["a", "a"]), "is there twice"),
+        (keyed(f"{db_name}.a", fields, former_keys=list("abcdefgh")), "more than 7"),
+    ]
+    for i, (wrong, reason) in enumerate(cases):
+        rekeyd = Rekeyd(single_member_set, [wrong], directory=tmp_path / str(i))
+        result = rekeyd.ctl("config", "check", check=False)
+        assert result.returncode != 0 and reason in result.stderr
