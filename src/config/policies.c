@@ -95,6 +95,28 @@ static enum rk_status fill_iv(const struct rk_config_legacy_entry *entry,
     return RK_OK;
 }
 
+/* Its key lies in Vault's transit engine, and its text is all Vault's. */
+static enum rk_status check_transit(const struct rk_config_legacy_entry *entry, const char *key,
+                                    const struct rk_config_source *source, struct rk_error *err)
+{
+    char child[KEY_MAX + 16];
+    const char *slash = strrchr(entry->key, '/');
+    if (slash == NULL || slash == entry->key || slash[1] == '\0' || strlen(entry->key) > 120 ||
+        strpbrk(entry->key, ":\"\\? #") != NULL || strstr(entry->key, "..") != NULL) {
+        (void)snprintf(child, sizeof child, "%s.key", key);
+        return rk_config_refuse(source, err, child,
+                                "must be MOUNT/KEY of Vault's transit engine for vault-transit");
+    }
+    if (entry->encoding != RK_LEGACY_BASE64 || entry->version_hex != NULL ||
+        entry->iv_hex != NULL || entry->iv_implied) {
+        (void)snprintf(child, sizeof child, "%s.cipher", key);
+        return rk_config_refuse(source, err, child,
+                                "vault-transit goes with encoding: base64, without version_hex and "
+                                "iv_hex");
+    }
+    return RK_OK;
+}
+
 static enum rk_status fill_legacy(const struct rk_config_legacy_entry *entry,
                                   struct rk_legacy_format *format, const char *key,
                                   const struct rk_config_source *source, struct rk_error *err)
@@ -105,6 +127,9 @@ static enum rk_status fill_legacy(const struct rk_config_legacy_entry *entry,
         .key = entry->key,
         .bson_type = entry->type == 0 ? RK_BSON_STRING : (uint8_t)entry->type,
     };
+    if (entry->cipher == RK_LEGACY_VAULT_TRANSIT) {
+        return check_transit(entry, key, source, err);
+    }
     if (entry->version_hex != NULL && !parse_hex(entry->version_hex, format->prefix,
                                                  sizeof format->prefix, &format->prefix_len)) {
         char child[KEY_MAX + 16];
@@ -245,6 +270,35 @@ static enum rk_status refuse_policies(const struct specs *specs,
     return rk_config_refuse(source, err, key, "%s", reason);
 }
 
+/* What the key provider cannot do for the fields of a policy. */
+static enum rk_status check_provider(const struct rk_config_policy_entry *entry, unsigned index,
+                                     const struct rk_config_keys *keys,
+                                     const struct rk_config_source *source, struct rk_error *err)
+{
+    char key[KEY_MAX];
+    bool vault = keys->provider == RK_CONFIG_VAULT;
+    bool transit = vault && keys->vault.mode == RK_CONFIG_VAULT_TRANSIT;
+    for (unsigned i = 0; i < entry->fields_count; i++) {
+        const struct rk_config_field_entry *field = &entry->fields[i];
+        if (transit && field->algorithm == RK_ALGORITHM_DETERMINISTIC) {
+            (void)snprintf(key, sizeof key, "policies[%u].fields[%u].algorithm", index, i);
+            return rk_config_refuse(source, err, key,
+                                    "deterministic needs the data key at hand, which "
+                                    "keys.vault.mode: transit forbids; use random or mode: "
+                                    "envelope");
+        }
+        for (unsigned j = 0; j < field->legacy_count && !vault; j++) {
+            if (field->legacy[j].cipher == RK_LEGACY_VAULT_TRANSIT) {
+                (void)snprintf(key, sizeof key, "policies[%u].fields[%u].legacy[%u].cipher", index,
+                               i, j);
+                return rk_config_refuse(source, err, key,
+                                        "vault-transit needs keys.provider: vault");
+            }
+        }
+    }
+    return RK_OK;
+}
+
 enum rk_status rk_config_policies(const struct rk_config_file *file, struct rk_config *config,
                                   const struct rk_config_source *source, struct rk_error *err)
 {
@@ -263,6 +317,9 @@ enum rk_status rk_config_policies(const struct rk_config_file *file, struct rk_c
     }
     for (unsigned i = 0; i < file->policies_count && status == RK_OK; i++) {
         status = add_policy(&specs, &file->policies[i], config->upstream.state_db, source, err);
+        if (status == RK_OK) {
+            status = check_provider(&file->policies[i], i, &config->keys, source, err);
+        }
     }
     if (status != RK_OK) {
         goto done;

@@ -59,6 +59,12 @@
     X(response_bytes_max, 33554432, 65536, 1073741824)                                             \
     X(connections_max, 8, 1, 1024)
 
+#define TRANSIT_NUMBERS(X)                                                                         \
+    X(coalesce_us, 500, 0, 1000000)                                                                \
+    X(batch_values_max, 1000, 1, 100000)                                                           \
+    X(batch_bytes_max, 1048576, 1024, 1073741824)                                                  \
+    X(requests_max, 4, 1, 1024)
+
 #define SWEEP_NUMBERS(X)                                                                           \
     X(max_rate, 0, 0, 100000000)                                                                   \
     X(threads, 2, 1, 256)                                                                          \
@@ -109,12 +115,15 @@ static const cyaml_strval_t undecryptables[] = {{"error", RK_UNDECRYPTABLE_ERROR
                                                 {"leave", RK_UNDECRYPTABLE_LEAVE}};
 static const cyaml_strval_t providers[] = {{"keyring", RK_CONFIG_KEYRING},
                                            {"vault", RK_CONFIG_VAULT}};
+static const cyaml_strval_t vault_modes[] = {{"envelope", RK_CONFIG_VAULT_ENVELOPE},
+                                             {"transit", RK_CONFIG_VAULT_TRANSIT}};
 static const cyaml_strval_t vault_auths[] = {{"approle", RK_CONFIG_VAULT_APPROLE},
                                              {"token_file", RK_CONFIG_VAULT_TOKEN_FILE}};
 static const cyaml_strval_t algorithms[] = {{"random", RK_ALGORITHM_RANDOM},
                                             {"deterministic", RK_ALGORITHM_DETERMINISTIC}};
 static const cyaml_strval_t ciphers[] = {{"aes-256-cbc", RK_LEGACY_AES_256_CBC},
-                                         {"aes-256-gcm", RK_LEGACY_AES_256_GCM}};
+                                         {"aes-256-gcm", RK_LEGACY_AES_256_GCM},
+                                         {"vault-transit", RK_LEGACY_VAULT_TRANSIT}};
 static const cyaml_strval_t encodings[] = {{"binary", RK_LEGACY_BINARY},
                                            {"base64", RK_LEGACY_BASE64}};
 static const cyaml_strval_t types[] = {{"string", RK_BSON_STRING}, {"binary", RK_BSON_BINARY}};
@@ -200,6 +209,8 @@ static const cyaml_schema_field_t upstream_fields[] = {
 #define KEY_FIELD(name, d, min, max) CYAML_FIELD_UINT(#name, OPTIONAL, struct rk_config_keys, name),
 #define VAULT_FIELD(name, d, min, max)                                                             \
     CYAML_FIELD_UINT(#name, OPTIONAL, struct rk_config_vault, name),
+#define TRANSIT_FIELD(name, d, min, max)                                                           \
+    CYAML_FIELD_UINT(#name, OPTIONAL, struct rk_config_transit, name),
 #define SWEEP_FIELD(name, d, min, max)                                                             \
     CYAML_FIELD_UINT(#name, OPTIONAL, struct rk_config_sweep, name),
 #define GUARD_FIELD(name, d, min, max)                                                             \
@@ -230,6 +241,9 @@ static const cyaml_schema_value_t vault_legacy_schema = {
     CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct rk_config_vault_legacy, vault_legacy_fields),
 };
 
+static const cyaml_schema_field_t transit_fields[] = {TRANSIT_NUMBERS(TRANSIT_FIELD)
+                                                          CYAML_FIELD_END};
+
 static const cyaml_schema_field_t vault_fields[] = {
     TEXTS("addresses", struct rk_config_vault, addresses),
     TEXTS("redirect_hosts", struct rk_config_vault, redirect_hosts),
@@ -239,6 +253,8 @@ static const cyaml_schema_field_t vault_fields[] = {
     TEXT("key_file", OPTIONAL, struct rk_config_vault, key_file),
     TEXT("transit_mount", OPTIONAL, struct rk_config_vault, transit_mount),
     TEXT("key", OPTIONAL, struct rk_config_vault, key),
+    CHOICE("mode", OPTIONAL, struct rk_config_vault, mode, vault_modes),
+    CYAML_FIELD_MAPPING("transit", OPTIONAL, struct rk_config_vault, transit, transit_fields),
     CYAML_FIELD_SEQUENCE("legacy", CYAML_FLAG_POINTER | OPTIONAL, struct rk_config_vault, legacy,
                          &vault_legacy_schema, 0, CYAML_UNLIMITED),
     CHOICE("auth", OPTIONAL, struct rk_config_vault, auth, vault_auths),
@@ -355,6 +371,7 @@ const cyaml_schema_value_t rk_config_schema = {
 #define COMPRESSION_NUMBER(...) NUMBER(compression, __VA_ARGS__)
 #define KEY_NUMBER(...) NUMBER(keys, __VA_ARGS__)
 #define VAULT_NUMBER(...) NUMBER(keys.vault, __VA_ARGS__)
+#define TRANSIT_NUMBER(...) NUMBER(keys.vault.transit, __VA_ARGS__)
 #define SWEEP_NUMBER(...) NUMBER(sweep, __VA_ARGS__)
 #define GUARD_NUMBER(...) NUMBER(sweep.guard, __VA_ARGS__)
 #define LOG_NUMBER(...) NUMBER(log, __VA_ARGS__)
@@ -364,8 +381,9 @@ const cyaml_schema_value_t rk_config_schema = {
 const struct rk_config_number rk_config_numbers[] = {
     UPSTREAM_NUMBERS(UPSTREAM_NUMBER) LIMIT_NUMBERS(LIMIT_NUMBER)
         COMPRESSION_NUMBERS(COMPRESSION_NUMBER) KEY_NUMBERS(KEY_NUMBER) VAULT_NUMBERS(VAULT_NUMBER)
-            SWEEP_NUMBERS(SWEEP_NUMBER) GUARD_NUMBERS(GUARD_NUMBER) LOG_NUMBERS(LOG_NUMBER)
-                LISTENER_NUMBERS(LISTENER_NUMBER) ADMIN_NUMBERS(ADMIN_NUMBER)};
+            TRANSIT_NUMBERS(TRANSIT_NUMBER) SWEEP_NUMBERS(SWEEP_NUMBER) GUARD_NUMBERS(GUARD_NUMBER)
+                LOG_NUMBERS(LOG_NUMBER) LISTENER_NUMBERS(LISTENER_NUMBER)
+                    ADMIN_NUMBERS(ADMIN_NUMBER)};
 const size_t rk_config_numbers_count = CYAML_ARRAY_LEN(rk_config_numbers);
 
 const struct rk_config_switch rk_config_switches[] = {

@@ -34,6 +34,7 @@ struct rk_aead {
     EVP_CIPHER_CTX *cbc;
     struct slot slots[SLOTS];
     unsigned next_slot; /* the one to give up next */
+    struct rk_remote *remote;
     size_t random_used;
     uint8_t random[RANDOM_BATCH];
 };
@@ -104,6 +105,16 @@ void rk_aead_forget(struct rk_aead *aead, const struct rk_keyset *keys)
             rk_siv_forget(&slot->siv);
         }
     }
+}
+
+void rk_aead_set_remote(struct rk_aead *aead, struct rk_remote *remote)
+{
+    aead->remote = remote;
+}
+
+struct rk_remote *rk_aead_remote(const struct rk_aead *aead)
+{
+    return aead != NULL ? aead->remote : NULL;
 }
 
 enum rk_status rk_aead_random(struct rk_aead *aead, uint8_t *out, size_t len)

@@ -22,6 +22,7 @@ struct rk_data_key {
     atomic_uint refs;
     uint32_t id;
     uint32_t activated_at_s;
+    char remote[RK_REMOTE_NAME_MAX + 1]; /* empty: local */
     uint8_t xaes[RK_XAES_KEY_LEN];
     uint8_t xaes_k1[RK_BLOCK_LEN];
     uint8_t siv[RK_SIV_KEY_LEN];
@@ -106,6 +107,23 @@ done:
     return status;
 }
 
+enum rk_status rk_data_key_new_remote(uint32_t id, const char *name, uint32_t activated_at_s,
+                                      struct rk_data_key **out, struct rk_error *err)
+{
+    static const uint8_t none[RK_SIV_KEY_LEN];
+    size_t len = strlen(name);
+    *out = NULL;
+    if (len == 0 || len > RK_REMOTE_NAME_MAX) {
+        return rk_error_set(err, RK_EINVAL, "data key %u: the provider's name for it is %s", id,
+                            len == 0 ? "empty" : "too long");
+    }
+    enum rk_status status = rk_data_key_new_raw(id, none, none, activated_at_s, out, err);
+    if (status == RK_OK) {
+        memcpy((*out)->remote, name, len + 1);
+    }
+    return status;
+}
+
 struct rk_data_key *rk_data_key_ref(struct rk_data_key *key)
 {
     unsigned before = atomic_fetch_add_explicit(&key->refs, 1, memory_order_relaxed);
@@ -129,6 +147,11 @@ uint32_t rk_data_key_id(const struct rk_data_key *key)
 uint32_t rk_data_key_activated_at_s(const struct rk_data_key *key)
 {
     return key->activated_at_s;
+}
+
+const char *rk_data_key_remote(const struct rk_data_key *key)
+{
+    return key->remote[0] != '\0' ? key->remote : NULL;
 }
 
 const uint8_t *rk_data_key_xaes(const struct rk_data_key *key)

@@ -61,7 +61,12 @@ static int by_id(const void *a, const void *b)
     return x->id < y->id ? -1 : x->id > y->id;
 }
 
-/* By name; within one the key for writes first, then by falling id. */
+static bool is_remote(const struct rk_keyset_key *key)
+{
+    return key->key != NULL && rk_data_key_remote(key->key) != NULL;
+}
+
+/* By name; within one the key for writes first, then those at hand, then by falling id. */
 static int by_name(const void *a, const void *b)
 {
     const struct rk_keyset_key *x = *(const struct rk_keyset_key *const *)a;
@@ -69,6 +74,9 @@ static int by_name(const void *a, const void *b)
     int order = strcmp(x->name, y->name);
     if (order == 0) {
         order = (y->role == RK_KEY_WRITES) - (x->role == RK_KEY_WRITES);
+    }
+    if (order == 0) {
+        order = is_remote(x) - is_remote(y);
     }
     return order != 0 ? order : by_id(y, x);
 }

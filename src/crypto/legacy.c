@@ -3,13 +3,14 @@
  * against the bytes at hand before they are used.
  */
 #include "aead_internal.h"
+#include "legacy_internal.h"
 
 #include <openssl/crypto.h>
 #include <rekey/bson/walk.h>
 #include <rekey/crypto/envelope.h>
-#include <rekey/crypto/legacy.h>
 #include <string.h>
 
+#define VALUE_HEAD_LEN 5u /* length, and a subtype or closing NUL */
 #define SUBTYPE_OLD_BINARY 0x02u
 #define SUBTYPE_CSFLE 0x06u
 
@@ -171,6 +172,9 @@ bool rk_legacy_matches(const struct rk_legacy_format *format, uint8_t bson_type,
                        const uint8_t *value, size_t value_len)
 {
     struct payload payload;
+    if (format->cipher == RK_LEGACY_VAULT_TRANSIT) {
+        return rk_legacy_transit_matches(format, bson_type, value, value_len);
+    }
     return match(format, bson_type, value, value_len, &payload);
 }
 
@@ -201,6 +205,45 @@ static bool is_utf8(const uint8_t *p, size_t len)
     return true;
 }
 
+/* Where the plaintext of a value begins: behind the length, and the subtype of a binary. */
+static size_t plain_offset(uint8_t bson_type)
+{
+    return bson_type == RK_BSON_STRING ? 4 : 5;
+}
+
+/* Completes a value of which len bytes of plaintext already stand behind out's end. */
+static enum rk_status put_head(uint8_t bson_type, size_t len, struct rk_buf *out)
+{
+    uint8_t *head = out->data + out->len;
+    uint8_t *plain = head + plain_offset(bson_type);
+    if (bson_type == RK_BSON_STRING) {
+        if (!is_utf8(plain, len)) {
+            OPENSSL_cleanse(plain, len);
+            return RK_EAUTH;
+        }
+        rk_store_u32(head, (uint32_t)len + 1);
+        plain[len] = 0;
+    } else {
+        rk_store_u32(head, (uint32_t)len);
+        head[4] = 0;
+    }
+    out->len += VALUE_HEAD_LEN + len;
+    return RK_OK;
+}
+
+enum rk_status rk_legacy_put(uint8_t bson_type, const uint8_t *plain, size_t len,
+                             struct rk_buf *out)
+{
+    enum rk_status status = rk_buf_reserve(out, VALUE_HEAD_LEN + len);
+    if (status == RK_OK) {
+        if (len > 0) {
+            memcpy(out->data + out->len + plain_offset(bson_type), plain, len);
+        }
+        status = put_head(bson_type, len, out);
+    }
+    return status;
+}
+
 /*
  * raw: what follows the version bytes. CBC's padding check needs no constant time: whoever can
  * write ciphertexts into the database learns nothing here that decrypting reads would not tell
@@ -226,8 +269,15 @@ enum rk_status rk_legacy_open(struct rk_aead *aead, const struct rk_keyset *keys
                               const uint8_t *value, size_t value_len, struct rk_buf *out)
 {
     struct payload payload;
-    if ((format->bson_type != RK_BSON_STRING && format->bson_type != RK_BSON_BINARY) ||
-        !match(format, bson_type, value, value_len, &payload)) {
+    if (format->bson_type != RK_BSON_STRING && format->bson_type != RK_BSON_BINARY) {
+        return RK_EINVAL;
+    }
+    if (format->cipher == RK_LEGACY_VAULT_TRANSIT) {
+        return rk_legacy_transit_matches(format, bson_type, value, value_len)
+                   ? rk_legacy_transit_open(rk_aead_remote(aead), format, value, value_len, out)
+                   : RK_EINVAL;
+    }
+    if (!match(format, bson_type, value, value_len, &payload)) {
         return RK_EINVAL;
     }
     const uint8_t *key = rk_keyset_legacy(keys, format->key);
@@ -236,7 +286,7 @@ enum rk_status rk_legacy_open(struct rk_aead *aead, const struct rk_keyset *keys
     }
     /* Length, subtype or closing NUL, and a plaintext that is shorter than raw_len. */
     size_t need;
-    if (!rk_add_size(payload.raw_len, 5, &need)) {
+    if (!rk_add_size(payload.raw_len, VALUE_HEAD_LEN, &need)) {
         return RK_ELIMIT;
     }
     struct rk_buf raw;
@@ -246,33 +296,15 @@ enum rk_status rk_legacy_open(struct rk_aead *aead, const struct rk_keyset *keys
     if (status == RK_OK) {
         status = rk_buf_reserve(&raw, payload.raw_len);
     }
-    if (status != RK_OK) {
-        goto done;
+    if (status == RK_OK) {
+        uint8_t *plain = out->data + out->len + plain_offset(format->bson_type);
+        payload_decode(format, &payload, raw.data, payload.raw_len);
+        status = decrypt(aead, format, key, raw.data + format->prefix_len,
+                         payload.raw_len - format->prefix_len, plain, &len);
     }
-    payload_decode(format, &payload, raw.data, payload.raw_len);
-
-    uint8_t *head = out->data + out->len;
-    bool string = format->bson_type == RK_BSON_STRING;
-    uint8_t *plain = head + (string ? 4 : 5);
-    status = decrypt(aead, format, key, raw.data + format->prefix_len,
-                     payload.raw_len - format->prefix_len, plain, &len);
-    if (status != RK_OK) {
-        goto done;
+    if (status == RK_OK) {
+        status = put_head(format->bson_type, len, out);
     }
-    if (string && !is_utf8(plain, len)) {
-        OPENSSL_cleanse(plain, len);
-        status = RK_EAUTH;
-        goto done;
-    }
-    if (string) {
-        rk_store_u32(head, (uint32_t)len + 1);
-        plain[len] = 0;
-    } else {
-        rk_store_u32(head, (uint32_t)len);
-        head[4] = 0;
-    }
-    out->len += 5 + len;
-done:
     rk_buf_deinit(&raw);
     return status;
 }

@@ -170,7 +170,8 @@ static enum rk_ctl_exit print_table(const struct report *report)
 }
 
 static enum rk_ctl_exit scan(struct rk_ctl *ctl, mongoc_client_t *client,
-                             const struct request *request, const struct rk_keyset *keys)
+                             const struct request *request, const struct rk_keyset *keys,
+                             struct rk_key_service *service)
 {
     struct rk_error err;
     const struct rk_data_key *current = rk_keyset_current(keys, RK_KEY_NAME_DEFAULT);
@@ -181,6 +182,7 @@ static enum rk_ctl_exit scan(struct rk_ctl *ctl, mongoc_client_t *client,
     const struct rk_verify_options options = {
         .policies = ctl->config->policies,
         .keys = keys,
+        .service = service,
         .deep = request->deep,
         .sample = request->sample,
         .progress = progress ? rk_ctl_show_progress : NULL,
@@ -251,7 +253,7 @@ static enum rk_ctl_exit verify(struct rk_ctl *ctl, const struct request *request
     }
     if (status == RK_OK) {
         keys = rk_key_service_keyset(service);
-        code = scan(ctl, client, request, keys);
+        code = scan(ctl, client, request, keys, service);
     } else {
         code = rk_ctl_job_fail(&err);
     }

@@ -17,6 +17,7 @@ struct wait {
     bool done;
     enum rk_status status;
     char message[256];
+    struct rk_remote *remote; /* given up by a waiter that was cancelled */
 };
 
 static void release_locked(struct wait *wait)
@@ -26,11 +27,12 @@ static void release_locked(struct wait *wait)
     if (last) {
         pthread_mutex_destroy(&wait->lock);
         pthread_cond_destroy(&wait->changed);
+        rk_remote_free(wait->remote);
         free(wait);
     }
 }
 
-static void loaded(void *arg, enum rk_status status, const char *message)
+static void ended(void *arg, enum rk_status status, const char *message)
 {
     struct wait *wait = arg;
     pthread_mutex_lock(&wait->lock);
@@ -53,36 +55,49 @@ static void wait_a_little(struct wait *wait)
     (void)pthread_cond_timedwait(&wait->changed, &wait->lock, &at);
 }
 
-/* key_id 0: the current key of name. */
-static enum rk_status wait_for(struct rk_key_service *keys, uint32_t key_id, const char *name,
-                               const _Atomic bool *cancel, struct rk_error *err)
+/* For its two users; NULL: out of memory. */
+static struct wait *wait_new(void)
 {
-    enum rk_status status;
     pthread_condattr_t attr;
     struct wait *wait = calloc(1, sizeof *wait);
-    if (wait == NULL) {
-        return rk_error_set(err, RK_ENOMEM, "out of memory");
+    if (wait != NULL) {
+        pthread_mutex_init(&wait->lock, NULL);
+        pthread_condattr_init(&attr);
+        pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+        pthread_cond_init(&wait->changed, &attr);
+        pthread_condattr_destroy(&attr);
+        wait->refs = 2;
     }
-    pthread_mutex_init(&wait->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&wait->changed, &attr);
-    pthread_condattr_destroy(&attr);
-    wait->refs = 2;
-    if (key_id == 0) {
-        rk_key_service_load_name(keys, name, loaded, wait);
-    } else {
-        rk_key_service_load(keys, key_id, loaded, wait);
-    }
+    return wait;
+}
+
+/* False: cancelled first. Returns with the mutex locked. */
+static bool wait_for_end(struct wait *wait, const _Atomic bool *cancel)
+{
     pthread_mutex_lock(&wait->lock);
     while (!wait->done && !atomic_load(cancel)) {
         wait_a_little(wait);
     }
-    if (!wait->done) {
-        status = rk_error_set(err, RK_ESTATE, "cancelled while waiting for a key");
-    } else if (wait->status == RK_OK) {
-        status = RK_OK;
+    return wait->done;
+}
+
+/* key_id 0: the current key of name. */
+static enum rk_status wait_for_key(struct rk_key_service *keys, uint32_t key_id, const char *name,
+                                   const _Atomic bool *cancel, struct rk_error *err)
+{
+    enum rk_status status = RK_OK;
+    struct wait *wait = wait_new();
+    if (wait == NULL) {
+        return rk_error_set(err, RK_ENOMEM, "out of memory");
+    }
+    if (key_id == 0) {
+        rk_key_service_load_name(keys, name, ended, wait);
     } else {
+        rk_key_service_load(keys, key_id, ended, wait);
+    }
+    if (!wait_for_end(wait, cancel)) {
+        status = rk_error_set(err, RK_ESTATE, "cancelled while waiting for a key");
+    } else if (wait->status != RK_OK) {
         status = rk_error_set(err, wait->status == RK_ENOENT ? RK_ENOENT : RK_EIO,
                               "cannot load a data key: %s", wait->message);
     }
@@ -93,7 +108,7 @@ static enum rk_status wait_for(struct rk_key_service *keys, uint32_t key_id, con
 enum rk_status rk_key_wait(struct rk_key_service *keys, uint32_t key_id, const _Atomic bool *cancel,
                            struct rk_error *err)
 {
-    return wait_for(keys, key_id, "", cancel, err);
+    return wait_for_key(keys, key_id, "", cancel, err);
 }
 
 enum rk_status rk_key_wait_policy(struct rk_key_service *keys, const struct rk_policy *policy,
@@ -103,8 +118,29 @@ enum rk_status rk_key_wait_policy(struct rk_key_service *keys, const struct rk_p
     for (size_t i = 0; i < policy->n_fields && status == RK_OK; i++) {
         const char *name = policy->fields[i].key;
         if (i == 0 || strcmp(name, policy->fields[i - 1].key) != 0) {
-            status = wait_for(keys, 0, name, cancel, err);
+            status = wait_for_key(keys, 0, name, cancel, err);
         }
     }
+    return status;
+}
+
+enum rk_status rk_values_wait(struct rk_key_service *keys, struct rk_remote **remote,
+                              const _Atomic bool *cancel, struct rk_error *err)
+{
+    enum rk_status status = RK_OK;
+    struct wait *wait = wait_new();
+    if (wait == NULL) {
+        return rk_error_set(err, RK_ENOMEM, "out of memory");
+    }
+    rk_key_service_answer(keys, *remote, ended, wait);
+    if (!wait_for_end(wait, cancel)) {
+        wait->remote = *remote;
+        *remote = NULL;
+        status = rk_error_set(err, RK_ESTATE, "cancelled while waiting for values");
+    } else if (wait->status != RK_OK) {
+        status =
+            rk_error_set(err, wait->status, "cannot encrypt or decrypt values: %s", wait->message);
+    }
+    release_locked(wait);
     return status;
 }

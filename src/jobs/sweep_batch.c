@@ -126,24 +126,45 @@ static enum rk_status examine_once(struct rk_sweeper *s, const struct rk_sweep_t
     return RK_OK;
 }
 
+/* Over the batch again and again, until all keys are there and nothing is promised any more. */
+static enum rk_status examine_in_passes(struct rk_sweeper *s, const struct rk_sweep_task *task,
+                                        const struct rk_scan_batch *batch, struct rk_plan *plan,
+                                        struct rk_id *last, struct rk_remote **remote,
+                                        struct rk_error *err)
+{
+    bool again = true;
+    enum rk_status status = RK_OK;
+    while (again && status == RK_OK) {
+        rk_remote_rewind(*remote);
+        status = need_current_keys(s, task, err);
+        if (status == RK_OK) {
+            status = examine_once(s, task, batch, plan, last, err);
+        }
+        if (status == RK_OK && rk_remote_wanted(*remote)) {
+            status = rk_values_wait(s->engine->keys, remote, &s->cancel, err);
+        } else if (status == RK_OK) {
+            status = load_missing(s, plan, &again, err);
+        }
+    }
+    return status;
+}
+
 static enum rk_status examine(struct rk_sweeper *s, const struct rk_sweep_task *task,
                               const struct rk_scan_batch *batch, struct rk_plan *plan,
                               struct rk_id *last, struct rk_error *err)
 {
-    bool again = true;
-    while (again) {
-        enum rk_status status = need_current_keys(s, task, err);
-        if (status == RK_OK) {
-            status = examine_once(s, task, batch, plan, last, err);
-        }
-        if (status == RK_OK) {
-            status = load_missing(s, plan, &again, err);
-        }
-        if (status != RK_OK) {
-            return status;
+    struct rk_remote *remote = NULL;
+    if (rk_key_service_answers(s->engine->keys)) {
+        remote = rk_remote_new(RK_JOBS_REMOTE_BYTES_MAX, (uint32_t)(rk_clock_wall_ms() / 1000));
+        if (remote == NULL) {
+            return rk_error_set(err, RK_ENOMEM, "out of memory");
         }
     }
-    return RK_OK;
+    rk_aead_set_remote(s->aead, remote);
+    enum rk_status status = examine_in_passes(s, task, batch, plan, last, &remote, err);
+    rk_aead_set_remote(s->aead, NULL);
+    rk_remote_free(remote);
+    return status;
 }
 
 static uint32_t count_changes(const struct rk_plan *plan)

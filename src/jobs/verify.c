@@ -1,6 +1,7 @@
 #include "scan_internal.h"
 
 #include <rekey/base/clock.h>
+#include <rekey/jobs/key_wait.h>
 #include <rekey/jobs/transform.h>
 #include <rekey/jobs/usage.h>
 #include <rekey/jobs/verify.h>
@@ -11,6 +12,8 @@
 
 #define BINARY_HEAD_LEN 5u
 #define SCRATCH_MAX (17u << 20)
+#define HELD_BYTES (4u << 20) /* of documents that wait to be counted together */
+#define HELD_BYTES_MAX (HELD_BYTES + (17u << 20))
 #define PATH_MAX_BYTES 65536u
 
 struct verify {
@@ -20,7 +23,10 @@ struct verify {
     struct rk_aead *aead;
     struct rk_buf path;
     struct rk_buf scratch;
-    int64_t estimated; /* documents */
+    bool outside;            /* the provider may open values itself: documents are held */
+    struct rk_buf held;      /* one after the other */
+    struct rk_error failure; /* of the provider */
+    int64_t estimated;       /* documents */
     uint64_t random;
 };
 
@@ -177,15 +183,103 @@ static void take_estimate(void *arg, int64_t documents)
     v->estimated = documents;
 }
 
-static enum rk_status verify_document(void *arg, const struct rk_bson_view *doc)
+static enum rk_status count_document(struct verify *v, const struct rk_bson_view *doc)
 {
-    struct verify *v = arg;
     enum rk_status status = rk_envelopes_visit(doc, count_any, v);
     if (status == RK_OK) {
         status = rk_protected_values(&v->policy->root, doc, &v->path, verify_value, v);
     }
     v->result->documents += status == RK_OK ? 1 : 0;
     return status;
+}
+
+/* ---- values that the provider opens: a pass over many documents that asks, one that counts */
+
+/* What a pass changes. */
+struct counts {
+    int64_t documents;
+    int64_t elsewhere;
+    int64_t elsewhere_old_key;
+    uint64_t random;
+    struct rk_verify_field *fields;
+};
+
+static bool counts_keep(const struct verify *v, struct counts *counts)
+{
+    const struct rk_verify_result *r = v->result;
+    *counts = (struct counts){r->documents, r->elsewhere, r->elsewhere_old_key, v->random,
+                              calloc(r->n_fields, sizeof *r->fields)};
+    if (counts->fields != NULL) {
+        memcpy(counts->fields, r->fields, r->n_fields * sizeof *r->fields);
+    }
+    return counts->fields != NULL;
+}
+
+static void counts_restore(struct verify *v, const struct counts *counts)
+{
+    struct rk_verify_result *r = v->result;
+    r->documents = counts->documents;
+    r->elsewhere = counts->elsewhere;
+    r->elsewhere_old_key = counts->elsewhere_old_key;
+    v->random = counts->random;
+    memcpy(r->fields, counts->fields, r->n_fields * sizeof *r->fields);
+}
+
+static enum rk_status count_held(struct verify *v)
+{
+    enum rk_status status = RK_OK;
+    for (size_t off = 0; off < v->held.len && status == RK_OK;) {
+        struct rk_bson_view doc;
+        if (!rk_bson_view_init(&doc, v->held.data + off, v->held.len - off)) {
+            return RK_EINVAL;
+        }
+        status = count_document(v, &doc);
+        off += doc.len;
+    }
+    return status;
+}
+
+static enum rk_status count_in_passes(struct verify *v, const struct counts *before,
+                                      struct rk_remote **remote)
+{
+    static const _Atomic bool never = false;
+    enum rk_status status = count_held(v);
+    while (status == RK_OK && rk_remote_wanted(*remote)) {
+        counts_restore(v, before);
+        status = rk_values_wait(v->options->service, remote, &never, &v->failure);
+        rk_remote_rewind(*remote);
+        if (status == RK_OK) {
+            status = count_held(v);
+        }
+    }
+    return status;
+}
+
+static enum rk_status settle_held(struct verify *v)
+{
+    struct counts before;
+    enum rk_status status = RK_ENOMEM;
+    struct rk_remote *remote =
+        rk_remote_new(RK_JOBS_REMOTE_BYTES_MAX, (uint32_t)(rk_clock_wall_ms() / 1000));
+    if (counts_keep(v, &before) && remote != NULL) {
+        rk_aead_set_remote(v->aead, remote);
+        status = count_in_passes(v, &before, &remote);
+        rk_aead_set_remote(v->aead, NULL);
+    }
+    rk_buf_clear(&v->held);
+    free(before.fields);
+    rk_remote_free(remote);
+    return status;
+}
+
+static enum rk_status verify_document(void *arg, const struct rk_bson_view *doc)
+{
+    struct verify *v = arg;
+    if (!v->outside) {
+        return count_document(v, doc);
+    }
+    enum rk_status status = rk_buf_append(&v->held, doc->data, doc->len);
+    return status == RK_OK && v->held.len >= HELD_BYTES ? settle_held(v) : status;
 }
 
 static void tell_progress(void *arg)
@@ -229,11 +323,24 @@ enum rk_status rk_verify_namespace(mongoc_client_t *client, const char *ns_text,
     (void)snprintf(out->ns, sizeof out->ns, "%s", ns.full);
     rk_buf_init(&v.path, PATH_MAX_BYTES);
     rk_buf_init(&v.scratch, SCRATCH_MAX);
+    rk_buf_init(&v.held, HELD_BYTES_MAX);
+    v.outside = options->service != NULL && rk_key_service_answers(options->service);
     enum rk_status status = prepare(&v, &ns, err);
     if (status == RK_OK) {
         const struct rk_scan_visitor visitor = {take_estimate, verify_document, tell_progress, &v};
         status = rk_scan_all(client, &ns, &visitor, err);
     }
+    if (status == RK_OK && v.held.len > 0) {
+        status = settle_held(&v);
+        if (status != RK_OK) {
+            (void)rk_error_set(err, status, "cannot verify %s: %s", ns.full,
+                               rk_status_name(status));
+        }
+    }
+    if (status != RK_OK && v.failure.message[0] != '\0') {
+        (void)rk_error_set(err, status, "cannot verify %s: %s", ns.full, v.failure.message);
+    }
+    rk_buf_deinit(&v.held);
     rk_aead_free(v.aead);
     rk_buf_cleanse(&v.scratch);
     rk_buf_deinit(&v.scratch);

@@ -187,7 +187,10 @@ static void unwrap(struct rk_key_loader *loader, struct entry *entry,
     uint64_t begun_us = rk_clock_mono_us();
     enum rk_status status = loader->provider.ops->unwrap(loader->provider.self, record->id,
                                                          &record->wrapped, root, &why);
-    if (status == RK_OK) {
+    if (status == RK_OK && record->wrapped.remote) {
+        status = rk_data_key_new_remote(record->id, record->wrapped.kek, (uint32_t)created_at_s,
+                                        &entry->key, &why);
+    } else if (status == RK_OK) {
         status = rk_data_key_new(record->id, root, (uint32_t)created_at_s, &entry->key, &why);
     }
     OPENSSL_cleanse(root, sizeof root);

@@ -124,6 +124,8 @@ static bool parse_record(const bson_t *doc, struct rk_key_record *record)
             if (len < sizeof record->wrapped.kek) {
                 memcpy(record->wrapped.kek, kek, len);
             }
+        } else if (strcmp(key, "mode") == 0 && BSON_ITER_HOLDS_UTF8(&iter)) {
+            record->wrapped.remote = strcmp(bson_iter_utf8(&iter, NULL), "transit") == 0;
         } else if (strcmp(key, "wrapped") == 0 && BSON_ITER_HOLDS_BINARY(&iter)) {
             bson_subtype_t subtype;
             uint32_t len = 0;

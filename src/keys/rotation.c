@@ -40,6 +40,9 @@ static enum rk_status insert_key(mongoc_collection_t *keys, const struct rk_key_
         BSON_APPEND_UTF8(&doc, "name", record->name);
     }
     BSON_APPEND_UTF8(&doc, "state", rk_key_state_name(record->state));
+    if (wrapped->remote) {
+        BSON_APPEND_UTF8(&doc, "mode", "transit");
+    }
     BSON_APPEND_UTF8(&doc, "kek", wrapped->kek);
     BSON_APPEND_BINARY(&doc, "wrapped", BSON_SUBTYPE_BINARY, wrapped->data, (uint32_t)wrapped->len);
     BSON_APPEND_DATE_TIME(&doc, "createdAt", now_ms);

@@ -56,6 +56,7 @@ struct rk_key_service {
     rk_keyset_changed_fn *changed; /* NULL: nobody watches */
     void *changed_arg;
 
+    struct rk_provider provider;
     uint64_t refresh_us;
     uint64_t negative_us;
     struct rk_readers *readers;
@@ -164,6 +165,17 @@ void rk_key_service_load_name(struct rk_key_service *service, const char *name,
                               rk_key_loaded_fn *fn, void *arg)
 {
     start_load(service, 0, name, fn, arg);
+}
+
+bool rk_key_service_answers(const struct rk_key_service *service)
+{
+    return service->provider.ops->answer != NULL;
+}
+
+void rk_key_service_answer(struct rk_key_service *service, struct rk_remote *remote,
+                           rk_provider_answered_fn *fn, void *arg)
+{
+    service->provider.ops->answer(service->provider.self, remote, fn, arg);
 }
 
 /* ---- the service's thread ----------------------------------------------------------------- */
@@ -431,6 +443,7 @@ enum rk_status rk_key_service_start(const struct rk_key_service_config *config,
     (void)pthread_cond_init(&service->wake, &monotonic);
     (void)pthread_condattr_destroy(&monotonic);
     (void)pthread_mutex_init(&service->mutex, NULL);
+    service->provider = config->provider;
     service->refresh_us = (uint64_t)config->refresh_interval_ms * 1000u;
     service->negative_us = (uint64_t)config->negative_cache_ms * 1000u;
 

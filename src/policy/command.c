@@ -346,10 +346,9 @@ static void forget_errors(struct rk_command_info *info)
     info->write_errors = NULL;
 }
 
-enum rk_verdict rk_command_rewrite(const struct rk_policy_set *set, struct rk_crypt *crypt,
-                                   const uint8_t *data, size_t len, const struct rk_msg *msg,
-                                   struct rk_buf *out, struct rk_command_info *info,
-                                   struct rk_error *err)
+static enum rk_verdict rewrite(const struct rk_policy_set *set, struct rk_crypt *crypt,
+                               const struct rk_msg *msg, struct rk_buf *out,
+                               struct rk_command_info *info, struct rk_error *err)
 {
     struct rk_buf namespaces;
     struct rk_statement st = {.scope = {.set = set, .crypt = crypt, .err = err},
@@ -359,12 +358,6 @@ enum rk_verdict rk_command_rewrite(const struct rk_policy_set *set, struct rk_cr
                               .namespaces = &namespaces};
     const struct rk_command_field *fields = NULL;
     struct target t;
-    (void)data;
-    (void)len;
-    rk_buf_clear(out);
-    if (rk_command_peek(set, msg->body, msg->body_len, info)) {
-        return RK_VERDICT_FORWARD;
-    }
     if (!validate(msg) || !target_read(&st.view, &t)) {
         rk_error_set_code(err, RK_EINVAL, RK_CODE_INVALID_BSON,
                           "%s: malformed or too deeply nested BSON, or more than one $db",
@@ -383,12 +376,30 @@ enum rk_verdict rk_command_rewrite(const struct rk_policy_set *set, struct rk_cr
         /* In a sequence of its own the batch may be as long as the message. */
         forget_errors(info);
         st.batch_moves = true;
+        rk_remote_rewind(rk_aead_remote(crypt->aead)); /* it asks the same again */
         verdict = rewrite_message(&st, &t, fields, out);
-    }
-    if (rk_stops(verdict)) {
-        forget_errors(info);
     }
     rk_buf_deinit(&namespaces);
     info->keys_bound = crypt->keys_bound;
+    return verdict;
+}
+
+enum rk_verdict rk_command_rewrite(const struct rk_policy_set *set, struct rk_crypt *crypt,
+                                   const uint8_t *data, size_t len, const struct rk_msg *msg,
+                                   struct rk_buf *out, struct rk_command_info *info,
+                                   struct rk_error *err)
+{
+    (void)data;
+    (void)len;
+    rk_buf_clear(out);
+    if (rk_command_peek(set, msg->body, msg->body_len, info)) {
+        return RK_VERDICT_FORWARD;
+    }
+    const struct rk_crypt_pass pass = rk_crypt_begin(crypt);
+    enum rk_verdict verdict = rewrite(set, crypt, msg, out, info, err);
+    verdict = rk_crypt_end(crypt, &pass, verdict);
+    if (rk_stops(verdict)) {
+        forget_errors(info);
+    }
     return verdict;
 }

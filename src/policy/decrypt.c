@@ -139,7 +139,10 @@ static enum rk_verdict open_envelope(struct rk_decrypt *d, const struct rk_bson_
     if (opened(d, status, rollback, old_key)) {
         return RK_VERDICT_FORWARD;
     }
-    (void)snprintf(reason, sizeof reason, "it does not authenticate under key %u", envelope.key_id);
+    (void)snprintf(reason, sizeof reason,
+                   envelope.remote ? "the provider of key %u does not open it"
+                                   : "it does not authenticate under key %u",
+                   envelope.key_id);
     return undecryptable(d, elem, at, reason);
 }
 

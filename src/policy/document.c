@@ -132,23 +132,6 @@ void rk_document_copy_run(struct rk_bson_writer *w, const uint8_t *from, const u
     }
 }
 
-bool rk_crypt_key_absent(const struct rk_crypt *crypt, uint32_t id)
-{
-    for (size_t i = 0; i < crypt->n_absent; i++) {
-        if (crypt->absent_keys[i] == id) {
-            return true;
-        }
-    }
-    return false;
-}
-
-enum rk_verdict rk_crypt_hold_name(struct rk_crypt *crypt, const char *name)
-{
-    crypt->missing_key = 0;
-    (void)snprintf(crypt->missing_name, sizeof crypt->missing_name, "%s", name);
-    return RK_VERDICT_HOLD;
-}
-
 static enum rk_verdict reject_envelope(const char *ns, const struct rk_field *field,
                                        const char *problem, struct rk_error *err)
 {
@@ -195,7 +178,7 @@ static void seal(struct rk_crypt *crypt, const struct rk_data_key *key,
                  size_t name_len, struct rk_bson_writer *w)
 {
     uint8_t head[5];
-    size_t size = rk_envelope_size(field->algorithm, elem->value_len);
+    size_t size = rk_envelope_size(key, field->algorithm, elem->value_len);
     if (size > INT32_MAX && w->status == RK_OK) {
         w->status = RK_ELIMIT;
     }
@@ -261,6 +244,14 @@ enum rk_verdict rk_document_encrypt_value(struct rk_crypt *crypt, const char *ns
             return RK_VERDICT_REJECT;
         }
         return rk_crypt_hold_name(crypt, field->key);
+    }
+    if (rk_data_key_remote(current) != NULL && field->algorithm == RK_ALGORITHM_DETERMINISTIC) {
+        (void)rk_error_set_code(err, RK_ESTATE, RK_CODE_OPERATION_FAILED,
+                                "%s, path \"%s\": data key %u stays with its provider, which "
+                                "encrypts nothing deterministically; make the field random, or "
+                                "rotate to a key of keys.vault.mode envelope",
+                                ns, field->path, rk_data_key_id(current));
+        return RK_VERDICT_REJECT;
     }
     seal(crypt, current, field, elem, key, key_len, w);
     return rk_document_verdict(w, RK_VERDICT_REPLACE, ns, err);

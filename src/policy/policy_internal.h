@@ -93,11 +93,26 @@ enum rk_verdict rk_document_verdict(const struct rk_bson_writer *w, enum rk_verd
 /* Appends the bytes from..to of a view's elements as they are. */
 void rk_document_copy_run(struct rk_bson_writer *w, const uint8_t *from, const uint8_t *to);
 
+/* ---- crypt.c */
+
 /* True when id is known not to exist, so that holding a message for it would never end. */
 bool rk_crypt_key_absent(const struct rk_crypt *crypt, uint32_t id);
 
 /* HOLD for the current key of that name. */
 enum rk_verdict rk_crypt_hold_name(struct rk_crypt *crypt, const char *name);
+
+/* The counters as they were before a pass. */
+struct rk_crypt_pass {
+    uint64_t encrypted;
+    uint64_t decrypted;
+    uint64_t old_key;
+};
+
+/* Around every pass over a message. The end turns any verdict into HOLD when values were promised
+ * only: what the pass made is then worth nothing. */
+struct rk_crypt_pass rk_crypt_begin(const struct rk_crypt *crypt);
+enum rk_verdict rk_crypt_end(struct rk_crypt *crypt, const struct rk_crypt_pass *pass,
+                             enum rk_verdict verdict);
 
 /* ---- reply_error.c */
 

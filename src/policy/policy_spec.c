@@ -117,7 +117,8 @@ static enum rk_status copy_legacy(struct rk_field *field, const char *ns,
         const char *problem = NULL;
         if (from->key == NULL || from->key[0] == '\0') {
             problem = "names no key";
-        } else if (from->cipher != RK_LEGACY_AES_256_CBC && from->cipher != RK_LEGACY_AES_256_GCM) {
+        } else if (from->cipher != RK_LEGACY_AES_256_CBC && from->cipher != RK_LEGACY_AES_256_GCM &&
+                   from->cipher != RK_LEGACY_VAULT_TRANSIT) {
             problem = "has an unknown cipher";
         } else if (from->encoding != RK_LEGACY_BINARY && from->encoding != RK_LEGACY_BASE64) {
             problem = "has an unknown encoding";

@@ -55,13 +55,22 @@ static size_t legacy_forms(const struct rk_field *field, const struct rk_bson_el
     return n;
 }
 
+/* Nothing lies deterministically under a key that stays with its provider; those are last. */
+static struct rk_key_versions at_hand(struct rk_key_versions versions)
+{
+    while (versions.n > 0 && rk_data_key_remote(versions.keys[versions.n - 1]) != NULL) {
+        versions.n--;
+    }
+    return versions;
+}
+
 struct rk_field_keys rk_field_keys(const struct rk_scope *scope, const struct rk_field *field)
 {
     const struct rk_keyset *set = scope->crypt->keys;
-    struct rk_field_keys keys = {.of = {rk_keyset_versions(set, field->key)}};
+    struct rk_field_keys keys = {.of = {at_hand(rk_keyset_versions(set, field->key))}};
     keys.current = keys.of[0].current;
     for (size_t i = 0; i < field->n_former; i++) {
-        keys.of[i + 1] = rk_keyset_versions(set, field->former[i]);
+        keys.of[i + 1] = at_hand(rk_keyset_versions(set, field->former[i]));
     }
     for (size_t i = 0; i <= field->n_former; i++) {
         keys.n += keys.of[i].n;
@@ -287,6 +296,11 @@ enum rk_verdict rk_compare_check(const struct rk_comparison *cmp, const struct r
     const struct rk_field_keys keys = rk_field_keys(scope, field);
     if (keys.current == NULL) {
         return rk_crypt_hold_name(scope->crypt, field->key);
+    }
+    if (rk_data_key_remote(keys.current) != NULL) {
+        return refuse(cmp, RK_CODE_OPERATION_FAILED, "equality",
+                      "the current data key stays with its provider, which encrypts nothing "
+                      "deterministically; rotate to a key of keys.vault.mode envelope");
     }
     if (keys.missing_id != 0) {
         return refuse(cmp, RK_CODE_OPERATION_FAILED, "equality", RK_MISSING_ADVICE);

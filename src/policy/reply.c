@@ -306,7 +306,9 @@ enum rk_verdict rk_reply_rewrite(const struct rk_policy_set *set, struct rk_cryp
         const char *path = info->distinct_field->path;
         r.distinct = rk_path_relate(info->policy, path, strlen(path)).node;
     }
+    const struct rk_crypt_pass pass = rk_crypt_begin(crypt);
     enum rk_verdict verdict = write_message(&r, crypt, msg, legacy, out, err);
+    verdict = rk_crypt_end(crypt, &pass, verdict);
     if (verdict != RK_VERDICT_REPLACE) {
         rk_buf_clear(out);
     }

@@ -83,7 +83,7 @@ static size_t pump(struct rk_session *session, struct rk_flow *flow, const uint8
         rk_counter_add(flow->messages, 1);
         rk_counter_add(flow->bytes, frame.len);
         /* What this message waited for does not concern the next one. */
-        rk_key_wait_cancel(flow);
+        rk_key_wait_cancel(session, flow);
         flow->n_absent = 0;
     }
     return off;

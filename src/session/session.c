@@ -327,8 +327,8 @@ void rk_session_close(struct rk_session *session, const char *event, const char 
         rk_count_end(&ctx->counters, event);
     }
     session->closed = true;
-    rk_key_wait_cancel(&session->request);
-    rk_key_wait_cancel(&session->reply);
+    rk_key_wait_cancel(session, &session->request);
+    rk_key_wait_cancel(session, &session->reply);
     (void)event_del(&session->timer);
     rk_conn_deinit(&session->client);
     rk_upstream_deinit(session);

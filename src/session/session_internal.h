@@ -150,6 +150,7 @@ struct rk_flow {
                            room on the other side */
     bool eof;           /* from has ended */
     struct rk_key_wait *key_wait;
+    struct rk_remote *remote; /* what the provider seals or opens for this message; NULL: nothing */
     uint32_t absent[RK_CRYPT_ABSENT_MAX]; /* ids that the registry says do not exist */
     unsigned n_absent;
     rk_message_handler on_message;
@@ -276,15 +277,16 @@ bool rk_compressed_worth(const struct rk_session *session, const struct rk_conn 
 bool rk_compressed_send(struct rk_session *session, struct rk_conn *to, uint8_t compressor,
                         const uint8_t *data, size_t len);
 
-/* key_wait.c: messages that wait for a key */
+/* key_wait.c: messages that wait for a key, or for values that its provider seals and opens */
 /* Brings ctx->crypt up to date for the message at the front of flow. */
-void rk_key_wait_prepare(struct rk_session *session, const struct rk_flow *flow);
-/* Starts loading crypt->missing_key; the flow is resumed when it is there. */
+void rk_key_wait_prepare(struct rk_session *session, struct rk_flow *flow);
+/* Starts what RK_VERDICT_HOLD asks for; the flow is resumed when it is there. */
 enum rk_step rk_key_wait_start(struct rk_session *session, struct rk_flow *flow);
-/* True (once) with the failure when the load went wrong; the message is then to be refused. */
+/* True (once) with the failure when that went wrong; the message is then to be refused. */
 bool rk_key_wait_failed(struct rk_flow *flow, struct rk_error *err);
-void rk_key_wait_cancel(struct rk_flow *flow);
-/* Is the load, and so the resumption of the flow, still to come? */
+/* The message at the front of flow is dealt with, or nobody cares any more. */
+void rk_key_wait_cancel(struct rk_session *session, struct rk_flow *flow);
+/* Is the end of the wait, and so the resumption of the flow, still to come? */
 bool rk_key_wait_pending(const struct rk_flow *flow);
 
 #endif

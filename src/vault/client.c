@@ -67,6 +67,7 @@ void rk_vault_client_stop(struct rk_vault_client *client)
     rk_http_free(client->http);
     (void)rk_error_set(&err, RK_ESTATE, "vault: shutting down");
     rk_client_fail_all(client, &err);
+    rk_batch_stop(client);
     if (client->health.timer != NULL) {
         event_free(client->health.timer);
     }

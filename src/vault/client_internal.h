@@ -9,6 +9,7 @@
  *   verdict.c  what an answer means
  *   metrics.c  what was counted
  *   http.c     one attempt
+ *   batch.c    values for transit's encrypt and decrypt, many in one request
  */
 #ifndef REKEY_VAULT_CLIENT_INTERNAL_H
 #define REKEY_VAULT_CLIENT_INTERNAL_H
@@ -115,6 +116,7 @@ struct rk_vault_client {
     struct rk_login login;
     struct rk_health health;
     struct rk_vault_counters counters;
+    struct rk_lane *lanes; /* batch.c */
 };
 
 /* As rk_vault_post; body is NULL for REQUEST_READ. */
@@ -125,9 +127,17 @@ void rk_client_fail_all(struct rk_vault_client *client, const struct rk_error *e
 /* A request of the client's own; token is copied, body is taken (NULL: GET). */
 void rk_client_ask(struct rk_vault_client *client, const char *path, json_t *body,
                    const char *token, rk_vault_done_fn *fn, void *arg);
+/* On the client's thread: body is JSON from rk_wipe_malloc, and taken. */
+void rk_client_send(struct rk_vault_client *client, const char *path, char *body,
+                    rk_vault_done_fn *fn, void *arg);
 /* There is a token (err NULL), or there will be none for now. */
 void rk_client_token_settled(struct rk_vault_client *client, const struct rk_error *err);
 /* "https://host:port/v1/path", wiped when released; NULL: out of memory. */
 char *rk_client_url(const struct rk_vault_client *client, unsigned address, const char *path);
+
+/* ---- batch.c ---- */
+
+/* After the thread's end: answers whoever still waits. */
+void rk_batch_stop(struct rk_vault_client *client);
 
 #endif

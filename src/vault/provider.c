@@ -12,6 +12,7 @@
 
 #define CHECK_LABEL "rekey key check v1"
 #define CHECK_LEN 16u
+#define REMOTE_LABEL "rekey key of the provider v1" /* and the id: as long as a key */
 
 struct provider {
     const struct rk_config_vault *config;
@@ -62,11 +63,40 @@ static enum rk_status fill(const struct provider *provider, uint32_t key_id,
                : rk_error_set(err, RK_ELIMIT, "keys.vault.key: name too long");
 }
 
+static void remote_text(uint32_t key_id, uint8_t text[RK_DATA_KEY_LEN])
+{
+    _Static_assert(sizeof REMOTE_LABEL - 1 + 4 == RK_DATA_KEY_LEN, "label and id");
+    memcpy(text, REMOTE_LABEL, sizeof REMOTE_LABEL - 1);
+    rk_store_u32(text + sizeof REMOTE_LABEL - 1, key_id);
+}
+
+static enum rk_status generate_remote(const struct provider *provider, uint32_t key_id,
+                                      struct rk_wrapped_key *wrapped, struct rk_error *err)
+{
+    struct rk_transit_text text;
+    uint8_t plain[RK_DATA_KEY_LEN];
+    remote_text(key_id, plain);
+    enum rk_status status = rk_transit_rotate(&provider->transit, err);
+    if (status == RK_OK) {
+        status = rk_transit_encrypt(&provider->transit, plain, &text, err);
+    }
+    if (status == RK_OK) {
+        memset(wrapped->data, 0, CHECK_LEN);
+        wrapped->remote = true;
+        status = fill(provider, key_id, &text, wrapped, err);
+    }
+    return status;
+}
+
 static enum rk_status generate(void *self, uint32_t key_id, uint8_t root[RK_DATA_KEY_LEN],
                                struct rk_wrapped_key *wrapped, struct rk_error *err)
 {
     struct provider *provider = self;
     struct rk_transit_text text;
+    if (provider->config->mode == RK_CONFIG_VAULT_TRANSIT) {
+        memset(root, 0, RK_DATA_KEY_LEN);
+        return generate_remote(provider, key_id, wrapped, err);
+    }
     enum rk_status status = rk_transit_data_key(&provider->transit, root, &text, err);
     if (status == RK_OK) {
         status = key_check(key_id, root, wrapped->data, err);
@@ -107,6 +137,24 @@ static enum rk_status take(const struct provider *provider, uint32_t key_id,
     return RK_OK;
 }
 
+/* Vault has opened text as root: is it the text of this id, under the version that kek names? */
+static enum rk_status check_remote(uint32_t key_id, const struct rk_wrapped_key *wrapped,
+                                   const struct rk_transit_text *text,
+                                   uint8_t root[RK_DATA_KEY_LEN], struct rk_error *err)
+{
+    char head[32];
+    uint8_t plain[RK_DATA_KEY_LEN];
+    const char *version = strrchr(wrapped->kek, ':');
+    remote_text(key_id, plain);
+    int n = snprintf(head, sizeof head, "vault%.20s:", version != NULL ? version : "");
+    bool same = memcmp(plain, root, RK_DATA_KEY_LEN) == 0 && n > 0 && (size_t)n < sizeof head &&
+                strncmp(text->bytes, head, (size_t)n) == 0;
+    memset(root, 0, RK_DATA_KEY_LEN);
+    return same ? RK_OK
+                : rk_error_set(err, RK_EAUTH,
+                               "data key %u: its record is another one's, or was altered", key_id);
+}
+
 static enum rk_status unwrap(void *self, uint32_t key_id, const struct rk_wrapped_key *wrapped,
                              uint8_t root[RK_DATA_KEY_LEN], struct rk_error *err)
 {
@@ -121,6 +169,9 @@ static enum rk_status unwrap(void *self, uint32_t key_id, const struct rk_wrappe
     status = rk_transit_decrypt(&provider->transit, &text, root, &why);
     if (status != RK_OK) {
         return rk_error_set(err, status, "data key %u: %s", key_id, why.message);
+    }
+    if (wrapped->remote) {
+        return check_remote(key_id, wrapped, &text, root, err);
     }
     status = key_check(key_id, root, check, err);
     if (status == RK_OK && CRYPTO_memcmp(check, wrapped->data, CHECK_LEN) != 0) {
@@ -138,6 +189,10 @@ static enum rk_status rewrap(void *self, uint32_t key_id, const struct rk_wrappe
 {
     struct provider *provider = self;
     struct rk_transit_text text;
+    if (old->remote) {
+        return rk_error_set(err, RK_ESTATE, "data key %u stays with Vault: nothing is wrapped",
+                            key_id);
+    }
     enum rk_status status = take(provider, key_id, old, &text, err);
     if (status == RK_OK) {
         status = rk_transit_rewrap(&provider->transit, &text, err);
@@ -151,6 +206,12 @@ static enum rk_status rewrap(void *self, uint32_t key_id, const struct rk_wrappe
                             old->kek);
     }
     return status;
+}
+
+static void answer(void *self, struct rk_remote *remote, rk_provider_answered_fn *fn, void *arg)
+{
+    struct provider *provider = self;
+    rk_vault_answer(provider->client, remote, fn, arg);
 }
 
 static enum rk_status legacy(void *self, const struct rk_legacy_key **keys, size_t *n_keys,
@@ -197,6 +258,7 @@ static const struct rk_provider_ops vault_ops = {
     .unwrap = unwrap,
     .rewrap = rewrap,
     .trim = trim,
+    .answer = answer,
     .legacy = legacy,
     .ready = ready,
     .available = available,

@@ -288,28 +288,29 @@ void rk_client_token_settled(struct rk_vault_client *client, const struct rk_err
 
 /* ---- from other threads ------------------------------------------------------------------- */
 
+/* body: JSON, taken, from rk_wipe_malloc (as is all that jansson makes); NULL: GET. */
 static struct request *request_new(struct rk_vault_client *client, enum request_kind kind,
-                                   const char *path, json_t *body, const char *token,
+                                   const char *path, char *body, const char *token,
                                    rk_vault_done_fn *fn, void *arg)
 {
     struct request *request = calloc(1, sizeof *request);
-    if (request != NULL) {
-        *request = (struct request){
-            .client = client,
-            .kind = kind,
-            .path = rk_wipe_strdup(path),
-            .body = body != NULL ? json_dumps(body, JSON_COMPACT) : NULL,
-            .token = token != NULL ? rk_wipe_strdup(token) : NULL,
-            .fn = fn,
-            .arg = arg,
-        };
-        if (request->path == NULL || (body != NULL && request->body == NULL) ||
-            (token != NULL && request->token == NULL)) {
-            request_free(request);
-            request = NULL;
-        }
+    if (request == NULL) {
+        rk_wipe_free(body);
+        return NULL;
     }
-    json_decref(body);
+    *request = (struct request){
+        .client = client,
+        .kind = kind,
+        .path = rk_wipe_strdup(path),
+        .body = body,
+        .token = token != NULL ? rk_wipe_strdup(token) : NULL,
+        .fn = fn,
+        .arg = arg,
+    };
+    if (request->path == NULL || (token != NULL && request->token == NULL)) {
+        request_free(request);
+        return NULL;
+    }
     return request;
 }
 
@@ -344,10 +345,16 @@ static void refuse(rk_vault_done_fn *fn, void *arg, enum rk_status status, const
     fn(arg, status, NULL, &err);
 }
 
-void rk_client_ask(struct rk_vault_client *client, const char *path, json_t *body,
-                   const char *token, rk_vault_done_fn *fn, void *arg)
+/* The text of body, whose reference is taken. */
+static char *text_of(json_t *body)
 {
-    struct request *request = request_new(client, REQUEST_LOGIN, path, body, token, fn, arg);
+    char *text = body != NULL ? json_dumps(body, JSON_COMPACT) : NULL;
+    json_decref(body);
+    return text;
+}
+
+static void start_here(struct request *request, rk_vault_done_fn *fn, void *arg)
+{
     if (request == NULL) {
         refuse(fn, arg, RK_ENOMEM, "out of memory");
     } else {
@@ -355,14 +362,32 @@ void rk_client_ask(struct rk_vault_client *client, const char *path, json_t *bod
     }
 }
 
+void rk_client_ask(struct rk_vault_client *client, const char *path, json_t *body,
+                   const char *token, rk_vault_done_fn *fn, void *arg)
+{
+    bool has_body = body != NULL;
+    char *text = text_of(body);
+    start_here(has_body && text == NULL
+                   ? NULL
+                   : request_new(client, REQUEST_LOGIN, path, text, token, fn, arg),
+               fn, arg);
+}
+
+void rk_client_send(struct rk_vault_client *client, const char *path, char *body,
+                    rk_vault_done_fn *fn, void *arg)
+{
+    start_here(request_new(client, REQUEST_NORMAL, path, body, NULL, fn, arg), fn, arg);
+}
+
 void rk_client_post(struct rk_vault_client *client, enum request_kind kind, const char *path,
                     json_t *body, rk_vault_done_fn *fn, void *arg)
 {
-    if (body == NULL && kind != REQUEST_READ) {
+    char *text = text_of(body);
+    if (text == NULL && kind != REQUEST_READ) {
         refuse(fn, arg, RK_EINVAL, "no body: out of memory, or text that is no UTF-8");
         return;
     }
-    struct request *request = request_new(client, kind, path, body, NULL, fn, arg);
+    struct request *request = request_new(client, kind, path, text, NULL, fn, arg);
     if (request == NULL) {
         refuse(fn, arg, RK_ENOMEM, "out of memory");
     } else if (rk_worker_post(client->worker, request_start, request) != RK_OK) {

@@ -65,6 +65,39 @@ enum rk_status rk_transit_data_key(const struct rk_transit *transit, uint8_t roo
     return status;
 }
 
+enum rk_status rk_transit_rotate(const struct rk_transit *transit, struct rk_error *err)
+{
+    char path[PATH_MAX_LEN];
+    json_t *answer = NULL;
+    (void)snprintf(path, sizeof path, "%s/keys/%s/rotate", transit->mount, transit->key);
+    enum rk_status status = rk_vault_call(transit->client, path, json_object(), &answer, err);
+    json_decref(answer);
+    return status;
+}
+
+enum rk_status rk_transit_encrypt(const struct rk_transit *transit,
+                                  const uint8_t plain[RK_DATA_KEY_LEN],
+                                  struct rk_transit_text *text, struct rk_error *err)
+{
+    struct rk_buf encoded;
+    json_t *answer = NULL;
+    rk_buf_init(&encoded, 2u * RK_DATA_KEY_LEN);
+    enum rk_status status = rk_base64_encode(plain, RK_DATA_KEY_LEN, &encoded);
+    if (status == RK_OK) {
+        status = call(transit, "encrypt",
+                      json_pack("{s:s%}", "plaintext", encoded.data, encoded.len), &answer, err);
+    } else {
+        (void)rk_error_set(err, status, "vault: out of memory");
+    }
+    if (status == RK_OK) {
+        status = take_ciphertext(answer, text, err);
+    }
+    json_decref(answer);
+    rk_buf_cleanse(&encoded);
+    rk_buf_deinit(&encoded);
+    return status;
+}
+
 enum rk_status rk_transit_decrypt(const struct rk_transit *transit,
                                   const struct rk_transit_text *wrapped,
                                   uint8_t root[RK_DATA_KEY_LEN], struct rk_error *err)

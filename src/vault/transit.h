@@ -29,6 +29,12 @@ RK_MUST_CHECK enum rk_status rk_transit_decrypt(const struct rk_transit *transit
                                                 const struct rk_transit_text *wrapped,
                                                 uint8_t root[RK_DATA_KEY_LEN],
                                                 struct rk_error *err);
+/* A new version of the key itself, of which later calls take the newest. */
+RK_MUST_CHECK enum rk_status rk_transit_rotate(const struct rk_transit *transit,
+                                               struct rk_error *err);
+RK_MUST_CHECK enum rk_status rk_transit_encrypt(const struct rk_transit *transit,
+                                                const uint8_t plain[RK_DATA_KEY_LEN],
+                                                struct rk_transit_text *text, struct rk_error *err);
 /* Under the key's newest version; *text is both the old and the new one. */
 RK_MUST_CHECK enum rk_status rk_transit_rewrap(const struct rk_transit *transit,
                                                struct rk_transit_text *text, struct rk_error *err);

@@ -98,7 +98,7 @@ static void forge(const uint8_t *data, size_t len)
         REQUIRE(rk_aead_siv_seal(aead, key, forged, sizeof header, data + 2, len - 2, body,
                                  body + RK_SIV_TAG_LEN) == RK_OK);
     }
-    open_envelope(forged, rk_envelope_size(algorithm, len - 2));
+    open_envelope(forged, rk_envelope_size(key, algorithm, len - 2));
 }
 
 static void open_legacy(const struct rk_legacy_format *format, uint8_t type, const uint8_t *value,

@@ -18,6 +18,9 @@ from harness import (
     people_policy,
     protected,
 )
+from on_vault import shared_vault, start, vault
+
+__all__ = ["shared_vault", "start", "vault"]  # fixtures of a real Vault
 
 
 @pytest.fixture(scope="session")

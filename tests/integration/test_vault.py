@@ -27,91 +27,12 @@ from harness import (
 from harness.memory import occurrences
 from harness.ports import free_port
 from harness.protected import key_id, person
+from on_vault import audit, left_to_sweep, message_of, registry, settings_of, wait_until, write_and_read
 
 pytestmark = pytest.mark.tsan
 
 DATA_KEY = f"transit/datakey/plaintext/{KEK}"
 DECRYPT = f"transit/decrypt/{KEK}"
-# An outage lasts until a test ends it; nobody is to wait for the defaults meanwhile.
-QUICK = {"retry_timeout_ms": 3000, "request_timeout_ms": 2000, "connect_timeout_ms": 1000}
-
-
-@pytest.fixture(scope="module")
-def shared_vault(tmp_path_factory):
-    with Vault(tmp_path_factory.mktemp("vault")) as vault:
-        yield vault
-
-
-@pytest.fixture
-def vault(shared_vault):
-    """Unsealed, with the usual role and policy, whatever the last test did to it."""
-    yield shared_vault
-    if not shared_vault.alive:
-        shared_vault.start()
-    shared_vault.unseal()
-    shared_vault.configure_role()
-    shared_vault.api("PUT", "sys/policies/acl/rekey", {"policy": shared_vault.policy})
-    shared_vault.configure_kek(min_decryption_version=1, min_encryption_version=0)
-
-
-def settings_of(vault, directory, keys=None, changes=None):
-    settings = vault.settings(directory / "secrets", **{**QUICK, **(changes or {})})
-    quick = {"refresh_interval_ms": 100, "negative_cache_ms": 200}
-    settings["keys"].update({**quick, **(keys or {})})
-    return settings
-
-
-@pytest.fixture
-def start(single_member_set, start_rekeyd, tmp_path, db_name):
-    """start(vault, **vault settings): rekeyd with a protected collection people."""
-    opened = []
-
-    def start(vault, environment=None, keys=None, others=None, fields=None, **changes):
-        settings = {**settings_of(vault, tmp_path, keys, changes), **(others or {})}
-        policies = [people_policy(db_name, fields)]
-        rekeyd = start_rekeyd(
-            single_member_set, policies, settings=settings, environment=environment
-        )
-        collection = protected(rekeyd, db_name, fields=fields)
-        opened.append(collection)
-        return collection.__enter__()
-
-    yield start
-    for collection in opened:
-        collection.__exit__(None, None, None)
-
-
-def write_and_read(people, name):
-    people.app.insert_one(person(name))
-    assert people.app.find_one({"_id": name}) == person(name)
-    people.check()
-
-
-def state(people):
-    return people.direct_client[people.rekeyd.config["upstream"]["state_db"]]
-
-
-def registry(people):
-    return state(people)["keys"]
-
-
-def audit(people):
-    return state(people)["audit"]
-
-
-def left_to_sweep(people) -> int:
-    return sum(key_id(document["ssn"]) == 1 for document in people.stored.find({}, {"ssn": 1}))
-
-
-def wait_until(condition, timeout_s=30):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def message_of(failure) -> str:
-    return str(failure.value)
 
 
 # The main job.

@@ -114,6 +114,19 @@ struct rk_config_vault_legacy {
     char *field; /* of the secret: 64 hexadecimal digits, or base64 of 32 bytes */
 };
 
+enum rk_config_vault_mode {
+    RK_CONFIG_VAULT_ENVELOPE, /* data keys, unwrapped here */
+    RK_CONFIG_VAULT_TRANSIT,  /* values go to Vault */
+};
+
+/* Values that Vault seals and opens: how they are sent. */
+struct rk_config_transit {
+    uint32_t coalesce_us;      /* how long the first value of a batch waits for others */
+    uint32_t batch_values_max; /* in one request */
+    uint32_t batch_bytes_max;  /* of JSON, roughly; one value may have more */
+    uint32_t requests_max;     /* under way at once, for each operation and key */
+};
+
 struct rk_config_vault {
     char **addresses; /* https://host:port, tried in this order */
     unsigned addresses_count;
@@ -125,6 +138,8 @@ struct rk_config_vault {
     char *key_file;  /* default: cert_file */
     char *transit_mount;
     char *key; /* the key-encryption key's name */
+    enum rk_config_vault_mode mode;
+    struct rk_config_transit transit;
     struct rk_config_vault_legacy *legacy;
     unsigned legacy_count;
     enum rk_config_vault_auth auth;

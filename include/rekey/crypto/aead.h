@@ -17,6 +17,7 @@
 #include <rekey/base/buf.h>
 #include <rekey/crypto/data_key.h>
 #include <rekey/crypto/keyset.h>
+#include <rekey/crypto/remote.h>
 
 #define RK_XAES_NONCE_LEN 24u
 #define RK_XAES_TAG_LEN 16u
@@ -28,6 +29,11 @@ RK_MUST_CHECK enum rk_status rk_aead_new(struct rk_aead **out, struct rk_error *
 void rk_aead_free(struct rk_aead *aead);
 /* Releases and cleanses what it holds of keys that are not among these (NULL: of all). */
 void rk_aead_forget(struct rk_aead *aead, const struct rk_keyset *keys);
+
+/* Where values whose key lies elsewhere are asked for (remote.h), until it is set anew; borrowed.
+ * NULL, as at first: nobody can be asked, and they fail with RK_ENOKEY. */
+void rk_aead_set_remote(struct rk_aead *aead, struct rk_remote *remote);
+struct rk_remote *rk_aead_remote(const struct rk_aead *aead); /* NULL is fine */
 
 /* len random bytes (len <= 64) from the batch; used bytes are cleansed. RK_EIO when OpenSSL's
  * generator cannot be seeded. */

@@ -24,11 +24,19 @@ struct rk_data_key;
 RK_MUST_CHECK enum rk_status rk_data_key_new(uint32_t id, const uint8_t root[RK_DATA_KEY_LEN],
                                              uint32_t activated_at_s, struct rk_data_key **out,
                                              struct rk_error *err);
+/* A key that stays with its provider, which seals and opens values under it (remote.h). name is the
+ * provider's, "transit/rekey:v3", at most RK_REMOTE_NAME_MAX bytes. It has no bytes here. */
+#define RK_REMOTE_NAME_MAX 127u
+RK_MUST_CHECK enum rk_status rk_data_key_new_remote(uint32_t id, const char *name,
+                                                    uint32_t activated_at_s,
+                                                    struct rk_data_key **out, struct rk_error *err);
 struct rk_data_key *rk_data_key_ref(struct rk_data_key *key);
 void rk_data_key_unref(struct rk_data_key *key); /* NULL is fine */
 
 uint32_t rk_data_key_id(const struct rk_data_key *key);
 uint32_t rk_data_key_activated_at_s(const struct rk_data_key *key);
+/* The provider's name of it; NULL: its bytes are here. */
+const char *rk_data_key_remote(const struct rk_data_key *key);
 const uint8_t *rk_data_key_xaes(const struct rk_data_key *key); /* RK_XAES_KEY_LEN bytes */
 const uint8_t *rk_data_key_siv(const struct rk_data_key *key);  /* RK_SIV_KEY_LEN bytes */
 /* XAES's K1 (the doubled encryption of the zero block), 16 bytes, computed once per key. */

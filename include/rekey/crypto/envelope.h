@@ -6,6 +6,7 @@
  *   key id 4 | field id 4 | encrypted-at 4 (seconds since 1970 UTC) |        -- 20-byte header
  *   XAES-256-GCM: nonce 24 | ciphertext | tag 16
  *   AES-256-SIV:  SIV 16   | ciphertext
+ *   flag 1, "sealed by the provider" (remote.h): version 4 | nonce 12 | ciphertext | tag 16
  *
  * Integers are little-endian. The plaintext is the value's BSON bytes (without type and key), so
  * every type round-trips byte for byte. The whole header is authenticated. The field id (the
@@ -31,6 +32,7 @@ enum rk_algorithm {
 /* A view over one envelope; borrows the bytes it was parsed from. */
 struct rk_envelope {
     enum rk_algorithm algorithm;
+    bool remote; /* sealed by the provider; the algorithm is then RK_ALGORITHM_RANDOM */
     uint8_t bson_type;
     uint32_t key_id;
     uint32_t field_id;
@@ -55,12 +57,15 @@ bool rk_envelope_claims(uint8_t subtype, const uint8_t *data, size_t len);
  * subtype and magic, used to skip replies that hold none. False positives are possible. */
 const uint8_t *rk_envelope_scan(const uint8_t *data, size_t len);
 
-/* Size of the envelope of a plaintext of len bytes. */
-size_t rk_envelope_size(enum rk_algorithm algorithm, size_t len);
+/* Size of the envelope under key of a plaintext of len bytes. */
+size_t rk_envelope_size(const struct rk_data_key *key, enum rk_algorithm algorithm, size_t len);
 
 /* Appends the envelope of a value to out. now_s is ignored for deterministic ones. RK_EINVAL for
  * null, undefined, min and max, and when value is not exactly one well-formed value of its type
- * (documents at most 200 deep): what could not be opened again is not sealed. */
+ * (documents at most 200 deep): what could not be opened again is not sealed. Under a remote key
+ * the envelope may be a placeholder of the right size (rk_remote_wanted of the aead's remote says
+ * so); RK_ENOKEY without a remote, RK_ESTATE for a deterministic one: nobody seals those outside.
+ */
 RK_MUST_CHECK enum rk_status rk_envelope_seal(struct rk_aead *aead, const struct rk_data_key *key,
                                               enum rk_algorithm algorithm, uint32_t field_id,
                                               uint32_t now_s, uint8_t bson_type,
@@ -69,7 +74,8 @@ RK_MUST_CHECK enum rk_status rk_envelope_seal(struct rk_aead *aead, const struct
 /*
  * Appends the plaintext value bytes to out. RK_ENOKEY when key is NULL or has another id,
  * RK_EAUTH when the envelope was altered or the plaintext is no well-formed value of the type
- * in its header (out is then as it was).
+ * in its header (out is then as it was). Under a remote key the value may be a placeholder, as
+ * above.
  */
 RK_MUST_CHECK enum rk_status rk_envelope_open(struct rk_aead *aead, const struct rk_data_key *key,
                                               const struct rk_envelope *envelope,

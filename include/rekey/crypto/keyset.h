@@ -38,7 +38,9 @@ struct rk_keyset_key {
 /* The keys of one name. */
 struct rk_key_versions {
     const struct rk_data_key *current; /* the one for writes, or NULL */
-    struct rk_data_key *const *keys;   /* the loaded ones: current first, others by falling id */
+    /* The loaded ones: the current one, then others by falling id, remote ones (data_key.h) last.
+     */
+    struct rk_data_key *const *keys;
     size_t n;
     uint32_t missing_id; /* values may lie under it, and it is not loaded; 0: none is missing */
 };

@@ -4,6 +4,7 @@
  *
  *   [version bytes] | iv 16    | AES-256-CBC ciphertext, PKCS#7 padding
  *   [version bytes] | nonce 12 | AES-256-GCM ciphertext | tag 16
+ *   "vault:v<version>:<base64>" of Vault's transit engine, which opens it (remote.h)
  *
  * stored as BSON binary (any subtype but the envelope's and CSFLE's) or as base64 text in a BSON
  * string (RFC 4648, the standard or the URL-safe alphabet, padding optional, nothing else).
@@ -24,6 +25,7 @@
 enum rk_legacy_cipher {
     RK_LEGACY_AES_256_CBC = 1,
     RK_LEGACY_AES_256_GCM = 2,
+    RK_LEGACY_VAULT_TRANSIT = 3, /* encoding base64; key is "<mount>/<key>" */
 };
 
 enum rk_legacy_encoding {
@@ -52,8 +54,8 @@ bool rk_legacy_matches(const struct rk_legacy_format *format, uint8_t bson_type,
 /*
  * Decrypts the BSON value and appends the plaintext to out as BSON value bytes of
  * format->bson_type. RK_EINVAL when it does not match the format (or the format is none),
- * RK_ENOKEY when the keyset lacks the key, RK_EAUTH when tag, padding or (for strings) UTF-8 do not
- * hold; out is then as it was.
+ * RK_ENOKEY when the keyset lacks the key (or nobody can be asked), RK_EAUTH when tag, padding or
+ * (for strings) UTF-8 do not hold; out is then as it was.
  */
 RK_MUST_CHECK enum rk_status rk_legacy_open(struct rk_aead *aead, const struct rk_keyset *keys,
                                             const struct rk_legacy_format *format,

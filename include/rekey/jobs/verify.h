@@ -7,7 +7,7 @@
 #ifndef REKEY_JOBS_VERIFY_H
 #define REKEY_JOBS_VERIFY_H
 
-#include <rekey/crypto/keyset.h>
+#include <rekey/keys/service.h>
 #include <rekey/policy/policy.h>
 
 struct _mongoc_client_t;
@@ -44,9 +44,10 @@ struct rk_verify_result {
 
 struct rk_verify_options {
     const struct rk_policy_set *policies;
-    const struct rk_keyset *keys; /* with a current key */
-    bool deep;                    /* open every value */
-    uint32_t sample;              /* else about this many of each namespace; 0: none */
+    const struct rk_keyset *keys;   /* with a current key */
+    struct rk_key_service *service; /* opens values whose keys stay with the provider */
+    bool deep;                      /* open every value */
+    uint32_t sample;                /* else about this many of each namespace; 0: none */
     /* Called now and then with the documents scanned so far; may be NULL. */
     void (*progress)(void *arg, const char *ns, int64_t documents, int64_t documents_estimated);
     void *progress_arg;

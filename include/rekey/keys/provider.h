@@ -10,6 +10,7 @@
 #include <rekey/base/metrics.h>
 #include <rekey/crypto/data_key.h>
 #include <rekey/crypto/legacy.h>
+#include <rekey/crypto/remote.h>
 #include <stdbool.h>
 
 #define RK_WRAPPED_MAX 512u
@@ -17,6 +18,8 @@
 /* A data key as it lies in rekey.keys. */
 struct rk_wrapped_key {
     char kek[128]; /* name (and version) of the key-encryption key, in the provider's own terms */
+    bool remote;   /* it stays with the provider: data proves that the provider has it, and holds no
+                      key */
     uint8_t data[RK_WRAPPED_MAX];
     size_t len;
 };
@@ -28,9 +31,14 @@ struct rk_needed_key {
     bool remote; /* its values, not only itself, are encrypted by the provider */
 };
 
+/* Called exactly once, on a thread of the provider's (on the caller's when it is refused at once).
+ * message is for people, and valid during the call. */
+typedef void rk_provider_answered_fn(void *arg, enum rk_status status, const char *message);
+
 struct rk_provider_ops {
     const char *name;
-    /* Makes a fresh random data key; root receives its 32 bytes. key_id is bound into the wrap. */
+    /* Makes a fresh random data key; root receives its 32 bytes (zeros for a remote one). key_id is
+     * bound into the wrap. */
     enum rk_status (*generate)(void *self, uint32_t key_id, uint8_t root[RK_DATA_KEY_LEN],
                                struct rk_wrapped_key *wrapped, struct rk_error *err);
     enum rk_status (*unwrap)(void *self, uint32_t key_id, const struct rk_wrapped_key *wrapped,
@@ -46,6 +54,12 @@ struct rk_provider_ops {
      */
     enum rk_status (*trim)(void *self, const char *past, const struct rk_needed_key *needed,
                            size_t n, char *note, size_t size, struct rk_error *err);
+    /*
+     * Answers what was promised in remote, which is the provider's until it calls back. RK_OK:
+     * every question has an answer. Else some have none: RK_EIO and RK_ETIMEOUT may pass, others
+     * will not. Any thread, does not block. NULL: no value of this provider is sealed outside.
+     */
+    void (*answer)(void *self, struct rk_remote *remote, rk_provider_answered_fn *fn, void *arg);
     /* All keys for legacy readers; *keys is the provider's, valid until free. */
     enum rk_status (*legacy)(void *self, const struct rk_legacy_key **keys, size_t *n_keys,
                              struct rk_error *err);

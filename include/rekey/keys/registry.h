@@ -2,8 +2,9 @@
  * The registry of wrapped data keys: collection <state db>.keys, one document a key:
  *
  *   { _id: int64 key id (1 and up), name: "..." (absent: "default"), state: "pending" | "current" |
- *     "retiring" | "retired" | "destroyed", kek: "...", wrapped: BinData, createdAt: Date,
- *     activatedAt: Date, quietAt, retiredAt, destroyedAt: Date, by keys/life.h }
+ *     "retiring" | "retired" | "destroyed", mode: "envelope" (default) | "transit" (it stays with
+ *     the provider), kek: "...", wrapped: BinData, createdAt: Date, activatedAt: Date,
+ *     quietAt, retiredAt, destroyedAt: Date, by keys/life.h }
  *
  * Data keys have names, and the keys of one name are versions of it: what follows is true for each
  * name by itself. Ids are unique over all names, and every new key has the next one: an insert that

@@ -66,4 +66,10 @@ void rk_key_service_load(struct rk_key_service *service, uint32_t key_id, rk_key
 void rk_key_service_load_name(struct rk_key_service *service, const char *name,
                               rk_key_loaded_fn *fn, void *arg);
 
+/* Does the provider seal or open values itself? */
+bool rk_key_service_answers(const struct rk_key_service *service);
+/* Has the provider answer what was promised in remote (see rk_provider_ops.answer). */
+void rk_key_service_answer(struct rk_key_service *service, struct rk_remote *remote,
+                           rk_provider_answered_fn *fn, void *arg);
+
 #endif

@@ -30,7 +30,8 @@ struct rk_crypt {
 enum rk_verdict {
     RK_VERDICT_FORWARD, /* as it came */
     RK_VERDICT_REPLACE, /* send what was written to out instead */
-    RK_VERDICT_HOLD,    /* load crypt->missing_key, then rewrite the same message again */
+    RK_VERDICT_HOLD,    /* rewrite the same message again, when what the aead's remote promised has
+                           been answered (rk_remote_wanted), or else crypt->missing_key is loaded */
     RK_VERDICT_REJECT,  /* answer the client with err->code and err->message */
 };
 

@@ -12,6 +12,7 @@
 
 #include <jansson.h>
 #include <rekey/config/config.h>
+#include <rekey/keys/provider.h>
 #include <stdbool.h>
 
 struct rk_vault_client;
@@ -60,5 +61,9 @@ enum rk_vault_state rk_vault_state(const struct rk_vault_client *client);
 
 /* Requests, token, state. Any thread. */
 void rk_vault_metrics(const struct rk_vault_client *client, struct rk_metrics *m);
+/* Has transit seal and open what was promised in remote (rekey/keys/provider.h, answer): together
+ * with the values of others, in batches. Any thread. */
+void rk_vault_answer(struct rk_vault_client *client, struct rk_remote *remote,
+                     rk_provider_answered_fn *fn, void *arg);
 
 #endif

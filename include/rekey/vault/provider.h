@@ -6,6 +6,10 @@
  * HMAC-SHA256(data key, "rekey key check v1" | key id, 4 bytes little-endian): what Vault wraps
  * does not say which record it belongs to, and a wrapped key that was moved to another id's record
  * must not be used there. kek is "<mount>/<key>:v<version>".
+ *
+ * In transit mode a data key is one version of Vault's own key: making one rotates it. What is
+ * wrapped is then no key but a text that names the key's id, which shows that this Vault still has
+ * the version (check is zero). Values under it go to Vault (rekey/crypto/remote.h).
  */
 #ifndef REKEY_VAULT_PROVIDER_H
 #define REKEY_VAULT_PROVIDER_H

@@ -23,6 +23,8 @@ path "transit/datakey/plaintext/rekey" { capabilities = ["update"] }
 path "transit/encrypt/rekey" { capabilities = ["update"] }
 path "transit/decrypt/rekey" { capabilities = ["update"] }
 path "transit/rewrap/rekey" { capabilities = ["update"] }
+path "transit/keys/rekey/rotate" { capabilities = ["update"] }
+path "transit/decrypt/app" { capabilities = ["update"] }
 path "secret/data/*" { capabilities = ["read"] }
 path "kv/*" { capabilities = ["read"] }
 """
@@ -109,6 +111,14 @@ class Vault(Process):
         except urllib.error.HTTPError as error:
             raise VaultError(error.code, error.read().decode(errors="replace")) from None
         return json.loads(text) if text else None
+
+    def has(self, path: str) -> bool:
+        try:
+            return self.api("GET", path) is not None
+        except VaultError as error:
+            if error.status != 404:
+                raise
+            return False
 
     def seal(self):
         self.api("PUT", "sys/seal")
