@@ -39,6 +39,8 @@ struct rk_config_field_entry {
     char *key;
 };
 
+enum rk_config_unreadable { RK_CONFIG_UNREADABLE_ERROR, RK_CONFIG_UNREADABLE_PLACEHOLDER };
+
 struct rk_config_policy_entry {
     char *ns;
     struct rk_config_field_entry *fields;
@@ -46,6 +48,8 @@ struct rk_config_policy_entry {
     char *key;
     char **former_keys;
     unsigned former_keys_count;
+    enum rk_config_unreadable unreadable;
+    char *placeholder; /* NULL: null */
 };
 
 /* The file as it is written; the schema's top level. */

@@ -213,6 +213,14 @@ static enum rk_status add_policy(struct specs *specs, const struct rk_config_pol
         .fields = specs->fields + specs->n_fields,
         .n_fields = entry->fields_count,
     };
+    specs->policies[index].unreadable = (struct rk_unreadable){
+        .placeholder = entry->unreadable == RK_CONFIG_UNREADABLE_PLACEHOLDER,
+        .text = entry->placeholder,
+    };
+    if (entry->placeholder != NULL && entry->unreadable != RK_CONFIG_UNREADABLE_PLACEHOLDER) {
+        (void)snprintf(key, sizeof key, "policies[%zu].placeholder", index);
+        return rk_config_refuse(source, err, key, "needs unreadable: placeholder");
+    }
     size_t db_len = strlen(state_db);
     if (strncmp(entry->ns, state_db, db_len) == 0 && entry->ns[db_len] == '.') {
         (void)snprintf(key, sizeof key, "policies[%zu].namespace", index);

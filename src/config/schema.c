@@ -111,6 +111,8 @@ static const cyaml_strval_t topologies[] = {{"mirror", RK_CONFIG_MIRROR},
 static const cyaml_strval_t reads[] = {{"primary", RK_CONFIG_READ_PRIMARY},
                                        {"secondary", RK_CONFIG_READ_SECONDARY},
                                        {"secondaryPreferred", RK_CONFIG_READ_SECONDARY_PREFERRED}};
+static const cyaml_strval_t unreadables[] = {{"error", RK_CONFIG_UNREADABLE_ERROR},
+                                             {"placeholder", RK_CONFIG_UNREADABLE_PLACEHOLDER}};
 static const cyaml_strval_t undecryptables[] = {{"error", RK_UNDECRYPTABLE_ERROR},
                                                 {"leave", RK_UNDECRYPTABLE_LEAVE}};
 static const cyaml_strval_t providers[] = {{"keyring", RK_CONFIG_KEYRING},
@@ -335,6 +337,8 @@ static const cyaml_schema_field_t policy_fields[] = {
     CYAML_FIELD_SEQUENCE("fields", CYAML_FLAG_POINTER, struct rk_config_policy_entry, fields,
                          &field_schema, 1, CYAML_UNLIMITED),
     TEXT("key", OPTIONAL, struct rk_config_policy_entry, key),
+    CHOICE("unreadable", OPTIONAL, struct rk_config_policy_entry, unreadable, unreadables),
+    TEXT("placeholder", OPTIONAL, struct rk_config_policy_entry, placeholder),
     TEXTS("former_keys", struct rk_config_policy_entry, former_keys),
     CYAML_FIELD_END,
 };

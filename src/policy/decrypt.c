@@ -84,6 +84,37 @@ static enum rk_verdict undecryptable(struct rk_decrypt *d, const struct rk_bson_
     return RK_VERDICT_REJECT;
 }
 
+/*
+ * Nobody will ever read this value again: its key was destroyed, or its record is gone. That is no
+ * reason to keep the other values of a batch from whoever may read them.
+ */
+static enum rk_verdict unreadable(struct rk_decrypt *d, const struct rk_bson_elem *elem,
+                                  uint32_t key_id, const struct rk_keyset_key *known)
+{
+    struct rk_bson_writer *w = d->w;
+    const struct rk_unreadable *as = d->policy != NULL ? &d->policy->unreadable : NULL;
+    if (d->undecryptable == RK_UNDECRYPTABLE_LEAVE) {
+        rk_bson_copy(w, elem);
+        return RK_VERDICT_FORWARD;
+    }
+    d->changed = true;
+    if (as != NULL && as->placeholder && as->text == NULL) {
+        rk_bson_put(w, RK_BSON_NULL, elem->key, elem->key_len, NULL, 0);
+    } else if (as != NULL && as->placeholder) {
+        rk_bson_put_utf8(w, elem->key, as->text, strlen(as->text));
+    } else {
+        rk_bson_begin_sub(w, RK_BSON_DOCUMENT, elem->key, elem->key_len);
+        const char *what = known != NULL ? "key destroyed" : "key missing";
+        rk_bson_put_utf8(w, RK_UNREADABLE_KEY, what, strlen(what));
+        rk_bson_put_int64(w, "keyId", key_id);
+        if (known != NULL) {
+            rk_bson_put_utf8(w, "key", known->name, strlen(known->name));
+        }
+        rk_bson_end(w);
+    }
+    return RK_VERDICT_FORWARD;
+}
+
 /* True when the plaintext was appended or the writer is out of room; false: not decryptable. */
 static bool opened(struct rk_decrypt *d, enum rk_status status, size_t rollback, bool old_key)
 {
@@ -112,9 +143,11 @@ static enum rk_verdict open_envelope(struct rk_decrypt *d, const struct rk_bson_
         return undecryptable(d, elem, at, "it is damaged or of an unknown version");
     }
     const struct rk_keyset_key *known = rk_keyset_known(crypt->keys, envelope.key_id);
-    if (known != NULL && known->role == RK_KEY_GONE) {
-        (void)snprintf(reason, sizeof reason, "key %u was destroyed", envelope.key_id);
-        return undecryptable(d, elem, at, reason);
+    /* Ids only ever rise: what a registry with a later key does not list will not come. */
+    if (known != NULL ? known->role == RK_KEY_GONE
+                      : envelope.key_id <= rk_keyset_newest(crypt->keys) ||
+                            rk_crypt_key_absent(crypt, envelope.key_id)) {
+        return unreadable(d, elem, envelope.key_id, known);
     }
     const struct rk_data_key *key = rk_keyset_find(crypt->keys, envelope.key_id);
     if (key == NULL) {
@@ -126,8 +159,7 @@ static enum rk_verdict open_envelope(struct rk_decrypt *d, const struct rk_bson_
             crypt->missing_key = envelope.key_id;
             return RK_VERDICT_HOLD;
         }
-        (void)snprintf(reason, sizeof reason, "key %u does not exist", envelope.key_id);
-        return undecryptable(d, elem, at, reason);
+        return unreadable(d, elem, envelope.key_id, NULL);
     }
     size_t rollback = d->w->out->len;
     rk_bson_put(d->w, envelope.bson_type, elem->key, elem->key_len, NULL, 0);

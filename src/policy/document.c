@@ -202,12 +202,34 @@ static bool is_empty_timestamp(const struct rk_bson_elem *elem)
     return elem->type == RK_BSON_TIMESTAMP && memcmp(elem->value, empty, sizeof empty) == 0;
 }
 
+/* What stands for a value that nobody can read must not replace it when it is written back. */
+static bool stands_for_unreadable(const struct rk_bson_elem *elem)
+{
+    struct rk_bson_view view;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem first;
+    if (elem->type != RK_BSON_DOCUMENT || !rk_bson_elem_view(elem, &view)) {
+        return false;
+    }
+    rk_bson_iter_init(&iter, &view);
+    return rk_bson_next(&iter, &first) == RK_BSON_STEP_ELEM &&
+           rk_bson_key_is(&first, RK_UNREADABLE_KEY);
+}
+
 enum rk_verdict rk_document_encrypt_value(struct rk_crypt *crypt, const char *ns,
                                           const struct rk_field *field,
                                           const struct rk_bson_elem *elem, const char *key,
                                           size_t key_len, struct rk_bson_writer *w,
                                           struct rk_error *err)
 {
+    if (stands_for_unreadable(elem)) {
+        (void)rk_error_set_code(err, RK_EREFUSED, RK_CODE_UNENCRYPTABLE,
+                                "%s, path \"%s\": this document stands for a value that cannot be "
+                                "read any more, and would replace it; leave the field as it is, or "
+                                "$unset it",
+                                ns, field->path);
+        return RK_VERDICT_REJECT;
+    }
     if (!rk_document_type_allowed(ns, field, elem->type, err)) {
         return RK_VERDICT_REJECT;
     }

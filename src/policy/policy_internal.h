@@ -34,6 +34,7 @@ struct rk_policy_entry {
     char *ns;
     char **strings; /* of each field: path, logical name, key */
     char *former[RK_FORMER_KEYS_MAX];
+    char *placeholder;
     char *marked_ns; /* of an entry that a mark has made; all else then belongs to the base set */
 };
 
@@ -122,6 +123,9 @@ void rk_reply_make_utf8(char *text, size_t len);
 
 /* ---- decrypt.c */
 
+/* The first key of the document that stands for a value which nobody can read any more. */
+#define RK_UNREADABLE_KEY "rekeyError"
+
 /* The keys on the way to an element, innermost first; lives on the walkers' stacks. */
 struct rk_trail {
     const struct rk_trail *up;
@@ -133,6 +137,7 @@ struct rk_trail {
 struct rk_decrypt {
     struct rk_crypt *crypt;
     enum rk_undecryptable undecryptable;
+    const struct rk_policy *policy; /* how it shows what nobody can read; NULL: as an error */
     const char *ns;
     struct rk_bson_writer *w;
     struct rk_error *err;

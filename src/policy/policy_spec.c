@@ -294,7 +294,14 @@ enum rk_status rk_policy_entry_init(struct rk_policy_entry *entry,
         return rk_error_set(err, RK_ENOMEM, "policy %s: out of memory", entry->ns);
     }
     entry->policy.n_fields = spec->n_fields;
-    status = copy_former(entry, spec, err);
+    entry->policy.unreadable = spec->unreadable;
+    if (spec->unreadable.text != NULL) {
+        entry->placeholder = strdup(spec->unreadable.text);
+        entry->policy.unreadable.text = entry->placeholder;
+    }
+    status = spec->unreadable.text != NULL && entry->placeholder == NULL
+                 ? rk_error_set(err, RK_ENOMEM, "policy %s: out of memory", entry->ns)
+                 : copy_former(entry, spec, err);
     if (status != RK_OK) {
         return status;
     }
@@ -326,6 +333,7 @@ void rk_policy_entry_deinit(struct rk_policy_entry *entry)
     for (size_t i = 0; i < RK_FORMER_KEYS_MAX; i++) {
         free(entry->former[i]);
     }
+    free(entry->placeholder);
     free(entry->policy.fields);
     free(entry->strings);
     free(entry->ns);

@@ -144,12 +144,15 @@ static enum rk_verdict event(struct rk_reply *r, const struct rk_bson_elem *elem
 {
     bool known;
     const enum rk_undecryptable usual = r->d.undecryptable;
+    const struct rk_policy *policy = r->d.policy;
     r->event_policy = event_policy(r, doc, &known);
+    r->d.policy = r->event_policy;
     if (known && r->event_policy == NULL && !names_collection(r->info)) {
         r->d.undecryptable = RK_UNDECRYPTABLE_LEAVE;
     }
     enum rk_verdict verdict = inside(r, elem, up, event_elem);
     r->d.undecryptable = usual;
+    r->d.policy = policy;
     return verdict;
 }
 
@@ -262,6 +265,7 @@ static enum rk_verdict write_message(struct rk_reply *r, struct rk_crypt *crypt,
                   !names_collection(r->info);
     rk_bson_writer_init(&w, out);
     rk_decrypt_init(&r->d, crypt, undecryptable, r->ns, msg->body, msg->body_len, &w, err);
+    r->d.policy = r->info->policy;
     if (!rk_bson_view_init(&body, msg->body, msg->body_len)) {
         return rk_decrypt_malformed(&r->d, NULL);
     }
@@ -276,6 +280,7 @@ static enum rk_verdict write_message(struct rk_reply *r, struct rk_crypt *crypt,
         const struct rk_msg_sequence *sequence = &msg->sequences[i];
         rk_decrypt_init(&r->d, crypt, undecryptable, r->ns, sequence->docs, sequence->docs_len, &w,
                         err);
+        r->d.policy = r->info->policy;
         verdict = write_sequence(r, sequence, legacy);
         changed = changed || r->d.changed;
     }

@@ -202,3 +202,97 @@ def test_refused_configurations(single_member_set, tmp_path, db_name):
         rekeyd = Rekeyd(single_member_set, [wrong], directory=tmp_path / str(i))
         result = rekeyd.ctl("config", "check", check=False)
         assert result.returncode != 0 and reason in result.stderr
+
+
+GONE = {"rekeyError": "key destroyed"}
+
+
+def destroy(state, name):
+    """As `keys destroy` leaves it."""
+    gone = {"$set": {"state": "destroyed"}, "$unset": {"wrapped": "", "kek": ""}}
+    state.keys.update_many({"name": name}, gone)
+
+
+@pytest.fixture
+def half_gone(start_rekeyd, single_member_set, db_name):
+    """Values of two fields in 20 documents; the key of ssn is then destroyed."""
+    fields = {"ssn": {**SSN, "key": "lost"}, "note": {"algorithm": "random", "key": "kept"}}
+    shown = {
+        "people": {},
+        "nulls": {"unreadable": "placeholder"},
+        "texts": {"unreadable": "placeholder", "placeholder": "(gone)"},
+    }
+    rekeyd = start_rekeyd(
+        single_member_set,
+        [keyed(f"{db_name}.{name}", fields, **options) for name, options in shown.items()],
+    )
+    with rekeyd.client() as client, single_member_set.client() as direct:
+        for name in shown:
+            client[db_name][name].insert_many(
+                [{"_id": i, "ssn": f"s{i}", "note": f"n{i}"} for i in range(20)]
+            )
+        lost = current_of(rekeyd, "lost")
+        destroy(direct[rekeyd.config["upstream"]["state_db"]], "lost")
+        rekeyd.wait_event("key_dropped")
+        yield rekeyd, client[db_name], direct[db_name], {**GONE, "keyId": lost, "key": "lost"}
+
+
+def test_values_under_a_destroyed_key(half_gone):
+    rekeyd, app, stored, gone = half_gone
+    for name, expected in [("people", gone), ("nulls", None), ("texts", "(gone)")]:
+        documents = [{"_id": i, "ssn": expected, "note": f"n{i}"} for i in range(20)]
+        assert list(app[name].find(sort=[("_id", 1)], batch_size=7)) == documents
+        assert list(app[name].aggregate([{"$sort": {"_id": 1}}])) == documents
+        moved = app[name].aggregate([{"$match": {"_id": 3}}, {"$project": {"s": "$ssn"}}])
+        assert list(moved) == [{"_id": 3, "s": expected}]
+        assert app[name].distinct("ssn") == [expected]
+        found = app[name].find_one_and_update({"_id": 3}, {"$set": {"note": "m"}})
+        assert found == documents[3]
+        with app[name].watch(full_document="updateLookup") as stream:
+            app[name].update_one({"_id": 4}, {"$set": {"note": "m"}})
+            assert next(stream)["fullDocument"] == {"_id": 4, "ssn": expected, "note": "m"}
+        with pytest.raises(OperationFailure, match="lost"):
+            app[name].find_one({"ssn": "s1"})  # nothing could be found under it
+
+
+def test_writing_back_what_stands_for_a_value(half_gone):
+    rekeyd, app, stored, gone = half_gone
+    before = stored.people.find_one({"_id": 5})
+    read = app.people.find_one({"_id": 5})
+    for write in (
+        lambda: app.people.replace_one({"_id": 5}, read),
+        lambda: app.people.update_one({"_id": 5}, {"$set": {"ssn": read["ssn"]}}),
+        lambda: app.people.find_one_and_replace({"_id": 5}, read),
+        lambda: app.people.insert_one({**read, "_id": 99}),
+        lambda: app.people.update_one({"_id": 5}, [{"$set": {"ssn": {"$literal": gone}}}]),
+    ):
+        with pytest.raises(OperationFailure) as refused:
+            write()
+        assert refused.value.code == 31041 or "31041" in str(refused.value)
+    assert stored.people.find_one({"_id": 5}) == before
+    app.people.update_one({"_id": 5}, {"$set": {"note": "m"}, "$unset": {"ssn": ""}})
+    assert app.people.find_one({"_id": 5}) == {"_id": 5, "note": "m"}
+
+
+def test_a_provider_that_is_away_is_no_destroyed_key(start_rekeyd, single_member_set, db_name):
+    """What exists must not be shown as lost."""
+    policies = [keyed(f"{db_name}.people", {"ssn": SSN}, key="patients")]
+    rekeyd = start_rekeyd(single_member_set, policies)
+    with rekeyd.client() as client, single_member_set.client() as direct:
+        client[db_name].people.insert_one({"_id": 1, "ssn": "a"})
+        state = direct[rekeyd.config["upstream"]["state_db"]]
+        good = state.keys.find_one_and_update({"name": "patients"}, {"$set": {"kek": "away"}})
+        restarted = rekeyd.sibling()
+        with restarted, restarted.client() as again:
+            with pytest.raises(OperationFailure) as failed:
+                again[db_name].people.find_one({"_id": 1})
+            assert failed.value.code == 6
+            state.keys.replace_one({"_id": good["_id"]}, good)
+            deadline = time.monotonic() + 20
+            while time.monotonic() < deadline:
+                try:
+                    assert again[db_name].people.find_one({"_id": 1})["ssn"] == "a"
+                    return
+                except OperationFailure:
+                    time.sleep(0.2)
+            raise AssertionError("the key never came")

@@ -22,6 +22,12 @@ enum rk_unique_index {
     RK_UNIQUE_INDEX_ALLOW,
 };
 
+/* What stands for a value whose key was destroyed: an error as a document, or a constant. */
+struct rk_unreadable {
+    bool placeholder;
+    const char *text; /* of the constant; NULL: null */
+};
+
 /* What a configuration says. Strings and arrays are copied by rk_policy_set_new. */
 struct rk_field_spec {
     const char *path;
@@ -44,6 +50,7 @@ struct rk_policy_spec {
     const char *key;                /* NULL: "default" */
     const char *const *former_keys; /* names under which values may still lie */
     size_t n_former_keys;
+    struct rk_unreadable unreadable;
 };
 
 /* What to do with a value that claims to be encrypted and cannot be decrypted, on reads. */
@@ -85,7 +92,8 @@ struct rk_policy {
     size_t n_fields;
     bool has_legacy; /* some field has a legacy reader */
     bool collation;  /* mongod compares its strings by a default collation */
-    bool view;       /* a view of protected fields, which stand anywhere in it */
+    struct rk_unreadable unreadable;
+    bool view; /* a view of protected fields, which stand anywhere in it */
 };
 
 struct rk_policy_set;

@@ -439,7 +439,9 @@ static void test_undecryptable(void **state)
     static const uint32_t absent = UNKNOWN_KEY;
     f.crypt.absent_keys = &absent;
     f.crypt.n_absent = 1;
-    assert_rejected(decrypt(bad), 96, WORDS("\"x\"", "key 11 does not exist"));
+    assert_int_equal(decrypt(bad), RK_VERDICT_REPLACE);
+    assert_same(&out, doc("{'x': {'rekeyError': 'key missing', 'keyId': 11L}}"));
+    bad = sealed_doc("x", f.unknown_key, ssn, 0);
     assert_int_equal(decrypt_doc(&f, RK_UNDECRYPTABLE_LEAVE, policy, bad, &out, &err),
                      RK_VERDICT_FORWARD);
     assert_same(&out, bad);
@@ -457,6 +459,41 @@ static void test_undecryptable(void **state)
     rk_bson_end(&w);
     rk_bson_end(&w);
     assert_rejected(decrypt(view_of(&in)), 96, WORDS("\"list.0.v\"", "damaged"));
+}
+
+/* Values whose keys were destroyed are no reason to keep the others from their readers. */
+static void test_unreadable(void **state)
+{
+    (void)state;
+    const struct rk_field *ssn = field_of("ssn");
+    const struct rk_keyset_key keys[] = {{NEW_KEY, RK_KEY_WRITES, RK_KEY_NAME_DEFAULT, f.new_key},
+                                         {UNKNOWN_KEY, RK_KEY_GONE, "people:acme", NULL}};
+    struct rk_bson_writer w;
+    rk_keyset_unref(f.crypt.keys);
+    assert_int_equal(rk_keyset_new(keys, 2, NULL, 0, &f.crypt.keys, NULL), RK_OK);
+    rk_buf_clear(&in);
+    rk_bson_writer_init(&w, &in);
+    rk_bson_begin(&w);
+    put_sealed(&w, "gone", f.unknown_key, ssn, ssn->algorithm, 0);
+    put_sealed(&w, "unlisted", f.old_key, ssn, ssn->algorithm, 0);
+    put_sealed(&w, "ssn", f.new_key, ssn, ssn->algorithm, 0);
+    rk_bson_end(&w);
+    struct rk_bson_view stored = view_of(&in);
+    assert_int_equal(decrypt(stored), RK_VERDICT_REPLACE);
+    struct rk_buf shown;
+    rk_buf_init(&shown, FIXTURE_BYTES_MAX);
+    assert_int_equal(rk_buf_append(&shown, out.data, out.len), RK_OK);
+    assert_same(&shown, doc("{'gone': {'rekeyError': 'key destroyed', 'keyId': 11L, 'key': "
+                            "'people:acme'}, 'unlisted': {'rekeyError': 'key missing', 'keyId': "
+                            "7L}, 'ssn': 'x'}"));
+    rk_buf_deinit(&shown);
+
+    /* Written back it would replace what is stored. */
+    assert_rejected(encrypt(doc("{'ssn': {'rekeyError': 'key destroyed', 'keyId': 11L}}")), 31041,
+                    WORDS("\"ssn\"", "cannot be read any more"));
+    rk_keyset_unref(f.crypt.keys);
+    f.crypt.keys = NULL;
+    fixture_keys(&f, NEW_KEY);
 }
 
 /* The path in a message is bounded and keeps its end. */
@@ -628,6 +665,7 @@ int main(void)
         cmocka_unit_test(test_no_current_key),
         cmocka_unit_test(test_decrypt_anywhere),
         cmocka_unit_test(test_undecryptable),
+        cmocka_unit_test(test_unreadable),
         cmocka_unit_test(test_long_path),
         cmocka_unit_test(test_legacy),
         cmocka_unit_test(test_legacy_key_missing),
