@@ -186,6 +186,10 @@ static void on_answer(void *arg, const struct rk_http_answer *answer)
         next_address(request, &err);
         break;
     case RK_VAULT_LATER:
+        if (request->pause_us == 0) { /* once a request */
+            rk_log(RK_LOG_WARN, "vault_request_delayed", RK_I("status", answer->status),
+                   RK_S("reason", err.message));
+        }
         pause_request(request, (uint64_t)answer->retry_after_s * 1000000u, &err);
         break;
     default:

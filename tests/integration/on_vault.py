@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from harness import Vault, people_policy, protected
+from harness import Vault, admin_settings, people_policy, protected
 from harness.protected import key_id, person
 
 # An outage lasts until a test ends it; nobody is to wait for the defaults meanwhile.
@@ -42,7 +42,8 @@ def start(single_member_set, start_rekeyd, tmp_path, db_name):
     opened = []
 
     def start(vault, environment=None, keys=None, others=None, fields=None, **changes):
-        settings = {**settings_of(vault, tmp_path, keys, changes), **(others or {})}
+        settings = {**settings_of(vault, tmp_path, keys, changes), **admin_settings()}
+        settings.update(others or {})
         policies = [people_policy(db_name, fields)]
         rekeyd = start_rekeyd(
             single_member_set, policies, settings=settings, environment=environment
@@ -64,6 +65,13 @@ def write_and_read(people, name):
 
 def state(people):
     return people.direct_client[people.rekeyd.config["upstream"]["state_db"]]
+
+
+def vault_state(people) -> str:
+    """As the metric says it: exactly one state is the present one."""
+    samples = people.rekeyd.admin.families()["rekey_vault_state"].samples
+    (now,) = [sample.labels["state"] for sample in samples if sample.value == 1]
+    return now
 
 
 def registry(people):

@@ -27,7 +27,16 @@ from harness import (
 from harness.memory import occurrences
 from harness.ports import free_port
 from harness.protected import key_id, person
-from on_vault import audit, left_to_sweep, message_of, registry, settings_of, wait_until, write_and_read
+from on_vault import (
+    audit,
+    left_to_sweep,
+    message_of,
+    registry,
+    settings_of,
+    vault_state,
+    wait_until,
+    write_and_read,
+)
 
 pytestmark = pytest.mark.tsan
 
@@ -147,14 +156,18 @@ def test_legacy_key_that_is_not_there(vault, start):
 def test_sealed_vault_is_not_noticed(vault, start):
     people = start(vault)
     write_and_read(people, 1)
+    assert people.rekeyd.admin.value("rekey_vault_state", state="available") == 1
     vault.seal()
     assert people.rekeyd.wait_event("vault_unavailable")["reason"] == "sealed"
+    assert vault_state(people) == "sealed"
+    assert people.rekeyd.admin.ready()[0] == 200
     write_and_read(people, 2)
     with pytest.raises(CtlError) as failure:
         people.rekeyd.ctl("keys", "rotate")
     assert "sealed" in message_of(failure)
     vault.unseal()
     people.rekeyd.wait_event("vault_available", 2)
+    assert vault_state(people) == "available"
     assert people.rekeyd.ctl("keys", "rotate") == {"keyId": 2}
     people.wait_for_key(2)
     write_and_read(people, 3)
@@ -165,12 +178,14 @@ def test_killed_vault_is_not_noticed(vault, start):
     write_and_read(people, 1)
     vault.kill()
     people.rekeyd.wait_event("vault_unavailable")
+    assert vault_state(people) == "unreachable"
     write_and_read(people, 2)
     with pytest.raises(CtlError) as failure:
         people.rekeyd.ctl("keys", "rotate")
     assert "keys.vault" in message_of(failure) or "vault: " in message_of(failure)
     vault.start()
     people.rekeyd.wait_event("vault_available", 2)
+    assert vault_state(people) == "available"
     assert people.rekeyd.ctl("keys", "rotate") == {"keyId": 2}
     people.wait_for_key(2)
     write_and_read(people, 3)
@@ -202,6 +217,9 @@ def test_the_sweep_pauses_while_vault_is_sealed(vault, start):
     wait_until(lambda: left_to_sweep(people) < 550)
     vault.seal()
     people.rekeyd.wait_event("vault_unavailable")
+    admin = people.rekeyd.admin
+    assert admin.value("rekey_sweep_throttled", by="provider") == 1
+    assert admin.value("rekey_sweep_rate_limit") == 0
     time.sleep(0.5)  # for batches that are under way
     before = left_to_sweep(people)
     time.sleep(1)
@@ -209,6 +227,8 @@ def test_the_sweep_pauses_while_vault_is_sealed(vault, start):
     write_and_read(people, "while sealed")
     vault.unseal()
     wait_until(lambda: left_to_sweep(people) == 0)
+    assert admin.value("rekey_sweep_throttled", by="provider") == 0
+    assert admin.value("rekey_sweep_rate_limit") == 200
 
 
 def test_reload_leaves_the_connection_to_vault_alone(vault, start):
@@ -235,6 +255,11 @@ def test_revoked_token_logs_in_again(vault, start):
     write_and_read(people, 2)
     assert len(people.rekeyd.events("vault_token_refused")) == 1
     assert len(people.rekeyd.events("vault_login")) == 2
+    admin = people.rekeyd.admin
+    assert admin.value("rekey_vault_tokens_refused_total") == 1
+    assert admin.value("rekey_vault_logins_total", result="ok") == 2
+    assert admin.value("rekey_vault_attempts_total", result="403") == 1
+    assert 3000 < admin.value("rekey_vault_token_lease_seconds") <= 3600
 
 
 def test_leases_are_renewed_and_tokens_replaced_before_they_end(vault, start):
@@ -243,12 +268,17 @@ def test_leases_are_renewed_and_tokens_replaced_before_they_end(vault, start):
     people.rekeyd.wait_event("vault_token_renewed", timeout_s=20)
     people.rekeyd.wait_event("vault_login", 2, timeout_s=20)
     assert not people.rekeyd.events("vault_token_refused")
+    admin = people.rekeyd.admin
+    assert admin.value("rekey_vault_renewals_total", result="ok") >= 1
+    assert admin.value("rekey_vault_logins_total", result="ok") >= 2
+    assert 0 < admin.value("rekey_vault_token_lease_seconds") <= 3
     write_and_read(people, 1)
 
 
 def test_secret_id_that_ended(vault, start, tmp_path):
     """What is cached serves on; the login fails with the reason, and works with a new secret_id."""
-    people = start(vault)
+    vault.configure_role(token_ttl="4s")
+    people = start(vault, retry_backoff_max_ms=6000)
     write_and_read(people, 1)
     vault.forget_secret_ids()
     vault.revoke_tokens()
@@ -256,9 +286,17 @@ def test_secret_id_that_ended(vault, start, tmp_path):
         people.rekeyd.ctl("keys", "rotate")
     assert "auth/approle/login: invalid" in message_of(failure)
     write_and_read(people, 2)
+    people.rekeyd.wait_event("vault_renewal_failed")
+    assert "auth/approle/login: invalid" in people.rekeyd.wait_event("vault_login_failed")["reason"]
+    admin = people.rekeyd.admin
+    assert admin.value("rekey_vault_renewals_total", result="failed") >= 1
+    assert admin.value("rekey_vault_logins_total", result="failed") >= 1
+    admin.wait_value(0, "rekey_vault_token_lease_seconds")
+    write_and_read(people, "without a token")
     (tmp_path / "secrets" / "secret_id").write_text(vault.secret_id())
     people.rekeyd.ctl("keys", "rotate")
     people.wait_for_key(2)
+    assert admin.value("rekey_vault_token_lease_seconds") > 0
     write_and_read(people, 3)
 
 
@@ -296,6 +334,31 @@ def test_policy_without_a_right(vault, start):
     write_and_read(people, 2)
 
 
+def test_policy_without_the_right_to_decrypt(vault, start):
+    """A key that rekeyd itself may not load waits until it may."""
+    people = start(vault)
+    write_and_read(people, 1)
+    forbidden = vault.policy.replace(DECRYPT, "transit/decrypt/other")
+    vault.api("PUT", "sys/policies/acl/rekey", {"policy": forbidden})
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        rotated = pool.submit(people.rekeyd.ctl, "keys", "rotate")
+        reason = people.rekeyd.wait_event("key_unwrap_failed")["reason"]
+        assert f"{DECRYPT}: " in reason and "permission denied" in reason
+        admin = people.rekeyd.admin
+        assert admin.value("rekey_key_loads_total", result="failed") >= 1
+        assert admin.value("rekey_vault_requests_total", outcome="refused") >= 1
+        assert admin.value("rekey_vault_attempts_total", result="403") >= 2
+        assert admin.value("rekey_keys", state="pending") == 1
+        assert admin.value("rekey_current_key_id", key="default") == 1
+        write_and_read(people, 2)
+        vault.api("PUT", "sys/policies/acl/rekey", {"policy": vault.policy})
+        rotated.result()
+    people.wait_for_key(2)
+    admin.wait_value(2, "rekey_current_key_id", key="default")
+    assert admin.value("rekey_key_loads_total", result="ok") == 2
+    write_and_read(people, 3)
+
+
 def test_a_misspelt_key_makes_no_key(vault, start):
     with pytest.raises(OperationFailure) as failure:
         write_and_read(start(vault, key="rekex"), 1)
@@ -317,6 +380,12 @@ def test_kek_version_that_may_no_longer_decrypt(vault, start):
             client[people.app.database.name].people.find_one({"_id": 1})
         assert "disallowed by policy" in message_of(failure)
         assert "data key 1" in message_of(failure)
+        assert "disallowed by policy" in second.wait_event("key_unwrap_failed")["reason"]
+        assert second.admin.value("rekey_keys_missing") == 1
+        assert second.admin.value("rekey_key_loads_total", result="failed") >= 1
+        assert second.admin.value("rekey_vault_attempts_total", result="400") >= 1
+        assert second.admin.ready() == (503, ["keys"])
+    assert people.rekeyd.admin.value("rekey_keys_missing") == 0
 
 
 def test_rate_limit_is_waited_out(vault, start):
@@ -329,6 +398,8 @@ def test_rate_limit_is_waited_out(vault, start):
             assert people.rekeyd.ctl("keys", "rotate") == {"keyId": id}
         people.wait_for_key(5)
         write_and_read(people, 2)
+        assert people.rekeyd.wait_event("vault_request_delayed")["status"] == 429
+        assert people.rekeyd.admin.value("rekey_vault_attempts_total", result="429") >= 1
     finally:
         vault.api("DELETE", "sys/quotas/rate-limit/slow")
 
@@ -341,6 +412,10 @@ def test_another_address_takes_over(vault, start):
     people = start(vault, addresses=[dead, vault.address])
     write_and_read(people, 1)
     assert people.rekeyd.events("vault_available")[0]["address"] == vault.address
+    assert people.rekeyd.events("vault_address_changed")
+    admin = people.rekeyd.admin
+    assert admin.value("rekey_vault_address_changes_total") >= 1
+    assert admin.value("rekey_vault_attempts_total", result="unreachable") >= 1
 
 
 def refused_start(upstream, vault, directory, **changes) -> str:
@@ -360,6 +435,15 @@ def test_wrong_authority(single_member_set, vault, tmp_path):
     assert "vault: auth/approle/login: TLS failed: " in said
 
 
+def test_wrong_authority_while_running_degraded(vault, start, tmp_path):
+    other = Certificates(tmp_path / "other", "Another CA")
+    people = start(vault, keys={"start_degraded": True}, ca_file=other.ca_file)
+    assert "TLS failed" in people.rekeyd.wait_event("vault_unavailable")["reason"]
+    assert vault_state(people) == "unreachable"
+    assert people.rekeyd.admin.value("rekey_vault_attempts_total", result="untrusted") >= 1
+    assert people.rekeyd.admin.value("rekey_vault_logins_total", result="failed") >= 1
+
+
 def test_start_without_vault(single_member_set, vault, tmp_path):
     dead = f"https://127.0.0.1:{free_port()}"
     said = refused_start(single_member_set, vault, tmp_path, addresses=[dead])
@@ -375,10 +459,17 @@ def test_degraded_start_serves_what_needs_no_key(vault, start, tmp_path):
     assert people.plain.find_one() == {"_id": 1}
     with pytest.raises(OperationFailure):
         people.app.insert_one(person(1))
+    admin = people.rekeyd.admin
+    assert vault_state(people) == "unreachable"
+    assert admin.value("rekey_key_wait_failures_total") >= 1
+    assert admin.value("rekey_keys_loaded") == 0
+    admin.wait_ready((200, []))  # as keys.start_degraded says
     vault.start()
     people.rekeyd.wait_event("vault_available")
     wait_until(lambda: people.rekeyd.events("key_loaded"))
     write_and_read(people, 1)
+    assert vault_state(people) == "available"
+    assert admin.value("rekey_keys_loaded") == 1
 
 
 # Secrets.
