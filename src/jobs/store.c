@@ -83,7 +83,8 @@ struct creation {
     int64_t activated_at_ms;
 };
 
-/* The highest in that state is the current key; 0 when there is none yet. */
+/* The key that became current last, of whatever name: who knows of it knows of all before it. 0
+ * when there is none yet. */
 static enum rk_status read_current_key(mongoc_client_t *client, const char *state_db,
                                        int64_t *key_id, int64_t *activated_at_ms,
                                        struct rk_error *err)
@@ -94,8 +95,8 @@ static enum rk_status read_current_key(mongoc_client_t *client, const char *stat
     bson_t reply;
     bson_t *command =
         BCON_NEW("find", BCON_UTF8("keys"), "filter", "{", "state", BCON_UTF8("current"), "}",
-                 "sort", "{", "_id", BCON_INT32(-1), "}", "limit", BCON_INT32(1), "readConcern",
-                 "{", "level", BCON_UTF8("majority"), "}");
+                 "sort", "{", "activatedAt", BCON_INT32(-1), "_id", BCON_INT32(-1), "}", "limit",
+                 BCON_INT32(1), "readConcern", "{", "level", BCON_UTF8("majority"), "}");
     enum rk_status status = rk_command_run_bson(client, state_db, command, &reply, err);
     struct rk_bson_view view = rk_reply_view(&reply);
     *key_id = 0;

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from pymongo.errors import OperationFailure
 
-from harness import Rekeyd, key_id, policy
+from harness import Rekeyd, Vault, key_id, policy
 
 SSN = {"algorithm": "deterministic", "type": "string"}
 
@@ -123,6 +123,47 @@ def test_fields_of_one_policy(start_rekeyd, single_member_set, db_name):
         rekeyd.ctl("start", "--wait")
         assert key_id(stored.find_one()["note"]) == current_of(rekeyd, "notes")
         assert rekeyd.ctl("verify", check=False).returncode == 0
+
+
+def test_jobs_wait_for_the_key_that_became_current_last(two, single_member_set, db_name):
+    """Not for that of the highest id: an instance could know it, and not yet the other one."""
+    with two.client() as client, single_member_set.client() as direct:
+        client[db_name].people.insert_one({"_id": 1, "ssn": "a"})
+        state = direct[two.config["upstream"]["state_db"]]
+        patients = rotate(two, "patients")
+        default = rotate(two, "default")
+        later = {"$currentDate": {"activatedAt": True}}
+        state.keys.update_one({"_id": patients}, later)
+        two.ctl("start", f"{db_name}.people", "--wait")
+        assert default > patients and state.jobs.find_one()["keyId"] == patients
+        assert ids_at(direct[db_name].people) == {patients}
+
+
+def test_with_vault(start_rekeyd, single_member_set, db_name, tmp_path):
+    """Two names in a real Vault: rotated, swept and destroyed by themselves."""
+    with Vault(tmp_path / "vault") as vault:
+        rekeyd = start_rekeyd(
+            single_member_set,
+            [
+                keyed(f"{db_name}.people", {"ssn": SSN}, key="patients"),
+                policy(f"{db_name}.staff", {"ssn": SSN}),
+            ],
+            settings=vault.settings(tmp_path / "secrets"),
+        )
+        with rekeyd.client() as client, single_member_set.client() as direct:
+            app, stored = client[db_name], direct[db_name]
+            for collection in (app.people, app.staff):
+                collection.insert_many([{"_id": i, "ssn": f"s{i}"} for i in range(5)])
+            patients = rotate(rekeyd, "patients")
+            (staff,) = ids_at(stored.staff)
+            rekeyd.ctl("start", "--wait")
+            assert ids_at(stored.people) == {patients} and ids_at(stored.staff) == {staff}
+            assert app.people.count_documents({"ssn": "s3"}) == 1
+            destroy(direct[rekeyd.config["upstream"]["state_db"]], "patients")
+            rekeyd.wait_event("key_dropped")
+            gone = {**GONE, "keyId": patients, "key": "patients"}
+            assert [d["ssn"] for d in app.people.find()] == [gone] * 5
+            assert sorted(d["ssn"] for d in app.staff.find()) == [f"s{i}" for i in range(5)]
 
 
 def test_joins_need_one_key(start_rekeyd, single_member_set, db_name):
