@@ -105,8 +105,12 @@ static char *body_of(const struct batch *batch)
 
 static void take_result(const struct item *item, const json_t *result)
 {
+    struct rk_vault_counters *counters = &item->submission->client->counters;
     const char *why = "";
+    const char *error = json_string_value(json_object_get(result, "error"));
     enum rk_status status = rk_item_take(item->submission->remote, item->index, result, &why);
+    bool ok = status == RK_OK && (error == NULL || error[0] == '\0');
+    rk_counter_add(ok ? &counters->values : &counters->value_failures, 1);
     item_done(item, status, why);
 }
 
@@ -146,6 +150,7 @@ static void on_answer(void *arg, enum rk_status status, const json_t *answer,
         return;
     }
     bool whole = status == RK_OK && json_array_size(results) == batch->n;
+    rk_counter_add(&lane->client->counters.value_failures, whole ? 0 : batch->n);
     for (size_t i = 0; i < batch->n; i++) {
         if (whole) {
             take_result(&batch->items[i], json_array_get(results, i));
@@ -166,6 +171,7 @@ static void send_batch(struct batch *batch)
     struct rk_error err;
     char *body = body_of(batch);
     batch->lane->in_flight++;
+    rk_counter_add(&batch->lane->client->counters.batches[batch->lane->op], 1);
     if (body == NULL) {
         (void)rk_error_set(&err, RK_ENOMEM, "vault: out of memory");
         on_answer(batch, RK_ENOMEM, NULL, &err);

@@ -84,6 +84,9 @@ struct rk_vault_counters {
     rk_counter failures[RK_HTTP_TOO_LARGE + 1];
     struct rk_histogram attempts; /* their duration */
     rk_counter address_changes;
+    rk_counter batches[RK_REMOTE_OPEN_TEXT + 1]; /* by operation */
+    rk_counter values;                           /* of batches, that have an answer */
+    rk_counter value_failures;
     rk_counter logins;
     rk_counter login_failures;
     rk_counter renewals;

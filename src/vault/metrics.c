@@ -62,6 +62,21 @@ static void write_requests(const struct rk_vault_counters *counters, struct rk_m
                    (double)rk_counter_read(&counters->address_changes));
 }
 
+static void write_batches(const struct rk_vault_counters *counters, struct rk_metrics *m)
+{
+    rk_metrics_family(m, "rekey_vault_batches_total", RK_METRIC_COUNTER,
+                      "Requests with values for Vault itself to encrypt or decrypt.");
+    rk_metric(m, rk_counter_read(&counters->batches[RK_REMOTE_SEAL]), RK_L("op", "encrypt"));
+    rk_metric(m,
+              rk_counter_read(&counters->batches[RK_REMOTE_OPEN]) +
+                  rk_counter_read(&counters->batches[RK_REMOTE_OPEN_TEXT]),
+              RK_L("op", "decrypt"));
+    rk_metrics_family(m, "rekey_vault_batch_values_total", RK_METRIC_COUNTER,
+                      "Values in these, by result.");
+    rk_metric(m, rk_counter_read(&counters->values), RK_L("result", "ok"));
+    rk_metric(m, rk_counter_read(&counters->value_failures), RK_L("result", "failed"));
+}
+
 static double lease_left_s(const struct rk_vault_counters *counters)
 {
     uint64_t ends_us = rk_counter_read(&counters->lease_ends_us);
@@ -94,5 +109,6 @@ void rk_vault_metrics(const struct rk_vault_client *client, struct rk_metrics *m
 {
     write_state(client, m);
     write_requests(&client->counters, m);
+    write_batches(&client->counters, m);
     write_token(&client->counters, m);
 }

@@ -254,6 +254,7 @@ def test_a_batch_with_bad_items(vault, people):
     with pytest.raises(OperationFailure, match="provider of key 1 does not open it"):
         list(people.app.find())
     assert people.rekeyd.wait_event("vault_item_failed")["key"].startswith("transit/")
+    assert people.rekeyd.admin.value("rekey_vault_batch_values_total", result="failed") >= 1
     barrier = threading.Barrier(10)
 
     def read(i):
@@ -284,6 +285,7 @@ def test_a_version_that_may_no_longer_decrypt(vault, people):
     with pytest.raises(OperationFailure, match="does not open it"):
         people.app.find_one({"_id": 1})
     assert "disallowed" in people.rekeyd.wait_event("vault_item_failed")["reason"]
+    assert people.rekeyd.admin.value("rekey_vault_batch_values_total", result="failed") >= 1
     write_and_read(people, 3)
 
 
