@@ -7,6 +7,8 @@
 #define SCHEME "https://"
 
 /* A name in a path of Vault's API: nothing that leads elsewhere. */
+#define LEASES_MIN 100u /* before a key counts as used up */
+
 static enum rk_status check_name(const char *key, const char *name,
                                  const struct rk_config_source *source, struct rk_error *err)
 {
@@ -122,5 +124,12 @@ static enum rk_status check_vault(const struct rk_config_vault *vault,
 enum rk_status rk_config_check_keys(const struct rk_config_keys *keys,
                                     const struct rk_config_source *source, struct rk_error *err)
 {
+    if (keys->rotate_after_encryptions != 0 &&
+        keys->encryption_lease > keys->rotate_after_encryptions / LEASES_MIN) {
+        return rk_config_refuse(source, err, "keys.encryption_lease",
+                                "must be at most a hundredth of keys.rotate_after_encryptions "
+                                "(%u), not %u: each instance counts so many ahead",
+                                keys->rotate_after_encryptions, keys->encryption_lease);
+    }
     return keys->provider == RK_CONFIG_VAULT ? check_vault(&keys->vault, source, err) : RK_OK;
 }

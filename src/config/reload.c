@@ -71,8 +71,10 @@ static bool same_keys(const struct rk_config_keys *a, const struct rk_config_key
            a->refresh_interval_ms == b->refresh_interval_ms &&
            a->negative_cache_ms == b->negative_cache_ms &&
            a->instance_lease_ms == b->instance_lease_ms &&
-           a->cursor_grace_ms == b->cursor_grace_ms && a->create_first_key == b->create_first_key &&
-           a->start_degraded == b->start_degraded;
+           a->rotate_after_days == b->rotate_after_days &&
+           a->rotate_after_encryptions == b->rotate_after_encryptions &&
+           a->encryption_lease == b->encryption_lease && a->cursor_grace_ms == b->cursor_grace_ms &&
+           a->create_first_key == b->create_first_key && a->start_degraded == b->start_degraded;
 }
 
 static bool same_admin(const struct rk_config_admin *a, const struct rk_config_admin *b)

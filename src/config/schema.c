@@ -47,6 +47,9 @@
     X(negative_cache_ms, 5000, 0, HOUR_MS)                                                         \
     X(instance_lease_ms, 10000, 500, HOUR_MS)                                                      \
     X(cursor_grace_ms, 600000, 0, 24 * HOUR_MS)                                                    \
+    X(rotate_after_days, 0, 0, 36500)                                                              \
+    X(rotate_after_encryptions, 0, 0, UINT32_MAX)                                                  \
+    X(encryption_lease, 1000000, 1, UINT32_MAX)                                                    \
     X(write_settle_ms, 70000, 0, 86400000)
 
 #define VAULT_NUMBERS(X)                                                                           \

@@ -18,11 +18,13 @@
 #define SLOTS 4u
 #define RANDOM_BATCH 4096u
 #define RANDOM_MAX 64u
+#define CLAIM 64u /* values at a time, so that threads do not meet at the key for each */
 
 struct slot {
     struct rk_data_key *key; /* referenced, so that no other key can come to have this address */
     EVP_CIPHER_CTX *xaes;    /* AES-ECB under the XAES key */
     struct rk_siv siv;
+    unsigned claimed; /* values that may still be sealed */
 };
 
 struct rk_aead {
@@ -101,6 +103,7 @@ void rk_aead_forget(struct rk_aead *aead, const struct rk_keyset *keys)
             (keys == NULL || rk_keyset_find(keys, rk_data_key_id(slot->key)) != slot->key)) {
             rk_data_key_unref(slot->key);
             slot->key = NULL;
+            slot->claimed = 0;
             (void)EVP_CIPHER_CTX_reset(slot->xaes); /* cleanses; it cannot fail */
             rk_siv_forget(&slot->siv);
         }
@@ -148,6 +151,7 @@ static enum rk_status slot_get(struct rk_aead *aead, const struct rk_data_key *k
     aead->next_slot = (aead->next_slot + 1) % SLOTS;
     rk_data_key_unref(slot->key);
     slot->key = NULL;
+    slot->claimed = 0;
     if (EVP_EncryptInit_ex(slot->xaes, aead->ecb_cipher, NULL, rk_data_key_xaes(key), NULL) != 1 ||
         EVP_CIPHER_CTX_set_padding(slot->xaes, 0) != 1 ||
         rk_siv_set_key(&slot->siv, aead->ecb_cipher, aead->ctr_cipher, rk_data_key_siv(key)) !=
@@ -158,6 +162,15 @@ static enum rk_status slot_get(struct rk_aead *aead, const struct rk_data_key *k
     slot->key = rk_data_key_ref((struct rk_data_key *)key);
     *out = slot;
     return RK_OK;
+}
+
+static void count_value(struct slot *slot)
+{
+    if (slot->claimed == 0) {
+        rk_data_key_claim(slot->key, CLAIM);
+        slot->claimed = CLAIM;
+    }
+    slot->claimed--;
 }
 
 /* EVP counts in int; leave it room for a block and a tag. */
@@ -258,13 +271,16 @@ enum rk_status rk_aead_cbc_open(struct rk_aead *aead, const uint8_t key[RK_AES25
 
 /* The AES-256-GCM key of one nonce: two blocks of CMAC-based key derivation (C2SP). */
 static enum rk_status xaes_derive(struct rk_aead *aead, const struct rk_data_key *key,
-                                  const uint8_t nonce[RK_XAES_NONCE_LEN],
+                                  const uint8_t nonce[RK_XAES_NONCE_LEN], bool seals,
                                   uint8_t derived[RK_AES256_KEY_LEN])
 {
     struct slot *slot = NULL;
     enum rk_status status = slot_get(aead, key, &slot);
     if (status != RK_OK) {
         return status;
+    }
+    if (seals) {
+        count_value(slot);
     }
     for (uint8_t i = 0; i < 2; i++) {
         uint8_t *block = derived + i * RK_BLOCK_LEN;
@@ -286,7 +302,7 @@ enum rk_status rk_aead_xaes_seal(struct rk_aead *aead, const struct rk_data_key 
         return RK_ELIMIT;
     }
     uint8_t derived[RK_AES256_KEY_LEN];
-    enum rk_status status = xaes_derive(aead, key, nonce, derived);
+    enum rk_status status = xaes_derive(aead, key, nonce, true, derived);
     if (status == RK_OK) {
         status = rk_aead_gcm_seal(aead, derived, nonce + RK_XAES_NONCE_LEN - RK_GCM_NONCE_LEN, aad,
                                   aad_len, in, len, out);
@@ -300,7 +316,7 @@ enum rk_status rk_aead_xaes_open(struct rk_aead *aead, const struct rk_data_key 
                                  size_t aad_len, const uint8_t *in, size_t len, uint8_t *out)
 {
     uint8_t derived[RK_AES256_KEY_LEN];
-    enum rk_status status = xaes_derive(aead, key, nonce, derived);
+    enum rk_status status = xaes_derive(aead, key, nonce, false, derived);
     if (status == RK_OK) {
         status = rk_aead_gcm_open(aead, derived, nonce + RK_XAES_NONCE_LEN - RK_GCM_NONCE_LEN, aad,
                                   aad_len, in, len, out);
@@ -315,7 +331,11 @@ enum rk_status rk_aead_siv_seal(struct rk_aead *aead, const struct rk_data_key *
 {
     struct slot *slot = NULL;
     enum rk_status status = too_long(aad_len, len) ? RK_ELIMIT : slot_get(aead, key, &slot);
-    return status != RK_OK ? status : rk_siv_seal(&slot->siv, aad, aad_len, in, len, tag, out);
+    if (status != RK_OK) {
+        return status;
+    }
+    count_value(slot);
+    return rk_siv_seal(&slot->siv, aad, aad_len, in, len, tag, out);
 }
 
 enum rk_status rk_aead_siv_open(struct rk_aead *aead, const struct rk_data_key *key,

@@ -20,6 +20,7 @@
 
 struct rk_data_key {
     atomic_uint refs;
+    _Atomic uint64_t claimed;
     uint32_t id;
     uint32_t activated_at_s;
     char remote[RK_REMOTE_NAME_MAX + 1]; /* empty: local */
@@ -137,6 +138,17 @@ void rk_data_key_unref(struct rk_data_key *key)
     if (key != NULL && atomic_fetch_sub_explicit(&key->refs, 1, memory_order_acq_rel) == 1) {
         OPENSSL_secure_clear_free(key, sizeof *key);
     }
+}
+
+void rk_data_key_claim(const struct rk_data_key *key, uint32_t n)
+{
+    /* Neither the reference count nor this one is part of what const promises. */
+    atomic_fetch_add_explicit(&((struct rk_data_key *)key)->claimed, n, memory_order_relaxed);
+}
+
+uint64_t rk_data_key_claimed(const struct rk_data_key *key)
+{
+    return atomic_load_explicit(&((struct rk_data_key *)key)->claimed, memory_order_relaxed);
 }
 
 uint32_t rk_data_key_id(const struct rk_data_key *key)

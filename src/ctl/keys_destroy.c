@@ -164,7 +164,8 @@ static enum rk_status trim(const struct rk_ctl_keys *keys, const struct rk_ctl_s
     for (size_t i = 0; i < keys->n; i++) {
         const struct rk_key_record *key = &keys->records[i];
         if (key->state != RK_KEY_DESTROYED) {
-            needed[n++] = (struct rk_needed_key){.id = key->id, .kek = key->wrapped.kek};
+            needed[n++] = (struct rk_needed_key){
+                .id = key->id, .kek = key->wrapped.kek, .remote = key->wrapped.remote};
         }
     }
     enum rk_status status = RK_OK;

@@ -170,6 +170,9 @@ static void append_entry(bson_t *array, size_t i, const struct view *v, const st
     BSON_APPEND_UTF8(&doc, "name", key->name);
     BSON_APPEND_UTF8(&doc, "state", rk_key_state_name(key->state));
     BSON_APPEND_UTF8(&doc, "kek", key->wrapped.kek);
+    if (key->encryptions != 0) {
+        BSON_APPEND_INT64(&doc, "encryptions", (int64_t)key->encryptions);
+    }
     append_time(&doc, "createdAt", key->created_at_ms);
     append_time(&doc, "activatedAt", key->activated_at_ms);
     append_time(&doc, "quietAt", key->quiet_at_ms);

@@ -74,6 +74,9 @@ static enum rk_status start_keys(struct rk_daemon *d, struct rk_error *err)
             .instance = d->instance,
             .instance_lease_ms = config->keys.instance_lease_ms,
             .cursor_grace_ms = config->keys.cursor_grace_ms,
+            .rotation = {.after_days = config->keys.rotate_after_days,
+                         .after_encryptions = config->keys.rotate_after_encryptions,
+                         .lease = config->keys.encryption_lease},
         };
         status = rk_key_service_start(&keys, &d->keys, err);
     }

@@ -25,6 +25,8 @@ struct entry {
     bool written;            /* current in the set that is in use: values are written under it */
     bool to_be_written;      /* current in the set that was built last */
     bool announced;          /* as written */
+    int64_t activated_at_ms;
+    uint64_t encryptions;
     struct rk_error failure;
     uint64_t retry_at_us;
 };
@@ -256,6 +258,8 @@ static bool take_record(struct rk_key_loader *loader, struct entry *entry,
     bool changed = entry->state != record->state || !entry->listed;
     entry->state = record->state;
     entry->listed = true;
+    entry->activated_at_ms = record->activated_at_ms;
+    entry->encryptions = record->encryptions;
     if (record->state == RK_KEY_DESTROYED || (record->state == RK_KEY_RETIRED && !entry->wanted)) {
         say_why_not(entry);
         return drop(entry) || changed;
@@ -553,6 +557,50 @@ bool rk_key_loader_want(struct rk_key_loader *loader, uint32_t key_id)
         }
     }
     return false;
+}
+
+bool rk_key_loader_has_pending(const struct rk_key_loader *loader, const char *name)
+{
+    for (size_t i = loader->n_entries; i > 0; i--) {
+        const struct entry *entry = &loader->entries[i - 1];
+        if (entry->state == RK_KEY_PENDING && strcmp(entry->name, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool rk_key_loader_next_current(const struct rk_key_loader *loader, size_t *at,
+                                struct rk_current_key *out)
+{
+    while (*at < loader->n_entries) {
+        const struct entry *entry = &loader->entries[(*at)++];
+        if (role_of(entry) == RK_KEY_WRITES) {
+            *out = (struct rk_current_key){.id = entry->id,
+                                           .name = entry->name,
+                                           .key = entry->key,
+                                           .in_use = entry->written,
+                                           .activated_at_ms = entry->activated_at_ms,
+                                           .encryptions = entry->encryptions};
+            return true;
+        }
+    }
+    return false;
+}
+
+struct rk_registry *rk_key_loader_registry(struct rk_key_loader *loader)
+{
+    return loader->registry;
+}
+
+const struct rk_provider *rk_key_loader_provider(const struct rk_key_loader *loader)
+{
+    return &loader->provider;
+}
+
+const char *rk_key_loader_instance(const struct rk_key_loader *loader)
+{
+    return loader->instance;
 }
 
 void rk_key_loader_promote(struct rk_key_loader *loader)

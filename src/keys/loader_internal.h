@@ -66,6 +66,24 @@ void rk_key_loader_in_use(struct rk_key_loader *loader, uint64_t generation);
 RK_MUST_CHECK enum rk_status rk_key_loader_settle(struct rk_key_loader *loader,
                                                   struct rk_error *err);
 
+/* A current key of a name. */
+struct rk_current_key {
+    uint32_t id;
+    const char *name;
+    const struct rk_data_key *key; /* NULL: not loaded */
+    bool in_use;                   /* values are written under it already */
+    int64_t activated_at_ms;
+    uint64_t encryptions;
+};
+/* The next one, *at starting with 0; false: there is none. What it gives is valid until the next
+ * refresh. */
+bool rk_key_loader_next_current(const struct rk_key_loader *loader, size_t *at,
+                                struct rk_current_key *out);
+bool rk_key_loader_has_pending(const struct rk_key_loader *loader, const char *name);
+struct rk_registry *rk_key_loader_registry(struct rk_key_loader *loader);
+const struct rk_provider *rk_key_loader_provider(const struct rk_key_loader *loader);
+const char *rk_key_loader_instance(const struct rk_key_loader *loader); /* NULL: it only reads */
+
 /* Makes a pending key current when all instances have it. */
 void rk_key_loader_promote(struct rk_key_loader *loader);
 

@@ -135,6 +135,9 @@ static bool parse_record(const bson_t *doc, struct rk_key_record *record)
                 memcpy(record->wrapped.data, data, len);
                 record->wrapped.len = len;
             }
+        } else if (strcmp(key, "encryptions") == 0 && BSON_ITER_HOLDS_INT(&iter)) {
+            int64_t n = bson_iter_as_int64(&iter);
+            record->encryptions = n > 0 ? (uint64_t)n : 0;
         } else if (BSON_ITER_HOLDS_DATE_TIME(&iter) && date_of(record, key) != NULL) {
             *date_of(record, key) = bson_iter_date_time(&iter);
         }

@@ -11,6 +11,7 @@
  */
 #include <rekey/keys/service.h>
 
+#include "automatic_internal.h"
 #include "loader_internal.h"
 #include "readers_internal.h"
 
@@ -61,6 +62,7 @@ struct rk_key_service {
     uint64_t negative_us;
     struct rk_readers *readers;
     struct rk_key_loader *loader;
+    struct rk_automatic *automatic;
     struct load *waiting;
     struct negative negative[NEGATIVE_MAX];
     unsigned negative_next; /* the oldest slot, reused first */
@@ -335,6 +337,9 @@ static enum rk_status refresh(struct rk_key_service *service, struct rk_keyset *
             status = refresh_set(service, set, err);
         }
     }
+    if (status == RK_OK) {
+        status = rk_automatic_begin(service->automatic, err);
+    }
     if (status != RK_OK) {
         rk_key_loader_forget_set(service->loader);
         rk_keyset_unref(*set);
@@ -362,6 +367,7 @@ static void attempt(struct rk_key_service *service)
         }
         announce_new(service);
         rk_key_loader_promote(service->loader);
+        rk_automatic_look(service->automatic);
         service->backoff_us = 0;
         service->attempt_at_us = now_us;
         service->refresh_at_us = now_us + service->refresh_us;
@@ -423,6 +429,7 @@ static void *service_main(void *arg)
 static void service_free(struct rk_key_service *service)
 {
     rk_keyset_unref(service->keyset);
+    rk_automatic_free(service->automatic);
     rk_key_loader_free(service->loader);
     rk_readers_free(service->readers);
     (void)pthread_cond_destroy(&service->wake);
@@ -455,6 +462,10 @@ enum rk_status rk_key_service_start(const struct rk_key_service_config *config,
     enum rk_status status = rk_keyset_new(NULL, 0, NULL, 0, &service->keyset, err);
     if (status == RK_OK) {
         status = rk_key_loader_new(config, service->readers, &service->loader, err);
+    }
+    if (status == RK_OK &&
+        (service->automatic = rk_automatic_new(&config->rotation, service->loader)) == NULL) {
+        status = rk_error_set(err, RK_ENOMEM, "out of memory");
     }
     if (status == RK_OK && pthread_create(&service->thread, NULL, service_main, service) != 0) {
         status = rk_error_set(err, RK_EIO, "cannot start the key service's thread");

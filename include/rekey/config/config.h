@@ -170,6 +170,9 @@ struct rk_config_keys {
     uint32_t
         instance_lease_ms;    /* an instance that is silent this long does not hold up rotations */
     uint32_t cursor_grace_ms; /* nor does a query that began so long before the key came */
+    uint32_t rotate_after_days;        /* 0: not by age */
+    uint32_t rotate_after_encryptions; /* 0: not by count, and not counted */
+    uint32_t encryption_lease;         /* an instance counts so many ahead */
     uint32_t write_settle_ms; /* a write under a former key may be on its way for so long */
     bool create_first_key;
     bool start_degraded; /* without the provider, too */

@@ -3,8 +3,8 @@
  * (RFC 5869; info strings "rekey xaes-256-gcm v1" and "rekey aes-256-siv v1"), so that one
  * wrapped secret serves both and neither algorithm ever sees the other's key.
  *
- * Immutable and reference-counted; safe to share between threads. Secret bytes live in
- * OPENSSL_secure_malloc memory and are cleansed by the last unref.
+ * Immutable (but for a count) and reference-counted; safe to share between threads. Secret bytes
+ * live in OPENSSL_secure_malloc memory and are cleansed by the last unref.
  */
 #ifndef REKEY_CRYPTO_DATA_KEY_H
 #define REKEY_CRYPTO_DATA_KEY_H
@@ -32,6 +32,11 @@ RK_MUST_CHECK enum rk_status rk_data_key_new_remote(uint32_t id, const char *nam
                                                     struct rk_data_key **out, struct rk_error *err);
 struct rk_data_key *rk_data_key_ref(struct rk_data_key *key);
 void rk_data_key_unref(struct rk_data_key *key); /* NULL is fine */
+
+/* Takes leave to seal n values, which counts them: any thread. */
+void rk_data_key_claim(const struct rk_data_key *key, uint32_t n);
+/* Never less than what was sealed under this key by this process. */
+uint64_t rk_data_key_claimed(const struct rk_data_key *key);
 
 uint32_t rk_data_key_id(const struct rk_data_key *key);
 uint32_t rk_data_key_activated_at_s(const struct rk_data_key *key);

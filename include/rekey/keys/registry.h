@@ -4,6 +4,7 @@
  *   { _id: int64 key id (1 and up), name: "..." (absent: "default"), state: "pending" | "current" |
  *     "retiring" | "retired" | "destroyed", mode: "envelope" (default) | "transit" (it stays with
  *     the provider), kek: "...", wrapped: BinData, createdAt: Date, activatedAt: Date,
+ *     encryptions: int64 (absent: not counted),
  *     quietAt, retiredAt, destroyedAt: Date, by keys/life.h }
  *
  * Data keys have names, and the keys of one name are versions of it: what follows is true for each
@@ -41,7 +42,8 @@ struct rk_key_record {
     struct rk_wrapped_key wrapped;
     int64_t created_at_ms;
     int64_t activated_at_ms;
-    int64_t quiet_at_ms; /* 0, as all that did not happen yet */
+    uint64_t encryptions; /* at most so many, if they are counted; else 0 */
+    int64_t quiet_at_ms;  /* 0, as all that did not happen yet */
     int64_t retired_at_ms;
     int64_t destroyed_at_ms;
 };

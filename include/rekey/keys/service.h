@@ -10,6 +10,13 @@
 #include <rekey/keys/registry.h>
 #include <stdbool.h>
 
+/* When a name's current key is replaced by itself; 0: never. */
+struct rk_rotation_rules {
+    uint32_t after_days;
+    uint64_t after_encryptions;
+    uint64_t lease; /* so many an instance counts ahead */
+};
+
 struct rk_key_service_config {
     void *client_pool; /* mongoc_client_pool_t *, borrowed */
     const char *state_db;
@@ -19,6 +26,7 @@ struct rk_key_service_config {
     bool create_first_key;      /* make a key when the registry has none of that name */
     const char *instance;       /* announced in the registry (instances.h); NULL: it only reads */
     uint32_t instance_lease_ms;
+    struct rk_rotation_rules rotation;
     uint32_t cursor_grace_ms; /* a new key waits no longer for those who read without it */
 };
 

@@ -60,6 +60,9 @@ static void test_documented_defaults_are_the_compiled_ones(void **state)
     assert_int_equal(a->keys.negative_cache_ms, b->keys.negative_cache_ms);
     assert_int_equal(a->keys.instance_lease_ms, b->keys.instance_lease_ms);
     assert_int_equal(a->keys.cursor_grace_ms, b->keys.cursor_grace_ms);
+    assert_int_equal(a->keys.rotate_after_days, b->keys.rotate_after_days);
+    assert_int_equal(a->keys.rotate_after_encryptions, b->keys.rotate_after_encryptions);
+    assert_int_equal(a->keys.encryption_lease, b->keys.encryption_lease);
     assert_int_equal(a->keys.write_settle_ms, b->keys.write_settle_ms);
     assert_int_equal(a->keys.vault.trim, b->keys.vault.trim);
     assert_int_equal(a->keys.create_first_key, b->keys.create_first_key);
@@ -109,7 +112,8 @@ static void test_every_setting_is_documented(void **state)
         "zlib_level zstd_level message_bytes_min provider "
         "keyring_file refresh_interval_ms negative_cache_ms instance_lease_ms "
         "cursor_grace_ms create_first_key "
-        "start_degraded write_settle_ms trim pause "
+        "start_degraded write_settle_ms trim rotate_after_days rotate_after_encryptions "
+        "encryption_lease pause "
         "max_rate "
         "threads range_docs batch_docs ranges_ahead lease_ms poll_interval_ms attempts_max "
         "retry_backoff_ms retry_backoff_max_ms write_timeout_ms p99_limit_ms interval_ms "

@@ -399,10 +399,61 @@ static void test_too_long(void **state)
     rk_data_key_unref(key);
 }
 
+/* Seals with both algorithms are counted, never too few; opens are not. */
+static void test_seals_are_counted(void **state)
+{
+    (void)state;
+    struct rk_data_key *key = raw_key(NULL, NULL);
+    const uint8_t nonce[RK_XAES_NONCE_LEN] = {1};
+    uint8_t tag[RK_SIV_TAG_LEN];
+    uint8_t out[1 + RK_XAES_TAG_LEN];
+    uint8_t opened[1];
+    assert_int_equal(rk_data_key_claimed(key), 0);
+    for (uint64_t sealed = 0; sealed < 500; sealed += 2) {
+        assert_in_range(rk_data_key_claimed(key), sealed, sealed + 64);
+        assert_int_equal(rk_aead_siv_seal(aead, key, NULL, 0, (const uint8_t *)"x", 1, tag, out),
+                         RK_OK);
+        assert_int_equal(rk_aead_xaes_seal(aead, key, nonce, NULL, 0, (const uint8_t *)"x", 1, out),
+                         RK_OK);
+        assert_int_equal(rk_aead_xaes_open(aead, key, nonce, NULL, 0, out, 1, opened), RK_OK);
+    }
+    /* Another thread's, which takes leave of its own. */
+    uint64_t before = rk_data_key_claimed(key);
+    struct rk_aead *other = NULL;
+    assert_int_equal(rk_aead_new(&other, NULL), RK_OK);
+    assert_int_equal(rk_aead_siv_seal(other, key, NULL, 0, NULL, 0, tag, out), RK_OK);
+    assert_true(rk_data_key_claimed(key) > before);
+    rk_aead_free(other);
+    rk_data_key_unref(key);
+}
+
+/* What is forgotten can be used again, and is no longer referenced until then. */
+static void test_forgetting(void **state)
+{
+    (void)state;
+    struct rk_data_key *key = raw_key(NULL, NULL);
+    uint8_t tag[RK_SIV_TAG_LEN];
+    uint8_t again[RK_SIV_TAG_LEN];
+    assert_int_equal(rk_aead_siv_seal(aead, key, NULL, 0, NULL, 0, tag, NULL), RK_OK);
+    rk_aead_forget(aead, NULL);
+    assert_int_equal(rk_aead_siv_seal(aead, key, NULL, 0, NULL, 0, again, NULL), RK_OK);
+    assert_memory_equal(tag, again, sizeof tag);
+    rk_aead_forget(aead, NULL);
+    rk_data_key_unref(key); /* the last reference: the next slot's user finds no trace */
+    key = raw_key((const uint8_t *)"0123456789abcdef0123456789abcdef", NULL);
+    const uint8_t nonce[RK_XAES_NONCE_LEN] = {1};
+    uint8_t out[RK_XAES_TAG_LEN];
+    assert_int_equal(rk_aead_xaes_seal(aead, key, nonce, NULL, 0, NULL, 0, out), RK_OK);
+    rk_aead_forget(aead, NULL);
+    rk_data_key_unref(key);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_xaes_published),
+        cmocka_unit_test(test_seals_are_counted),
+        cmocka_unit_test(test_forgetting),
         cmocka_unit_test(test_xaes_accumulated),
         cmocka_unit_test(test_xaes_altered),
         cmocka_unit_test(test_siv_published),
