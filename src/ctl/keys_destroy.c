@@ -150,6 +150,27 @@ static enum rk_status destroy_all(struct rk_ctl_keys *keys, struct rk_ctl_select
     return status == RK_OK ? RK_OK : rk_error_set(err, status, "%s", why.message);
 }
 
+/* Do policies read values that applications had Vault encrypt under this transit key? */
+static bool reads_old_values(const struct rk_policy_set *policies,
+                             const struct rk_config_vault *vault)
+{
+    char name[300];
+    (void)snprintf(name, sizeof name, "%s/%s", vault->transit_mount, vault->key);
+    for (size_t i = 0; i < rk_policy_set_count(policies); i++) {
+        const struct rk_policy *policy = rk_policy_set_at(policies, i);
+        for (size_t j = 0; j < policy->n_fields; j++) {
+            const struct rk_field *field = &policy->fields[j];
+            for (size_t k = 0; k < field->n_legacy; k++) {
+                if (field->legacy[k].cipher == RK_LEGACY_VAULT_TRANSIT &&
+                    strcmp(field->legacy[k].key, name) == 0) {
+                    return true;
+                }
+            }
+        }
+    }
+    return false;
+}
+
 /* The newest of the selected keys, by which the others' wraps are refused as well; and what has to
  * stay usable. */
 static enum rk_status trim(const struct rk_ctl_keys *keys, const struct rk_ctl_selection *selection,
@@ -200,6 +221,9 @@ static enum rk_status trim_provider(struct rk_ctl_keys *keys, struct rk_ctl_sele
     left.records = NULL;
     left.n = 0;
     status = rk_registry_list(keys->registry, &left.records, &left.n, &why);
+    if (status == RK_OK && reads_old_values(keys->ctl->config->policies, &config->vault)) {
+        status = rk_error_set(&why, RK_ESTATE, "policies read old values that it encrypted itself");
+    }
     if (status == RK_OK) {
         status = rk_provider_open(config, &provider, &why);
     }

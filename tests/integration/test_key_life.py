@@ -483,6 +483,20 @@ def test_vault_that_does_not_allow_it(vault_people, vault):
     assert events(people, "key.trim") == [(1, "started"), (1, "failed")]
 
 
+def test_versions_that_old_values_need_stay(vault_people, vault):
+    """Values that the application had Vault encrypt itself, before Rekey: nothing counts them."""
+    people = vault_people
+    retired(people)
+    vault.rotate_kek()
+    people.rekeyd.ctl("keys", "rewrap")
+    old = {"cipher": "vault-transit", "encoding": "base64", "key": f"transit/{KEK}"}
+    fields = {"answer": {"algorithm": "random", "legacy": [old]}}
+    people.rekeyd.config["policies"] = [people_policy(people.stored_db.name, fields)]
+    people.rekeyd.write_config()
+    result = destroy(people)
+    assert result["trimmed"] is False and "policies read old values" in result["note"]
+
+
 def test_trim_is_a_choice(vault_people, vault):
     people = vault_people
     retired(people)
