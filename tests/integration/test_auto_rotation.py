@@ -48,7 +48,8 @@ def rotations(people) -> list:
 
 
 def counted(people, id=1) -> int:
-    return state_of(people)["keys"].find_one({"_id": id}).get("encryptions", 0)
+    key = state_of(people)["keys"].find_one({"_id": id}) or {}
+    return key.get("encryptions", 0)
 
 
 def stored_under(people, id=1) -> int:
