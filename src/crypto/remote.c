@@ -158,6 +158,7 @@ static bool is_same(const struct list *list, const struct value *value,
 enum rk_status rk_remote_ask(struct rk_remote *remote, const struct rk_remote_value *question,
                              enum rk_remote_answer *answer, const uint8_t **out, size_t *len)
 {
+    static const uint8_t nothing = 0; /* to point at */
     struct list *list = question->op == RK_REMOTE_SEAL ? &remote->seals : &remote->opens;
     if (list->at < list->n && !is_same(list, &list->values[list->at], question)) {
         list->n = list->at;
@@ -171,7 +172,7 @@ enum rk_status rk_remote_ask(struct rk_remote *remote, const struct rk_remote_va
     }
     const struct value *value = &list->values[list->at++];
     *answer = value->answer;
-    *out = value->out_len > 0 ? remote->answered.data + value->out : NULL;
+    *out = value->out_len > 0 ? remote->answered.data + value->out : &nothing;
     *len = value->out_len;
     list->promised = list->promised || value->answer == RK_REMOTE_PROMISED;
     return RK_OK;
