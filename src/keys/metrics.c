@@ -3,6 +3,7 @@
 #include "loader_internal.h"
 
 #include <rekey/base/clock.h>
+#include <stdio.h>
 #include <string.h>
 
 void rk_key_figures_read(struct rk_key_figures *figures, bool ok)
@@ -75,6 +76,22 @@ static void write_current(const struct rk_keyset *set, struct rk_metrics *m)
     }
 }
 
+static void write_encryptions(const struct rk_keyset *set, struct rk_metrics *m)
+{
+    const struct rk_keyset_key *key;
+    char text[16];
+    rk_metrics_family(
+        m, "rekey_key_encryptions_total", RK_METRIC_COUNTER,
+        "Values that this process has encrypted under a key, sweeps included; at most "
+        "64 too many for each thread. Keys of single tenants are left out.");
+    for (uint32_t id = 0; (key = next_key(set, &id)) != NULL;) {
+        if (key->key != NULL && rk_data_key_remote(key->key) == NULL && !of_a_tenant(key)) {
+            (void)snprintf(text, sizeof text, "%u", key->id);
+            rk_metric(m, rk_data_key_claimed(key->key), RK_L("key", key->name), RK_L("id", text));
+        }
+    }
+}
+
 void rk_keyset_write(const struct rk_keyset *set, struct rk_metrics *m)
 {
     const struct rk_keyset_key *key;
@@ -91,6 +108,7 @@ void rk_keyset_write(const struct rk_keyset *set, struct rk_metrics *m)
                    "why (key_unwrap_failed).",
                    missing);
     write_current(set, m);
+    write_encryptions(set, m);
 }
 
 const char *rk_keyset_unusable(const struct rk_keyset *set)

@@ -85,6 +85,12 @@ def test_figures_follow_what_happens(watched):
     encrypted = grown(before, after, "rekey_values_encrypted")
     decrypted = grown(before, after, "rekey_values_decrypted")
     assert encrypted > 0 and encrypted * 11 == decrypted * 10
+    assert encrypted <= admin.value("rekey_key_encryptions_total", key="default", id="1") < 1000
+    assert admin.value("rekey_current_key_id", key="default") == 1
+    assert 0 <= admin.value("rekey_current_key_age_seconds", key="default") < 300
+    assert admin.value("rekey_keys_loaded") == admin.value("rekey_keys", state="current") == 1
+    assert admin.value("rekey_key_loads_total", result="ok") == 1
+    assert admin.value("rekey_keys_missing") == 0 and admin.value("rekey_key_registry_up") == 1
     code = str(refused.value.code)
     assert grown(before, after, "rekey_commands_refused", code=code) == 1
     assert grown(before, after, "rekey_commands", **{"as": "rewritten"}) == 1
