@@ -13,6 +13,7 @@
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/rand.h>
+#include <rekey/crypto/secure_scope.h>
 #include <string.h>
 
 #define SLOTS 4u
@@ -48,6 +49,7 @@ static bool aead_init(struct rk_aead *aead)
     aead->ctr_cipher = EVP_CIPHER_fetch(NULL, "AES-256-CTR", NULL);
     aead->gcm_cipher = EVP_CIPHER_fetch(NULL, "AES-256-GCM", NULL);
     aead->cbc_cipher = EVP_CIPHER_fetch(NULL, "AES-256-CBC", NULL);
+    rk_secure_scope_begin(); /* what was fetched is no secret, and stays for ever */
     aead->gcm = EVP_CIPHER_CTX_new();
     aead->cbc = EVP_CIPHER_CTX_new();
     bool ok = aead->ecb_cipher != NULL && aead->ctr_cipher != NULL && aead->gcm != NULL &&
@@ -59,6 +61,7 @@ static bool aead_init(struct rk_aead *aead)
         slot->xaes = EVP_CIPHER_CTX_new();
         ok = rk_siv_init(&slot->siv) == RK_OK && slot->xaes != NULL && ok;
     }
+    rk_secure_scope_end();
     return ok;
 }
 
@@ -152,10 +155,14 @@ static enum rk_status slot_get(struct rk_aead *aead, const struct rk_data_key *k
     rk_data_key_unref(slot->key);
     slot->key = NULL;
     slot->claimed = 0;
-    if (EVP_EncryptInit_ex(slot->xaes, aead->ecb_cipher, NULL, rk_data_key_xaes(key), NULL) != 1 ||
-        EVP_CIPHER_CTX_set_padding(slot->xaes, 0) != 1 ||
-        rk_siv_set_key(&slot->siv, aead->ecb_cipher, aead->ctr_cipher, rk_data_key_siv(key)) !=
-            RK_OK) {
+    rk_secure_scope_begin();
+    bool ok =
+        EVP_EncryptInit_ex(slot->xaes, aead->ecb_cipher, NULL, rk_data_key_xaes(key), NULL) == 1 &&
+        EVP_CIPHER_CTX_set_padding(slot->xaes, 0) == 1 &&
+        rk_siv_set_key(&slot->siv, aead->ecb_cipher, aead->ctr_cipher, rk_data_key_siv(key)) ==
+            RK_OK;
+    rk_secure_scope_end();
+    if (!ok) {
         return RK_ENOMEM;
     }
     /* The reference count is no part of what const promises. */

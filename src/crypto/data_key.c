@@ -11,6 +11,8 @@
 #include <openssl/evp.h>
 #include <openssl/kdf.h>
 #include <openssl/params.h>
+#include <pthread.h>
+#include <rekey/crypto/secure_scope.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <string.h>
@@ -34,14 +36,19 @@ static bool xaes_k1(const uint8_t key[RK_XAES_KEY_LEN], uint8_t k1[RK_BLOCK_LEN]
 {
     static const uint8_t zero[RK_BLOCK_LEN];
     int len = 0;
+    /* What OpenSSL keeps of fetched algorithms is for ever, and no secret: not within the scope. */
+    EVP_CIPHER *ecb = EVP_CIPHER_fetch(NULL, "AES-256-ECB", NULL);
+    rk_secure_scope_begin();
     EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
-    bool ok = ctx != NULL && EVP_EncryptInit_ex(ctx, EVP_aes_256_ecb(), NULL, key, NULL) == 1 &&
+    bool ok = ctx != NULL && ecb != NULL && EVP_EncryptInit_ex(ctx, ecb, NULL, key, NULL) == 1 &&
               EVP_CIPHER_CTX_set_padding(ctx, 0) == 1 &&
               EVP_EncryptUpdate(ctx, k1, &len, zero, sizeof zero) == 1 && len == sizeof zero;
     if (ok) {
         rk_block_double(k1);
     }
     EVP_CIPHER_CTX_free(ctx);
+    rk_secure_scope_end();
+    EVP_CIPHER_free(ecb);
     return ok;
 }
 
@@ -86,6 +93,30 @@ static bool derive(EVP_KDF *hkdf, const uint8_t root[RK_DATA_KEY_LEN], const cha
     return ok;
 }
 
+/* OpenSSL keeps what it fetches for a first derivation, which is no secret: not in the scope. */
+static void warm_up(void)
+{
+    static const uint8_t zero[RK_DATA_KEY_LEN];
+    uint8_t out[RK_XAES_KEY_LEN];
+    EVP_KDF *hkdf = EVP_KDF_fetch(NULL, "HKDF", NULL);
+    (void)(hkdf != NULL && derive(hkdf, zero, XAES_INFO, out, sizeof out));
+    EVP_KDF_free(hkdf);
+}
+
+static bool derive_all(const uint8_t root[RK_DATA_KEY_LEN], uint8_t xaes[RK_XAES_KEY_LEN],
+                       uint8_t siv[RK_SIV_KEY_LEN])
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    (void)pthread_once(&once, warm_up);
+    EVP_KDF *hkdf = EVP_KDF_fetch(NULL, "HKDF", NULL);
+    rk_secure_scope_begin();
+    bool ok = hkdf != NULL && derive(hkdf, root, XAES_INFO, xaes, RK_XAES_KEY_LEN) &&
+              derive(hkdf, root, SIV_INFO, siv, RK_SIV_KEY_LEN);
+    rk_secure_scope_end();
+    EVP_KDF_free(hkdf);
+    return ok;
+}
+
 enum rk_status rk_data_key_new(uint32_t id, const uint8_t root[RK_DATA_KEY_LEN],
                                uint32_t activated_at_s, struct rk_data_key **out,
                                struct rk_error *err)
@@ -94,15 +125,12 @@ enum rk_status rk_data_key_new(uint32_t id, const uint8_t root[RK_DATA_KEY_LEN],
     enum rk_status status;
     uint8_t xaes[RK_XAES_KEY_LEN];
     uint8_t siv[RK_SIV_KEY_LEN];
-    EVP_KDF *hkdf = EVP_KDF_fetch(NULL, "HKDF", NULL);
-    if (hkdf == NULL || !derive(hkdf, root, XAES_INFO, xaes, sizeof xaes) ||
-        !derive(hkdf, root, SIV_INFO, siv, sizeof siv)) {
+    if (!derive_all(root, xaes, siv)) {
         status = rk_error_set(err, RK_ENOMEM, "OpenSSL could not derive data key %u", id);
         goto done;
     }
     status = rk_data_key_new_raw(id, xaes, siv, activated_at_s, out, err);
 done:
-    EVP_KDF_free(hkdf);
     OPENSSL_cleanse(xaes, sizeof xaes);
     OPENSSL_cleanse(siv, sizeof siv);
     return status;

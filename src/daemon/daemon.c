@@ -11,7 +11,7 @@
 #include <signal.h>
 #include <stdio.h>
 
-#define SECURE_HEAP_BYTES (1u << 18)
+#define SECURE_HEAP_BYTES (1u << 22) /* 16 KiB a thread that encrypts, 256 bytes a key */
 #define DRAIN_POLL_US 20000
 
 static void on_drain_poll(evutil_socket_t fd, short what, void *arg)

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <openssl/crypto.h>
+#include <rekey/crypto/secure_scope.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -32,7 +33,7 @@ enum rk_status rk_secrets_init(size_t bytes, bool *locked, struct rk_error *err)
 {
     const struct rlimit none = {0, 0};
     /* 1: mapped, guarded and locked; 2: usable, but some of that was denied. */
-    int mapped = CRYPTO_secure_malloc_init(bytes, MIN_ALLOCATION);
+    int mapped = rk_secure_scope_installed() ? CRYPTO_secure_malloc_init(bytes, MIN_ALLOCATION) : 0;
     if (mapped == 0) {
         return rk_error_set(err, RK_ENOMEM, "cannot set up %zu bytes of secure memory", bytes);
     }

@@ -17,7 +17,7 @@ enum rk_vault_state rk_vault_state(const struct rk_vault_client *client)
 static enum rk_status start(struct rk_vault_client *client, struct rk_error *err)
 {
     const struct timeval now = {0, 0};
-    enum rk_status status = rk_login_check(client->settings, err);
+    enum rk_status status = rk_login_check(client, err);
     if (status == RK_OK) {
         status = rk_worker_new(&client->worker, err);
     }

@@ -41,10 +41,11 @@ bool rk_vault_url_is_at(const char *url, const char *host);
 /* ---- login.c ---- */
 
 struct rk_login {
-    char *token;                /* wiped when released; NULL: none */
+    char *token;                /* secure memory, as are all secrets here; NULL: none */
     unsigned generation;        /* grows with every token */
     bool busy;                  /* a login or renewal is under way */
     char *candidate;            /* a token from a file that is being looked at */
+    char *secret_id;            /* that stood in the environment */
     uint32_t granted_s;         /* the lease as it was at first; 0: does not end */
     uint64_t expires_at_us;     /* 0: never */
     uint64_t not_before_us;     /* no login sooner: the last one failed */
@@ -58,8 +59,7 @@ void rk_login_begin(struct rk_vault_client *client);
 void rk_login_refused(struct rk_vault_client *client, unsigned generation);
 void rk_login_on_timer(evutil_socket_t fd, short what, void *client);
 /* Can a login be tried at all? */
-RK_MUST_CHECK enum rk_status rk_login_check(const struct rk_config_vault *settings,
-                                            struct rk_error *err);
+RK_MUST_CHECK enum rk_status rk_login_check(struct rk_vault_client *client, struct rk_error *err);
 void rk_login_deinit(struct rk_login *login);
 
 /* ---- health.c ---- */

@@ -8,8 +8,7 @@
  */
 #include "client_internal.h"
 
-#include "wipe.h"
-
+#include <openssl/crypto.h>
 #include <rekey/base/backoff.h>
 #include <rekey/base/clock.h>
 #include <rekey/keys/secret_file.h>
@@ -31,10 +30,23 @@ static void set_timer(struct rk_vault_client *client, uint64_t in_us)
     (void)event_add(client->login.timer, &in);
 }
 
+/* What lives for long: in the secure heap. NULL: no memory. */
+static char *keep(const char *secret)
+{
+    size_t size = strlen(secret) + 1;
+    char *copy = OPENSSL_secure_malloc(size);
+    if (copy != NULL) {
+        memcpy(copy, secret, size);
+    }
+    return copy;
+}
+
 static void drop(char **secret)
 {
-    rk_wipe_free(*secret);
-    *secret = NULL;
+    if (*secret != NULL) {
+        OPENSSL_secure_clear_free(*secret, strlen(*secret) + 1);
+        *secret = NULL;
+    }
 }
 
 static void drop_token(struct rk_vault_client *client)
@@ -81,7 +93,7 @@ static void failed(struct rk_vault_client *client, const struct rk_error *err)
 static void succeeded(struct rk_vault_client *client, const char *token, uint32_t lease_s)
 {
     struct rk_login *login = &client->login;
-    char *copy = rk_wipe_strdup(token);
+    char *copy = keep(token);
     if (copy == NULL) {
         struct rk_error err;
         (void)rk_error_set(&err, RK_ENOMEM, "vault: out of memory");
@@ -131,17 +143,36 @@ static json_t *word(const char *text)
     return json_stringn(text, strcspn(text, " \t\r\n"));
 }
 
-static enum rk_status secret_id(const struct rk_config_vault *settings, json_t **out,
-                                struct rk_error *err)
+/* The environment can be read in /proc and is part of core dumps: it is moved from there. */
+static enum rk_status take_environment(struct rk_vault_client *client, struct rk_error *err)
 {
-    if (settings->secret_id_env != NULL) {
-        const char *value = getenv(settings->secret_id_env);
-        if (value == NULL || value[0] == '\0') {
-            return rk_error_set(err, RK_ENOENT,
-                                "keys.vault.secret_id_env: the environment variable %s is not set",
-                                settings->secret_id_env);
+    struct rk_login *login = &client->login;
+    const char *name = client->settings->secret_id_env;
+    char *value = login->secret_id == NULL ? getenv(name) : NULL;
+    if (value != NULL && value[0] != '\0') {
+        login->secret_id = keep(value);
+        OPENSSL_cleanse(value, strlen(value));
+        (void)unsetenv(name);
+        if (login->secret_id == NULL) {
+            return rk_error_set(err, RK_ENOMEM, "vault: out of secure memory");
         }
-        *out = word(value);
+    }
+    return login->secret_id != NULL
+               ? RK_OK
+               : rk_error_set(err, RK_ENOENT,
+                              "keys.vault.secret_id_env: the environment variable %s is not set",
+                              name);
+}
+
+static enum rk_status secret_id(struct rk_vault_client *client, json_t **out, struct rk_error *err)
+{
+    const struct rk_config_vault *settings = client->settings;
+    if (settings->secret_id_env != NULL) {
+        enum rk_status status = take_environment(client, err);
+        if (status != RK_OK) {
+            return status;
+        }
+        *out = word(client->login.secret_id);
     } else {
         struct rk_secret_file file;
         enum rk_status status = rk_secret_file_read(settings->secret_id_file, &file, err);
@@ -159,7 +190,7 @@ static enum rk_status ask_approle(struct rk_vault_client *client, struct rk_erro
     const struct rk_config_vault *settings = client->settings;
     json_t *secret = NULL;
     char path[160];
-    enum rk_status status = secret_id(settings, &secret, err);
+    enum rk_status status = secret_id(client, &secret, err);
     if (status != RK_OK) {
         return status;
     }
@@ -197,7 +228,7 @@ static enum rk_status ask_lookup(struct rk_vault_client *client, struct rk_error
     }
     file.text[strcspn(file.text, " \t\r\n")] = '\0';
     bool empty = file.text[0] == '\0';
-    char *token = rk_wipe_strdup(file.text);
+    char *token = keep(file.text);
     rk_secret_file_free(&file);
     if (empty || token == NULL) {
         drop(&token);
@@ -288,12 +319,13 @@ void rk_login_on_timer(evutil_socket_t fd, short what, void *arg)
     rk_client_ask(client, "auth/token/renew-self", json_object(), login->token, on_renewed, client);
 }
 
-enum rk_status rk_login_check(const struct rk_config_vault *settings, struct rk_error *err)
+enum rk_status rk_login_check(struct rk_vault_client *client, struct rk_error *err)
 {
+    const struct rk_config_vault *settings = client->settings;
     struct rk_secret_file file = {.text = NULL};
     json_t *secret = NULL;
     enum rk_status status = settings->auth == RK_CONFIG_VAULT_APPROLE
-                                ? secret_id(settings, &secret, err)
+                                ? secret_id(client, &secret, err)
                                 : rk_secret_file_read(settings->token_file, &file, err);
     json_decref(secret);
     rk_secret_file_free(&file);
@@ -304,6 +336,7 @@ void rk_login_deinit(struct rk_login *login)
 {
     drop(&login->token);
     drop(&login->candidate);
+    drop(&login->secret_id);
     if (login->timer != NULL) {
         event_free(login->timer);
     }

@@ -230,3 +230,4 @@ class Watcher(Traffic):
             assert time.monotonic() < deadline, f"{document['_id']} is missed"
         assert event["fullDocument"] == document, f"{event} instead of {document['_id']}"
         self.received += 1
+        time.sleep(0.02)

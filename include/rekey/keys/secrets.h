@@ -10,8 +10,9 @@
 
 /*
  * Sets up OpenSSL's secure heap of bytes (a power of two): guard pages, locked into memory, left
- * out of core dumps; and forbids core dumps and debuggers. *locked (may be NULL) is false when
- * the heap could not be locked, usually for want of RLIMIT_MEMLOCK: keys may then reach swap.
+ * out of core dumps, and the place of key schedules (secure_scope.h); and forbids core dumps and
+ * debuggers. *locked (may be NULL) is false when the heap could not be locked, usually for want of
+ * RLIMIT_MEMLOCK: keys may then reach swap.
  *
  * Builds with a sanitizer, and debug builds when REKEY_ALLOW_CORE is set, stay dumpable: leak
  * checking needs to trace its own process.

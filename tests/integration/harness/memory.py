@@ -6,18 +6,19 @@ PRESENT, SWAPPED = 1 << 63, 1 << 62
 MAPPING_MAX = 16 << 30
 
 
-def occurrences(pid: int, secrets: dict) -> list:
-    """Which of secrets, name to bytes, are somewhere in memory."""
+def occurrences(pid: int, secrets: dict, dumped=False) -> list:
+    """Which of secrets, name to bytes, are somewhere in memory. dumped: in what the kernel, or a
+    debugger, would put into a core dump, which is all but what MADV_DONTDUMP was said of."""
     longest = max(len(secret) for secret in secrets.values())
     found = set()
-    for run in _resident(pid, longest):
+    for run in _resident(pid, longest, dumped):
         found.update(name for name, secret in secrets.items() if secret in run)
     return sorted(found)
 
 
-def _resident(pid: int, overlap: int):
+def _resident(pid: int, overlap: int, dumped: bool):
     with open(f"/proc/{pid}/mem", "rb", 0) as memory, open(f"/proc/{pid}/pagemap", "rb", 0) as pages:
-        for start, end in _mappings(pid):
+        for start, end in _mappings(pid, dumped):
             run = b""
             for page in _present(pages, start, end):
                 try:
@@ -29,13 +30,17 @@ def _resident(pid: int, overlap: int):
                 yield run
 
 
-def _mappings(pid: int):
-    with open(f"/proc/{pid}/maps") as maps:
+def _mappings(pid: int, dumped: bool):
+    start = end = 0
+    with open(f"/proc/{pid}/smaps") as maps:
         for line in maps:
-            span, permissions = line.split()[:2]
-            start, end = (int(address, 16) for address in span.split("-"))
-            if permissions.startswith("rw") and end - start <= MAPPING_MAX:
-                yield start, end
+            words = line.split()
+            if not words[0].endswith(":"):
+                start, end = (int(address, 16) for address in words[0].split("-"))
+                writable = words[1].startswith("rw")
+            elif words[0] == "VmFlags:" and writable and end - start <= MAPPING_MAX:
+                if not (dumped and "dd" in words):
+                    yield start, end
 
 
 def _present(pages, start: int, end: int):

@@ -360,7 +360,7 @@ int main(void)
     /* Secure memory is set up as in the programs, so that its limits are met here first. OpenSSL's
      * random number generators take some of it for good, with their first use. */
     uint8_t random[32];
-    if (CRYPTO_secure_malloc_init(1u << 18, 32) == 0 || RAND_priv_bytes(random, 32) != 1 ||
+    if (CRYPTO_secure_malloc_init(1u << 20, 32) == 0 || RAND_priv_bytes(random, 32) != 1 ||
         RAND_bytes(random, 32) != 1) {
         return 1;
     }
