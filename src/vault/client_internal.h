@@ -50,6 +50,9 @@ struct rk_login {
     uint64_t expires_at_us;     /* 0: never */
     uint64_t not_before_us;     /* no login sooner: the last one failed */
     struct rk_error last_error; /* of that one */
+    uint8_t secret_digest[32];  /* SHA-256 of the secret_id that was sent last */
+    uint64_t refused_until_us;  /* Vault refused it: it is not sent again before */
+    bool withheld;              /* so it was not sent this time */
     struct event *timer;        /* when to renew or to log in again */
 };
 

@@ -9,6 +9,7 @@
 #include "client_internal.h"
 
 #include <openssl/crypto.h>
+#include <openssl/sha.h>
 #include <rekey/base/backoff.h>
 #include <rekey/base/clock.h>
 #include <rekey/keys/secret_file.h>
@@ -79,9 +80,12 @@ static void failed(struct rk_vault_client *client, const struct rk_error *err)
     if (client->stopping) {
         return;
     }
-    rk_counter_add(&client->counters.login_failures, 1);
-    rk_log(RK_LOG_ERROR, "vault_login_failed", RK_S("method", method_of(client)),
-           RK_S("reason", err->message));
+    if (!login->withheld) {
+        rk_counter_add(&client->counters.login_failures, 1);
+        rk_log(RK_LOG_ERROR, "vault_login_failed", RK_S("method", method_of(client)),
+               RK_S("reason", err->message));
+    }
+    login->withheld = false;
     login->not_before_us = rk_clock_mono_us() + pause_us;
     if (login->token != NULL) {
         set_timer(client, pause_us); /* it still works: try again before it ends */
@@ -106,6 +110,7 @@ static void succeeded(struct rk_vault_client *client, const char *token, uint32_
     login->busy = false;
     login->granted_s = lease_s;
     login->not_before_us = 0;
+    login->last_error.message[0] = '\0';
     set_lease(login, client, lease_s);
     rk_counter_add(&client->counters.logins, 1);
     rk_log(RK_LOG_INFO, "vault_login", RK_S("method", method_of(client)), RK_I("lease_s", lease_s));
@@ -128,6 +133,10 @@ static void on_approle(void *arg, enum rk_status status, const json_t *answer,
     const char *token = json_string_value(json_object_get(auth, "client_token"));
     struct rk_error wrong;
     if (status != RK_OK) {
+        if (status == RK_EINVAL || status == RK_EREFUSED) {
+            client->login.refused_until_us =
+                rk_clock_mono_us() + (uint64_t)client->settings->refused_login_pause_ms * 1000u;
+        }
         failed(client, err);
     } else if (token == NULL || token[0] == '\0') {
         (void)rk_error_set(&wrong, RK_EIO, "vault: the answer to the login holds no token");
@@ -185,6 +194,21 @@ static enum rk_status secret_id(struct rk_vault_client *client, json_t **out, st
     return *out != NULL ? RK_OK : rk_error_set(err, RK_EINVAL, "vault: the secret_id is no UTF-8");
 }
 
+/*
+ * Vault locks a role out after some logins with a wrong secret_id (by default five, for a quarter
+ * of an hour), and then refuses a right one, too. So one that it has refused is not sent again and
+ * again, but a new one at once.
+ */
+static bool withhold(struct rk_login *login, const json_t *secret)
+{
+    uint8_t digest[sizeof login->secret_digest];
+    (void)SHA256((const uint8_t *)json_string_value(secret), json_string_length(secret), digest);
+    login->withheld = rk_clock_mono_us() < login->refused_until_us &&
+                      memcmp(digest, login->secret_digest, sizeof digest) == 0;
+    memcpy(login->secret_digest, digest, sizeof digest);
+    return login->withheld;
+}
+
 static enum rk_status ask_approle(struct rk_vault_client *client, struct rk_error *err)
 {
     const struct rk_config_vault *settings = client->settings;
@@ -193,6 +217,11 @@ static enum rk_status ask_approle(struct rk_vault_client *client, struct rk_erro
     enum rk_status status = secret_id(client, &secret, err);
     if (status != RK_OK) {
         return status;
+    }
+    if (withhold(&client->login, secret)) {
+        json_decref(secret);
+        *err = client->login.last_error;
+        return err->status;
     }
     json_t *body = json_pack("{s:s, s:o}", "role_id", settings->role_id, "secret_id", secret);
     if (body == NULL) {

@@ -96,6 +96,9 @@ static void pause_request(struct request *request, uint64_t at_least_us, const s
         request_fail(request, &err);
         return;
     }
+    if (request->kind == REQUEST_LOGIN) {
+        request->client->login.last_error = *why; /* for those who wait for it */
+    }
     request->state = REQUEST_PAUSED;
     request->tried = 0;
     set_timer(request, pause_us);
@@ -263,7 +266,9 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
         return;
     }
     struct rk_error err;
-    (void)rk_error_set(&err, RK_ETIMEOUT, "vault: %s: no login within %u ms", request->path,
+    const char *why = request->client->login.last_error.message;
+    (void)rk_error_set(&err, RK_ETIMEOUT, "%s%svault: %s: no login within %u ms", why,
+                       why[0] != '\0' ? "; " : "", request->path,
                        request->client->settings->retry_timeout_ms);
     request_fail(request, &err);
 }

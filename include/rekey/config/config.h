@@ -154,7 +154,8 @@ struct rk_config_vault {
     uint32_t retry_timeout_ms;   /* of a request with all its attempts */
     uint32_t retry_backoff_ms;   /* first pause; doubles, with jitter */
     uint32_t retry_backoff_max_ms;
-    uint32_t health_interval_ms; /* how often an unsealed server is looked for */
+    uint32_t refused_login_pause_ms; /* until a secret_id that was refused is tried again */
+    uint32_t health_interval_ms;     /* how often an unsealed server is looked for */
     uint32_t response_bytes_max;
     uint32_t connections_max;
 };
