@@ -4,6 +4,7 @@ import com.mongodb.ConnectionString;
 import com.mongodb.MongoClientSettings;
 import com.mongodb.client.MongoClient;
 import com.mongodb.client.MongoClients;
+import com.mongodb.internal.build.MongoDriverVersion;
 import java.io.BufferedReader;
 import java.io.IOException;
 import java.io.InputStreamReader;
@@ -59,11 +60,10 @@ public final class Runner {
     }
 
     private static BsonDocument describe() {
-        String version = MongoClient.class.getPackage().getImplementationVersion();
         List<BsonString> compressors =
                 Stream.of("snappy", "zlib", "zstd").map(BsonString::new).toList();
         return new BsonDocument("driver", new BsonString("mongodb-driver-sync (Java)"))
-                .append("version", new BsonString(version == null ? "unknown" : version))
+                .append("version", new BsonString(MongoDriverVersion.VERSION))
                 .append("compressors", new BsonArray(compressors));
     }
 
