@@ -67,7 +67,7 @@
     X(coalesce_us, 500, 0, 1000000)                                                                \
     X(batch_values_max, 1000, 1, 100000)                                                           \
     X(batch_bytes_max, 1048576, 1024, 1073741824)                                                  \
-    X(requests_max, 4, 1, 1024)
+    X(requests_max, 3, 1, 1024)
 
 #define SWEEP_NUMBERS(X)                                                                           \
     X(max_rate, 0, 0, 100000000)                                                                   \
