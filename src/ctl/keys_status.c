@@ -169,6 +169,7 @@ static void append_entry(bson_t *array, size_t i, const struct view *v, const st
     BSON_APPEND_INT64(&doc, "id", (int64_t)key->id);
     BSON_APPEND_UTF8(&doc, "name", key->name);
     BSON_APPEND_UTF8(&doc, "state", rk_key_state_name(key->state));
+    BSON_APPEND_UTF8(&doc, "mode", key->wrapped.remote ? "transit" : "envelope");
     BSON_APPEND_UTF8(&doc, "kek", key->wrapped.kek);
     if (key->encryptions != 0) {
         BSON_APPEND_INT64(&doc, "encryptions", (int64_t)key->encryptions);

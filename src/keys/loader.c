@@ -550,6 +550,7 @@ bool rk_key_loader_want(struct rk_key_loader *loader, uint32_t key_id)
     for (size_t i = 0; i < loader->n_entries; i++) {
         struct entry *entry = &loader->entries[i];
         if (entry->id == key_id && entry->state == RK_KEY_RETIRED && !entry->wanted) {
+            rk_counter_add(&loader->figures.retired_needed, 1);
             rk_log(RK_LOG_WARN, "retired_key_needed", RK_I("key_id", key_id),
                    RK_S("reason", "a value under it was met, although a scan had found none"));
             entry->wanted = true;

@@ -17,7 +17,8 @@ struct rk_key_figures {
     rk_counter loads;
     rk_counter load_failures;
     rk_counter load_us; /* of both */
-    rk_counter reads;   /* of the registry */
+    rk_counter retired_needed;
+    rk_counter reads; /* of the registry */
     rk_counter read_failures;
     rk_counter failing; /* 1: the last read failed */
 };

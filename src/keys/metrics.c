@@ -30,6 +30,9 @@ void rk_key_figures_write(const struct rk_key_figures *figures, struct rk_metric
         m, "_count",
         (double)(rk_counter_read(&figures->loads) + rk_counter_read(&figures->load_failures)), NULL,
         0);
+    rk_metrics_one(m, "rekey_retired_keys_needed_total", RK_METRIC_COUNTER,
+                   "Retired data keys that were loaded again because a value under them was met.",
+                   (double)rk_counter_read(&figures->retired_needed));
     rk_metrics_family(m, "rekey_key_registry_reads_total", RK_METRIC_COUNTER,
                       "Looks at the key registry in MongoDB, by result.");
     rk_metric(m, rk_counter_read(&figures->reads), RK_L("result", "ok"));

@@ -8,8 +8,18 @@ import threading
 
 import pytest
 from bson import Binary, Code
+from pymongo.errors import OperationFailure
 
-from harness import KEK, ReplicaSet, Vault, people_policy, policy, protected, rekey_binary
+from harness import (
+    KEK,
+    ReplicaSet,
+    Vault,
+    admin_settings,
+    people_policy,
+    policy,
+    protected,
+    rekey_binary,
+)
 from harness.derived import derived_keys
 from harness.memory import occurrences
 from harness.protected import key_id, person
@@ -47,7 +57,8 @@ def vault(tmp_path_factory):
 
 @pytest.fixture
 def people(servers, start_rekeyd, db_name):
-    rekeyd = start_rekeyd(servers, [people_policy(db_name)], settings={"keys": SETTLE})
+    settings = {"keys": SETTLE, **admin_settings()}
+    rekeyd = start_rekeyd(servers, [people_policy(db_name)], settings=settings)
     with protected(rekeyd, db_name) as collection:
         yield collection
 
@@ -302,6 +313,7 @@ def test_a_value_under_a_retired_key_is_read_with_a_warning(people):
     people.stored.replace_one({"_id": 7}, before)
     assert people.app.find_one({"_id": 7}) == person(7)
     assert people.rekeyd.wait_event("retired_key_needed")["key_id"] == 1
+    assert people.rekeyd.admin.value("rekey_retired_keys_needed_total") == 1
     refused(destroy(people, check=False), "5 values need key 1", "after it was retired")
     assert key_states(people)[1] == "retired"
     sweep(people)
@@ -416,6 +428,56 @@ def test_destroying_again_goes_on_where_it_was_cut_short(people):
     retired(people)
     assert destroy(people)["destroyed"] == [1]
     assert destroy(people)["destroyed"] == [1]
+
+
+@pytest.mark.parametrize("command", ["retire", "destroy"])
+def test_a_command_that_is_killed_can_be_given_again(people, command):
+    """At any point: each step is one write, and what was before it is repeated."""
+    people.app.insert_many([person(i) for i in range(50)])
+    rotate(people)
+    sweep(people)
+    words = {"retire": ["retire", "1", "--wait"], "destroy": ["destroy", "1", "--confirm", "default"]}
+    if command == "destroy":
+        retire(people)
+    argv = [rekey_binary("rekeyctl"), "-c", str(people.rekeyd.config_path), "keys"]
+    for tenths in range(0, 12, 2):
+        with subprocess.Popen(argv + words[command], env=people.rekeyd.environment()) as ctl:
+            try:
+                ctl.wait(0.05 + tenths / 10)
+            except subprocess.TimeoutExpired:
+                ctl.kill()
+    again = retire(people) if command == "retire" else destroy(people)
+    past = {"retire": "retired", "destroy": "destroyed"}[command]
+    assert again[past] == [1] and key_states(people)[1] == past
+    assert people.seen() == [person(i) for i in range(50)]
+
+
+def test_shredding_all_versions_of_a_name(servers, start_rekeyd, db_name):
+    """What lies under other names stays readable, and can be written."""
+    patients = {**people_policy(db_name), "key": "patients"}
+    staff = policy(f"{db_name}.staff", {"ssn": "deterministic"})
+    rekeyd = start_rekeyd(servers, [patients, staff], settings={"keys": SETTLE})
+    with protected(rekeyd, db_name) as people:
+        people.app.insert_one(person(1))
+        people.app_db.staff.insert_one({"_id": 1, "ssn": "x"})
+        names = {key["id"]: key["name"] for key in rekeyd.ctl("keys", "list")["keys"]}
+        newer = rekeyd.ctl("keys", "rotate", "patients")["keyId"]
+        people.wait_for_key(newer)
+        people.app.insert_one(person(2))
+        older = next(id for id, name in names.items() if name == "patients")
+        refused(destroy(people, "patients", name="patients", check=False), "is retiring")
+        options = ["patients", "--shred", "--count", str(2 * 5)]
+        refused(destroy(people, *options, check=False), "not patients")
+        result = destroy(people, *options, name="patients")
+        assert (result["destroyed"], result["values"]) == ([older, newer], 10)
+        rekeyd.wait_event("key_dropped", 2)
+        assert people.app_db.staff.find_one({"ssn": "x"}) == {"_id": 1, "ssn": "x"}
+        people.app_db.staff.insert_one({"_id": 2, "ssn": "y"})
+        for i in (1, 2):
+            assert "destroyed" in str(people.app.find_one({"_id": i})["ssn"])
+        with pytest.raises(OperationFailure):
+            people.app.insert_one(person(3))
+        assert people.stored.count_documents({}) == 2
 
 
 # With Vault.
