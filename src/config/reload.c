@@ -61,6 +61,7 @@ static bool same_vault(const struct rk_config_vault *a, const struct rk_config_v
            a->retry_backoff_max_ms == b->retry_backoff_max_ms &&
            a->refused_login_pause_ms == b->refused_login_pause_ms &&
            a->health_interval_ms == b->health_interval_ms &&
+           a->revoke_timeout_ms == b->revoke_timeout_ms &&
            a->response_bytes_max == b->response_bytes_max &&
            a->connections_max == b->connections_max;
 }

@@ -60,6 +60,7 @@
     X(retry_backoff_max_ms, 5000, 1, HOUR_MS)                                                      \
     X(refused_login_pause_ms, 300000, 0, 24 * HOUR_MS)                                             \
     X(health_interval_ms, 2000, 100, HOUR_MS)                                                      \
+    X(revoke_timeout_ms, 2000, 0, HOUR_MS)                                                         \
     X(response_bytes_max, 33554432, 65536, 1073741824)                                             \
     X(connections_max, 8, 1, 1024)
 

@@ -49,6 +49,7 @@ enum rk_status rk_vault_client_start(const struct rk_config_vault *settings,
         rk_vault_client_stop(client);
         return status;
     }
+    client->started = true;
     *out = client;
     return RK_OK;
 }
@@ -60,6 +61,9 @@ void rk_vault_client_stop(struct rk_vault_client *client)
         return;
     }
     if (client->worker != NULL) {
+        if (client->started) {
+            rk_client_revoke(client);
+        }
         rk_worker_stop(client->worker);
         rk_worker_join(client->worker);
     }

@@ -6,6 +6,7 @@
  *   request.c  requests: attempts, pauses, addresses, deadlines
  *   login.c    the token: log in, renew, log in again
  *   health.c   is there an unsealed server
+ *   revoke.c   the end of the token
  *   verdict.c  what an answer means
  *   metrics.c  what was counted
  *   http.c     one attempt
@@ -103,6 +104,12 @@ void rk_vault_count_request(struct rk_vault_counters *counters, enum rk_status s
 void rk_vault_count_attempt(struct rk_vault_counters *counters, const struct rk_http_answer *answer,
                             uint64_t took_us);
 
+/* ---- revoke.c ---- */
+
+/* Has Vault forget the client's own token, at most for revoke_timeout_ms. On the thread that stops
+ * the client; what is not answered by then is when the client ends. */
+void rk_client_revoke(struct rk_vault_client *client);
+
 /* ---- request.c ---- */
 
 enum request_kind {
@@ -118,6 +125,7 @@ struct rk_vault_client {
     struct rk_http *http;
     struct request *requests; /* all that are not answered yet */
     unsigned at;              /* address in use */
+    bool started;
     bool stopping;
     struct rk_login login;
     struct rk_health health;

@@ -11,13 +11,14 @@ class ScriptedVault:
     """
     answers: path ("transit/decrypt/rekey") to a list of answers, each used once, in order: (status,
     headers, body bytes), or a function that is called with the handler. Everything else is Vault's.
-    requests: (path, token) of all that came.
+    requests: (path, token) of all that came. namespaces: what the header X-Vault-Namespace said.
     """
 
     def __init__(self, vault):
         self.vault = vault
         self.answers = {}
         self.requests = []
+        self.namespaces = []
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -45,6 +46,7 @@ class ScriptedVault:
     def _next(self, handler):
         path = handler.path.removeprefix("/v1/")
         self.requests.append((path, handler.headers.get("X-Vault-Token")))
+        self.namespaces.append((path, handler.headers.get("X-Vault-Namespace")))
         body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
         wanted = self.answers.get(path)
         if not wanted:

@@ -156,6 +156,7 @@ struct rk_config_vault {
     uint32_t retry_backoff_max_ms;
     uint32_t refused_login_pause_ms; /* until a secret_id that was refused is tried again */
     uint32_t health_interval_ms;     /* how often an unsealed server is looked for */
+    uint32_t revoke_timeout_ms;      /* for having the token forgotten at the end; 0: not done */
     uint32_t response_bytes_max;
     uint32_t connections_max;
 };

@@ -48,8 +48,10 @@ class VaultError(Exception):
 class Vault(Process):
     """start() leaves it unsealed, with transit key KEK, the policy "rekey" and an AppRole."""
 
-    def __init__(self, directory=None, name="vault", policy=POLICY, token_ttl="1h"):
+    def __init__(self, directory=None, name="vault", policy=POLICY, token_ttl="1h", mutual=False):
+        """mutual: it takes connections with a certificate of its authority only."""
         super().__init__(name, directory, free_port())
+        self.mutual = mutual
         self.cluster_port = free_port()
         self.certificates = Certificates(self.directory / "ca", "Vault test CA")
         self.policy = policy
@@ -59,6 +61,8 @@ class Vault(Process):
         self.role_id = None
         self.audit_log = self.directory / "audit.log"
         self._context = ssl.create_default_context(cafile=self.certificates.ca_file)
+        if mutual:
+            self._context.load_cert_chain(self.certificates.issue("operator"))
 
     @property
     def address(self) -> str:
@@ -78,6 +82,8 @@ class Vault(Process):
                     "cluster_address": f"{HOST}:{self.cluster_port}",
                     "tls_cert_file": pem,
                     "tls_key_file": pem,
+                    "tls_require_and_verify_client_cert": self.mutual,
+                    "tls_client_ca_file": self.certificates.ca_file,
                 }
             },
         }

@@ -122,7 +122,7 @@ static void test_every_setting_is_documented(void **state)
         "proxy_protocol proxy_networks proxy_header_bytes_max vault addresses redirect_hosts "
         "transit_mount auth auth_mount role_id secret_id_file secret_id_env token_file "
         "request_timeout_ms request_bytes_max retry_timeout_ms refused_login_pause_ms "
-        "health_interval_ms "
+        "health_interval_ms revoke_timeout_ms "
         "response_bytes_max field";
     char *text = read_from_repository("conf/rekey.yaml");
     char *rest = NULL;
