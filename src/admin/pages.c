@@ -71,14 +71,17 @@ static void serve_metrics(struct rk_admin_client *client)
     rk_buf_init(&page, PAGE_BYTES_MAX);
     struct rk_metrics m = {.out = &page};
     (void)pthread_mutex_lock(&admin->lock);
-    for (size_t i = 0; i < admin->n_collectors; i++) {
+    bool started = admin->missing != NULL;
+    for (size_t i = 0; i < admin->n_collectors && started; i++) {
         admin->collectors[i].fn(admin->collectors[i].arg, &m);
     }
     (void)pthread_mutex_unlock(&admin->lock);
     rk_metrics_family(&m, "rekey_admin_requests_total", RK_METRIC_COUNTER,
                       "Requests to this page and its like, by HTTP status.");
     rk_metrics_tally(&m, "code", &admin->answers);
-    if (rk_metrics_ok(&m)) {
+    if (!started) {
+        rk_admin_answer_status(client, 503); /* not all figures are there yet */
+    } else if (rk_metrics_ok(&m)) {
         rk_admin_answer(client, 200, TYPE_METRICS, page.data, page.len);
     } else {
         rk_admin_answer_status(client, 500);

@@ -42,7 +42,9 @@ def start_plain(single_member_set, start_rekeyd):
     """start(**admin settings): a rekeyd without policies."""
 
     def start(**changes):
-        return start_rekeyd(single_member_set, settings=admin_settings(**changes))
+        rekeyd = start_rekeyd(single_member_set, settings=admin_settings(**changes))
+        rekeyd.wait_event("started")
+        return rekeyd
 
     return start
 

@@ -42,7 +42,10 @@ class Admin:
 
     def families(self) -> dict:
         """Name to metric family, as Prometheus' own parser reads them."""
-        status, headers, text = self.get("/metrics")
+        deadline = time.monotonic() + 15
+        while (answer := self.get("/metrics"))[0] == 503 and time.monotonic() < deadline:
+            time.sleep(0.02)  # rekeyd listens for clients a moment before it has all figures
+        status, headers, text = answer
         assert status == 200, (status, text)
         assert headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
         return {family.name: family for family in text_string_to_metric_families(text)}
