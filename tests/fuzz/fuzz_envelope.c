@@ -48,9 +48,12 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 static void open_envelope(const uint8_t *data, size_t len)
 {
     struct rk_envelope envelope;
+    uint32_t key_id = 0;
+    bool names_key = rk_envelope_names_key(data, len, &key_id);
     if (!rk_envelope_parse(data, len, &envelope)) {
         return;
     }
+    REQUIRE(names_key && key_id == envelope.key_id);
     REQUIRE(rk_envelope_claims(RK_ENVELOPE_SUBTYPE, data, len));
     if (rk_envelope_open(aead, rk_keyset_find(keys, envelope.key_id), &envelope, &opened) ==
         RK_OK) {
