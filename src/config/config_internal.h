@@ -50,6 +50,7 @@ struct rk_config_policy_entry {
     unsigned former_keys_count;
     enum rk_config_unreadable unreadable;
     char *placeholder; /* NULL: null */
+    char *tenant;
 };
 
 /* The file as it is written; the schema's top level. */

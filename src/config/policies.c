@@ -213,6 +213,7 @@ static enum rk_status add_policy(struct specs *specs, const struct rk_config_pol
         .fields = specs->fields + specs->n_fields,
         .n_fields = entry->fields_count,
     };
+    specs->policies[index].tenant = entry->tenant;
     specs->policies[index].unreadable = (struct rk_unreadable){
         .placeholder = entry->unreadable == RK_CONFIG_UNREADABLE_PLACEHOLDER,
         .text = entry->placeholder,

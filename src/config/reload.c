@@ -76,7 +76,9 @@ static bool same_keys(const struct rk_config_keys *a, const struct rk_config_key
            a->rotate_after_days == b->rotate_after_days &&
            a->rotate_after_encryptions == b->rotate_after_encryptions &&
            a->encryption_lease == b->encryption_lease && a->cursor_grace_ms == b->cursor_grace_ms &&
-           a->create_first_key == b->create_first_key && a->start_degraded == b->start_degraded;
+           a->create_first_key == b->create_first_key &&
+           a->create_tenant_keys == b->create_tenant_keys && a->tenants_max == b->tenants_max &&
+           a->start_degraded == b->start_degraded;
 }
 
 static bool same_admin(const struct rk_config_admin *a, const struct rk_config_admin *b)

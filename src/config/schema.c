@@ -50,7 +50,8 @@
     X(rotate_after_days, 0, 0, 36500)                                                              \
     X(rotate_after_encryptions, 0, 0, UINT32_MAX)                                                  \
     X(encryption_lease, 1000000, 1, UINT32_MAX)                                                    \
-    X(write_settle_ms, 70000, 0, 86400000)
+    X(write_settle_ms, 70000, 0, 86400000)                                                         \
+    X(tenants_max, 1000, 1, 2000)
 
 #define VAULT_NUMBERS(X)                                                                           \
     X(connect_timeout_ms, 2000, 1, HOUR_MS)                                                        \
@@ -279,6 +280,7 @@ static const cyaml_schema_field_t key_fields[] = {
     TEXT("keyring_file", OPTIONAL, struct rk_config_keys, keyring_file),
     CYAML_FIELD_MAPPING("vault", OPTIONAL, struct rk_config_keys, vault, vault_fields),
     SWITCH("create_first_key", struct rk_config_keys, create_first_key),
+    SWITCH("create_tenant_keys", struct rk_config_keys, create_tenant_keys),
     SWITCH("start_degraded", struct rk_config_keys, start_degraded),
     KEY_NUMBERS(KEY_FIELD) CYAML_FIELD_END,
 };
@@ -343,6 +345,7 @@ static const cyaml_schema_field_t policy_fields[] = {
                          &field_schema, 1, CYAML_UNLIMITED),
     TEXT("key", OPTIONAL, struct rk_config_policy_entry, key),
     CHOICE("unreadable", OPTIONAL, struct rk_config_policy_entry, unreadable, unreadables),
+    TEXT("tenant", OPTIONAL, struct rk_config_policy_entry, tenant),
     TEXT("placeholder", OPTIONAL, struct rk_config_policy_entry, placeholder),
     TEXTS("former_keys", struct rk_config_policy_entry, former_keys),
     CYAML_FIELD_END,
@@ -404,6 +407,7 @@ const struct rk_config_switch rk_config_switches[] = {
     {"admin.tls.enabled", offsetof(struct rk_config, admin.tls.enabled), false},
     {"admin.tls.verify", offsetof(struct rk_config, admin.tls.verify), false},
     {"keys.create_first_key", offsetof(struct rk_config, keys.create_first_key), true},
+    {"keys.create_tenant_keys", offsetof(struct rk_config, keys.create_tenant_keys), true},
     {"keys.start_degraded", offsetof(struct rk_config, keys.start_degraded), false},
     {"keys.vault.trim", offsetof(struct rk_config, keys.vault.trim), true},
     {"sweep.pause", offsetof(struct rk_config, sweep.pause), false},

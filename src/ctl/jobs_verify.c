@@ -219,7 +219,9 @@ static enum rk_status wait_for_keys(struct rk_key_service *service,
                                     const struct rk_policy_set *policies, struct rk_error *err)
 {
     const _Atomic bool never = false;
-    enum rk_status status = RK_OK;
+    /* That it does not exist is known when the registry was read, too. */
+    enum rk_status status = rk_key_wait_name(service, RK_KEY_NAME_DEFAULT, &never, err);
+    status = status == RK_ENOENT ? RK_OK : status;
     for (size_t i = 0; i < rk_policy_set_count(policies) && status == RK_OK; i++) {
         status = rk_key_wait_policy(service, rk_policy_set_at(policies, i), &never, err);
     }

@@ -12,7 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define SECURE_HEAP_BYTES (1u << 20)
+#define SECURE_HEAP_BYTES (1u << 21)
 
 static const struct rk_ctl_command *const tables[] = {
     rk_ctl_config_commands,

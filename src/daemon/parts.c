@@ -71,6 +71,8 @@ static enum rk_status start_keys(struct rk_daemon *d, struct rk_error *err)
             .refresh_interval_ms = config->keys.refresh_interval_ms,
             .negative_cache_ms = config->keys.negative_cache_ms,
             .create_first_key = config->keys.create_first_key,
+            .create_tenant_keys = config->keys.create_tenant_keys,
+            .tenants_max = config->keys.tenants_max,
             .instance = d->instance,
             .instance_lease_ms = config->keys.instance_lease_ms,
             .cursor_grace_ms = config->keys.cursor_grace_ms,

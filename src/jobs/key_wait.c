@@ -111,12 +111,21 @@ enum rk_status rk_key_wait(struct rk_key_service *keys, uint32_t key_id, const _
     return wait_for_key(keys, key_id, "", cancel, err);
 }
 
+enum rk_status rk_key_wait_name(struct rk_key_service *keys, const char *name,
+                                const _Atomic bool *cancel, struct rk_error *err)
+{
+    return wait_for_key(keys, 0, name, cancel, err);
+}
+
 enum rk_status rk_key_wait_policy(struct rk_key_service *keys, const struct rk_policy *policy,
                                   const _Atomic bool *cancel, struct rk_error *err)
 {
     enum rk_status status = RK_OK;
     for (size_t i = 0; i < policy->n_fields && status == RK_OK; i++) {
         const char *name = policy->fields[i].key;
+        if (policy->fields[i].by_tenant) {
+            continue; /* each document says of which */
+        }
         if (i == 0 || strcmp(name, policy->fields[i - 1].key) != 0) {
             status = wait_for_key(keys, 0, name, cancel, err);
         }

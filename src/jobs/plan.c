@@ -18,6 +18,7 @@ void rk_plan_init(struct rk_plan *plan)
     rk_buf_init(&plan->path, PATH_MAX_BYTES);
     rk_buf_init(&plan->scratch, SCRATCH_MAX);
     plan->plaintext = 0;
+    plan->missing_name[0] = '\0';
 }
 
 void rk_plan_deinit(struct rk_plan *plan)
@@ -39,6 +40,7 @@ void rk_plan_clear(struct rk_plan *plan)
     rk_buf_clear(&plan->rejects);
     rk_buf_clear(&plan->path);
     plan->plaintext = 0;
+    plan->missing_name[0] = '\0';
 }
 
 size_t rk_plan_count(const struct rk_plan *plan)

@@ -11,6 +11,7 @@
 struct examine {
     const struct rk_transform_keys *keys;
     struct rk_plan *plan;
+    const struct rk_data_key *current; /* of the value at hand */
 };
 
 static enum rk_status reject(struct rk_plan *plan, const struct rk_value *old, uint32_t key_id,
@@ -26,7 +27,7 @@ static enum rk_status seal(const struct examine *x, const struct rk_field *field
 {
     struct rk_plan *plan = x->plan;
     struct rk_change change = {.old = *old, .type = RK_BSON_BINARY};
-    const struct rk_data_key *key = rk_keyset_current(x->keys->keys, field->key);
+    const struct rk_data_key *key = x->current;
     uint8_t head[BINARY_HEAD_LEN];
     size_t size = rk_envelope_size(key, field->algorithm, plan->scratch.len);
     rk_store_u32(head, (uint32_t)size);
@@ -59,8 +60,8 @@ static enum rk_status examine_envelope(const struct examine *x, const struct rk_
                            &envelope)) {
         return reject(x->plan, value, 0, "malformed envelope");
     }
-    if (envelope.key_id == rk_data_key_id(rk_keyset_current(keys, field->key)) &&
-        envelope.algorithm == field->algorithm && envelope.field_id == field->field_id) {
+    if (envelope.key_id == rk_data_key_id(x->current) && envelope.algorithm == field->algorithm &&
+        envelope.field_id == field->field_id) {
         return RK_OK;
     }
     switch (rk_envelope_open(x->keys->aead, rk_keyset_find(keys, envelope.key_id), &envelope,
@@ -110,13 +111,23 @@ static enum rk_status examine_legacy(const struct examine *x, const struct rk_fi
 static enum rk_status examine_value(void *arg, const struct rk_field *field,
                                     const struct rk_value *value, const char *path, size_t path_len)
 {
-    const struct examine *x = arg;
+    struct examine *x = arg;
     struct rk_buf *scratch = &x->plan->scratch;
     enum rk_status status;
     (void)path;
     (void)path_len;
     if (value->type == RK_BSON_NULL || value->type == RK_BSON_UNDEFINED) {
         return RK_OK;
+    }
+    char buf[RK_KEY_NAME_SIZE];
+    const char *name = rk_tenant_key(x->keys->tenant, field, buf);
+    if (name == NULL) {
+        return reject(x->plan, value, 0, "the document's tenant is not known");
+    }
+    x->current = rk_keyset_current(x->keys->keys, name);
+    if (x->current == NULL) {
+        memcpy(x->plan->missing_name, name, strlen(name) + 1);
+        return reject(x->plan, value, 0, "the tenant has no current key");
     }
     /* A plaintext is shorter than its ciphertext: with this room the buffer never moves, and
      * leaves nothing behind in freed memory. */
@@ -139,7 +150,7 @@ static enum rk_status examine_value(void *arg, const struct rk_field *field,
 static enum rk_status examine(const struct rk_transform_keys *keys, const struct rk_path_node *node,
                               const struct rk_bson_view *doc, struct rk_plan *plan)
 {
-    struct examine x = {keys, plan};
+    struct examine x = {.keys = keys, .plan = plan};
     return rk_protected_values(node, doc, &plan->path, examine_value, &x);
 }
 

@@ -48,12 +48,17 @@ static void put_id_order(struct rk_bson_writer *w, const char *key)
  * no documents, and with them the positions that concrete paths are made of. */
 static void put_projection(struct rk_bson_writer *w, const struct rk_policy *policy)
 {
+    static const uint8_t one[4] = {1, 0, 0, 0};
+    const char *tenant = policy != NULL ? policy->tenant : NULL;
+    size_t tenant_len = tenant != NULL ? strcspn(tenant, ".") : 0;
     rk_bson_begin_doc(w, "projection");
     rk_bson_put_int32(w, "_id", 1);
     for (size_t i = 0; policy != NULL && i < policy->root.n_children; i++) {
         const struct rk_path_node *node = &policy->root.children[i];
-        static const uint8_t one[4] = {1, 0, 0, 0};
         rk_bson_put(w, RK_BSON_INT32, node->name, node->name_len, one, sizeof one);
+    }
+    if (tenant != NULL && rk_path_child(&policy->root, tenant, tenant_len) == NULL) {
+        rk_bson_put(w, RK_BSON_INT32, tenant, tenant_len, one, sizeof one);
     }
     rk_bson_end(w);
 }

@@ -38,7 +38,8 @@ static bool has_all(const struct rk_sweeper *s, const struct rk_policy *policy)
 {
     bool all = true;
     for (size_t i = 0; i < policy->n_fields && all; i++) {
-        all = rk_keyset_current(s->keys, policy->fields[i].key) != NULL;
+        all = policy->fields[i].by_tenant ||
+              rk_keyset_current(s->keys, policy->fields[i].key) != NULL;
     }
     return all;
 }
@@ -72,6 +73,14 @@ static enum rk_status load_missing(struct rk_sweeper *s, const struct rk_plan *p
 {
     uint32_t absent = 0;
     *loaded = false;
+    if (plan->missing_name[0] != '\0') {
+        enum rk_status status =
+            rk_key_wait_name(s->engine->keys, plan->missing_name, &s->cancel, err);
+        *loaded = status == RK_OK;
+        if (status != RK_OK && status != RK_ENOENT) {
+            return status;
+        }
+    }
     for (size_t i = 0; i < rk_plan_rejects(plan); i++) {
         uint32_t id = rk_plan_reject(plan, i)->key_id;
         if (id == 0 || id == absent) {
@@ -98,7 +107,8 @@ static enum rk_status examine_once(struct rk_sweeper *s, const struct rk_sweep_t
                                    const struct rk_scan_batch *batch, struct rk_plan *plan,
                                    struct rk_id *last, struct rk_error *err)
 {
-    struct rk_transform_keys keys = {s->aead, s->keys, (uint32_t)(rk_clock_wall_ms() / 1000)};
+    const struct rk_transform_keys keys = {
+        .aead = s->aead, .keys = s->keys, .now_s = (uint32_t)(rk_clock_wall_ms() / 1000)};
     struct rk_bson_iter iter;
     struct rk_bson_view doc;
     struct rk_bson_elem id;

@@ -82,6 +82,10 @@ enum rk_status rk_transform_document(const struct rk_transform_ops *ops,
         .first_change = (uint32_t)(plan->changes.len / sizeof(struct rk_change)),
         .first_reject = (uint32_t)rk_plan_rejects(plan),
     };
+    struct rk_tenant tenant;
+    rk_tenant_of_document(policy, doc, &tenant);
+    struct rk_transform_keys own = *keys;
+    own.tenant = &tenant;
     enum rk_status status = rk_buf_append(&plan->docs, &entry, sizeof entry);
-    return status == RK_OK ? ops->examine(keys, &policy->root, doc, plan) : status;
+    return status == RK_OK ? ops->examine(&own, &policy->root, doc, plan) : status;
 }

@@ -21,6 +21,7 @@ struct verify {
     const struct rk_policy *policy;
     struct rk_verify_result *result;
     struct rk_aead *aead;
+    struct rk_tenant tenant; /* of the document at hand */
     struct rk_buf path;
     struct rk_buf scratch;
     bool outside;            /* the provider may open values itself: documents are held */
@@ -63,6 +64,16 @@ static enum rk_status open_result(struct verify *v, enum rk_status status, bool 
     return status == RK_ENOMEM || status == RK_ELIMIT ? status : RK_OK;
 }
 
+/* Is it the current key of the name that the document is to lie under? */
+static bool is_current(const struct verify *v, const struct rk_field *field, uint32_t key_id)
+{
+    char buf[RK_KEY_NAME_SIZE];
+    const char *name = rk_tenant_key(&v->tenant, field, buf);
+    const struct rk_data_key *current =
+        name != NULL ? rk_keyset_current(v->options->keys, name) : NULL;
+    return current != NULL && rk_data_key_id(current) == key_id;
+}
+
 static enum rk_status verify_envelope(struct verify *v, const struct rk_field *field,
                                       const struct rk_value *value, struct rk_verify_field *out)
 {
@@ -90,7 +101,7 @@ static enum rk_status verify_envelope(struct verify *v, const struct rk_field *f
     }
     if (!opens) {
         out->undecryptable++;
-    } else if (envelope.key_id != rk_data_key_id(rk_keyset_current(keys, field->key))) {
+    } else if (!is_current(v, field, envelope.key_id)) {
         out->old_key++;
     } else if (envelope.algorithm != field->algorithm || envelope.field_id != field->field_id) {
         out->mismatched++;
@@ -186,6 +197,7 @@ static void take_estimate(void *arg, int64_t documents)
 static enum rk_status count_document(struct verify *v, const struct rk_bson_view *doc)
 {
     enum rk_status status = rk_envelopes_visit(doc, count_any, v);
+    rk_tenant_of_document(v->policy, doc, &v->tenant);
     if (status == RK_OK) {
         status = rk_protected_values(&v->policy->root, doc, &v->path, verify_value, v);
     }

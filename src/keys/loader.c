@@ -36,6 +36,8 @@ struct rk_key_loader {
     struct rk_provider provider;
     uint64_t retry_interval_us;
     bool create_first_key;
+    bool create_tenant_keys;
+    uint32_t tenants_max;
 
     const struct rk_legacy_key *legacy; /* the provider's */
     size_t n_legacy;
@@ -71,6 +73,8 @@ enum rk_status rk_key_loader_new(const struct rk_key_service_config *config,
     loader->provider = config->provider;
     loader->retry_interval_us = (uint64_t)config->negative_cache_ms * 1000u;
     loader->create_first_key = config->create_first_key;
+    loader->create_tenant_keys = config->create_tenant_keys;
+    loader->tenants_max = config->tenants_max;
     loader->lease_ms = config->instance_lease_ms;
     loader->cursor_grace_ms = config->cursor_grace_ms;
     loader->readers = readers;
@@ -632,10 +636,31 @@ static bool knows_name(const struct rk_key_loader *loader, const char *name)
     return false;
 }
 
+static size_t count_tenants(const struct rk_key_loader *loader)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < loader->n_entries; i++) {
+        const struct entry *entry = &loader->entries[i];
+        n += entry->first && strchr(entry->name, ':') != NULL ? 1 : 0;
+    }
+    return n;
+}
+
 bool rk_key_loader_create(struct rk_key_loader *loader, const char *name, struct rk_error *failure)
 {
-    return loader->create_first_key && !knows_name(loader, name) &&
-           create_first(loader, name, failure) == RK_OK;
+    bool tenant = strchr(name, ':') != NULL;
+    if (knows_name(loader, name) ||
+        !(tenant ? loader->create_tenant_keys : loader->create_first_key)) {
+        return false;
+    }
+    if (tenant && count_tenants(loader) >= loader->tenants_max) {
+        (void)rk_error_set(failure, RK_ELIMIT,
+                           "%u tenants have keys already, as many as keys.tenants_max allows; make "
+                           "\"%s\" one with rekeyctl keys rotate",
+                           loader->tenants_max, name);
+        return false;
+    }
+    return create_first(loader, name, failure) == RK_OK;
 }
 
 static bool is_asked(const struct entry *entry, uint32_t key_id, const char *name)

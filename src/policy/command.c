@@ -396,6 +396,7 @@ enum rk_verdict rk_command_rewrite(const struct rk_policy_set *set, struct rk_cr
         return RK_VERDICT_FORWARD;
     }
     const struct rk_crypt_pass pass = rk_crypt_begin(crypt);
+    crypt->tenant = (struct rk_tenant){.n_fields = 0};
     enum rk_verdict verdict = rewrite(set, crypt, msg, out, info, err);
     verdict = rk_crypt_end(crypt, &pass, verdict);
     if (rk_stops(verdict)) {

@@ -80,9 +80,57 @@ static enum rk_verdict check_distinct_key(struct rk_statement *st, const struct 
     return RK_VERDICT_FORWARD;
 }
 
+/* Do all documents of such a stage come from those before it? */
+static bool keeps_to_its_documents(const struct rk_bson_elem *stage)
+{
+    static const char *const names[] = {
+        "$match",     "$group", "$sort",  "$limit",  "$skip",   "$count",       "$project",
+        "$addFields", "$set",   "$unset", "$unwind", "$sample", "$replaceRoot", "$replaceWith"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (rk_bson_key_is(stage, names[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What the first stage finds is all that the others see, if none of them brings in more. */
+static void find_tenant_of_pipeline(struct rk_statement *st, const struct rk_bson_view *stages)
+{
+    struct rk_tenant tenant = {.n_fields = 0};
+    struct rk_bson_iter iter;
+    struct rk_bson_iter inner;
+    struct rk_bson_elem elem;
+    struct rk_bson_elem stage;
+    struct rk_bson_elem another;
+    struct rk_bson_view view;
+    bool first = true;
+    rk_bson_iter_init(&iter, stages);
+    while (rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM) {
+        if (!rk_bson_elem_view(&elem, &view)) {
+            return;
+        }
+        rk_bson_iter_init(&inner, &view);
+        if (rk_bson_next(&inner, &stage) != RK_BSON_STEP_ELEM ||
+            rk_bson_next(&inner, &another) != RK_BSON_STEP_END || !keeps_to_its_documents(&stage)) {
+            return;
+        }
+        if (first && rk_bson_key_is(&stage, "$match") && rk_bson_elem_view(&stage, &view)) {
+            rk_tenant_of_filter(st->scope.policy, &view, st->scope.collation, &tenant);
+        }
+        first = false;
+    }
+    st->scope.crypt->tenant = tenant;
+}
+
 static enum rk_verdict rewrite_pipeline(struct rk_statement *st, const struct rk_bson_elem *elem,
                                         struct rk_bson_writer *w)
 {
+    struct rk_bson_view stages;
+    if (st->scope.policy != NULL && st->scope.policy->tenant != NULL &&
+        rk_bson_elem_view(elem, &stages)) {
+        find_tenant_of_pipeline(st, &stages);
+    }
     return rk_pipeline_rewrite(&st->scope, elem, w);
 }
 
@@ -92,8 +140,7 @@ static enum rk_verdict encrypt_document(void *arg, const struct rk_bson_view *do
                                         struct rk_bson_writer *w)
 {
     struct rk_statement *st = arg;
-    return rk_document_encrypt(st->scope.crypt, st->scope.ns, &st->scope.policy->root, document, w,
-                               st->scope.err);
+    return rk_encrypt_whole(&st->scope, document, w);
 }
 
 static enum rk_verdict rewrite_document(struct rk_statement *st, const struct rk_bson_elem *elem,
@@ -160,7 +207,23 @@ static enum rk_verdict refuse_original(struct rk_statement *st, const struct rk_
                      "it is for the servers' own use");
 }
 
-/* What the rules of the other fields need to know first: a collation, and an upsert's filter. */
+static void find_tenant(struct rk_statement *st)
+{
+    static const char *const names[] = {"q", "query", "filter"};
+    struct rk_tenant *tenant = &st->scope.crypt->tenant;
+    struct rk_bson_elem elem;
+    struct rk_bson_view filter;
+    *tenant = (struct rk_tenant){.n_fields = 0};
+    for (size_t i = 0; i < 3 && st->scope.policy != NULL; i++) {
+        if (rk_bson_find(&st->view, names[i], &elem) && rk_bson_elem_view(&elem, &filter)) {
+            rk_tenant_of_filter(st->scope.policy, &filter, st->scope.collation, tenant);
+            return;
+        }
+    }
+}
+
+/* What the rules of the other fields need to know first: a collation, a tenant, and an upsert's
+ * filter. */
 static void look_around(struct rk_statement *st)
 {
     struct rk_bson_elem elem;
@@ -174,6 +237,7 @@ static void look_around(struct rk_statement *st)
                                   ? st->scope.policy->collation
                                   : rk_policy_set_outside_collation(st->scope.set);
     }
+    find_tenant(st);
     st->upsert = rk_bson_find(&st->view, "upsert", &elem) && rk_bson_elem_truthy(&elem);
     if (st->upsert &&
         (rk_bson_find(&st->view, "q", &elem) || rk_bson_find(&st->view, "query", &elem))) {

@@ -177,7 +177,7 @@ enum rk_verdict rk_query_seeds(const struct rk_scope *scope, const struct rk_bso
 /* The keys under which values of this field may lie: those of its name, and of former ones. */
 struct rk_field_keys {
     const struct rk_data_key *current; /* NULL: there is none to write under */
-    struct rk_key_versions of[1 + RK_FORMER_KEYS_MAX];
+    struct rk_key_versions of[2 + RK_FORMER_KEYS_MAX];
     size_t n;            /* loaded ones */
     uint32_t missing_id; /* not loaded; 0: none is missing */
 };
@@ -271,6 +271,9 @@ enum rk_verdict rk_keys_check(const struct rk_scope *scope, const char *what,
 
 /* ---- update.c, update_pipeline.c */
 
+/* Appends the elements of a document that is stored whole, under the keys of its own tenant. */
+enum rk_verdict rk_encrypt_whole(const struct rk_scope *scope, const struct rk_bson_view *document,
+                                 struct rk_bson_writer *w);
 /* Appends the update u under its key. filter: of an upsert, else NULL. */
 enum rk_verdict rk_update_rewrite(const struct rk_scope *scope, const struct rk_bson_elem *u,
                                   const struct rk_bson_view *filter, struct rk_bson_writer *w);

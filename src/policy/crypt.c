@@ -20,6 +20,19 @@ enum rk_verdict rk_crypt_hold_name(struct rk_crypt *crypt, const char *name)
     return RK_VERDICT_HOLD;
 }
 
+enum rk_verdict rk_crypt_no_tenant(const struct rk_crypt *crypt, const char *ns,
+                                   const struct rk_field *field, struct rk_error *err)
+{
+    const char *problem = crypt->tenant.problem;
+    (void)rk_error_set_code(err, RK_EREFUSED, RK_CODE_TENANT,
+                            "%s, path \"%s\": keys are chosen by the tenant, which is not known "
+                            "here%s%s; compare the policy's tenant field with one value at the top "
+                            "level of the filter, or store it in the document",
+                            ns, field->path, problem != NULL ? ": " : "",
+                            problem != NULL ? problem : "");
+    return RK_VERDICT_REJECT;
+}
+
 struct rk_crypt_pass rk_crypt_begin(const struct rk_crypt *crypt)
 {
     rk_remote_rewind(rk_aead_remote(crypt->aead));

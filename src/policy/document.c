@@ -142,6 +142,16 @@ static enum rk_verdict reject_envelope(const char *ns, const struct rk_field *fi
     return RK_VERDICT_REJECT;
 }
 
+/* Does the key have the name of the statement's tenant? One tenant's key must not be what another
+ * one's record depends on. */
+static bool is_own(const struct rk_crypt *crypt, const struct rk_field *field, uint32_t key_id)
+{
+    char buf[RK_KEY_NAME_SIZE];
+    const char *name = rk_tenant_key(&crypt->tenant, field, buf);
+    return !field->by_tenant ||
+           (name != NULL && strcmp(rk_keyset_known(crypt->keys, key_id)->name, name) == 0);
+}
+
 /*
  * An application that reads through the proxy never sees an envelope, but a script that copies
  * raw data does. What it hands in is kept only if it is genuine and for this very field: a forged
@@ -165,6 +175,9 @@ static enum rk_verdict check_envelope(struct rk_crypt *crypt, const char *ns,
         }
         crypt->missing_key = envelope.key_id;
         return RK_VERDICT_HOLD;
+    }
+    if (!is_own(crypt, field, envelope.key_id)) {
+        return reject_envelope(ns, field, "lies under another tenant's key", err);
     }
     rk_buf_clear(&crypt->scratch);
     enum rk_status status = rk_envelope_open(crypt->aead, key, &envelope, &crypt->scratch);
@@ -255,7 +268,12 @@ enum rk_verdict rk_document_encrypt_value(struct rk_crypt *crypt, const char *ns
         rk_bson_copy_as(w, key, key_len, elem);
         return rk_document_verdict(w, RK_VERDICT_FORWARD, ns, err);
     }
-    const struct rk_data_key *current = rk_keyset_current(crypt->keys, field->key);
+    char buf[RK_KEY_NAME_SIZE];
+    const char *name = rk_tenant_key(&crypt->tenant, field, buf);
+    if (name == NULL) {
+        return rk_crypt_no_tenant(crypt, ns, field, err);
+    }
+    const struct rk_data_key *current = rk_keyset_current(crypt->keys, name);
     if (current == NULL) {
         if (rk_crypt_key_absent(crypt, 0)) {
             (void)rk_error_set_code(
@@ -265,7 +283,7 @@ enum rk_verdict rk_document_encrypt_value(struct rk_crypt *crypt, const char *ns
                 ns, field->path);
             return RK_VERDICT_REJECT;
         }
-        return rk_crypt_hold_name(crypt, field->key);
+        return rk_crypt_hold_name(crypt, name);
     }
     if (rk_data_key_remote(current) != NULL && field->algorithm == RK_ALGORITHM_DETERMINISTIC) {
         (void)rk_error_set_code(err, RK_ESTATE, RK_CODE_OPERATION_FAILED,

@@ -17,6 +17,7 @@ enum {
     RK_CODE_OPERATION_FAILED = 96,
     RK_CODE_MEMORY = 146,
     RK_CODE_TOO_LARGE = 10334,
+    RK_CODE_TENANT = 51092, /* a tenant's key is needed, and the tenant not known */
     RK_CODE_UNENCRYPTABLE = 31041,
 };
 
@@ -35,6 +36,7 @@ struct rk_policy_entry {
     char **strings; /* of each field: path, logical name, key */
     char *former[RK_FORMER_KEYS_MAX];
     char *placeholder;
+    char *tenant;
     char *marked_ns; /* of an entry that a mark has made; all else then belongs to the base set */
 };
 
@@ -114,6 +116,10 @@ struct rk_crypt_pass {
 struct rk_crypt_pass rk_crypt_begin(const struct rk_crypt *crypt);
 enum rk_verdict rk_crypt_end(struct rk_crypt *crypt, const struct rk_crypt_pass *pass,
                              enum rk_verdict verdict);
+
+/* REJECT because a policy chooses keys by tenant and crypt does not know whose values these are. */
+enum rk_verdict rk_crypt_no_tenant(const struct rk_crypt *crypt, const char *ns,
+                                   const struct rk_field *field, struct rk_error *err);
 
 /* ---- reply_error.c */
 

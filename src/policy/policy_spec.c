@@ -174,7 +174,11 @@ static enum rk_status build_key(struct rk_policy_entry *entry, size_t i, const c
         return rk_error_set(err, RK_ENOMEM, "policy %s: out of memory", entry->ns);
     }
     field->key = key;
-    field->former = calloc(policy->n_former_keys + 1, sizeof(char *));
+    field->by_tenant = policy->tenant != NULL;
+    field->former = calloc(policy->n_former_keys + 2, sizeof(char *));
+    if (field->by_tenant && field->former != NULL) {
+        field->former[field->n_former++] = key; /* from before there were tenants */
+    }
     for (size_t k = 0; k < policy->n_former_keys && field->former != NULL; k++) {
         if (strcmp(entry->former[k], name) != 0) {
             field->former[field->n_former++] = entry->former[k];
@@ -273,6 +277,29 @@ static enum rk_status build_field(struct rk_policy_entry *entry, size_t i,
                            : rk_error_set(err, status, "policy %s: out of memory", entry->ns);
 }
 
+static enum rk_status build_tenant(struct rk_policy_entry *entry, const char *path,
+                                   struct rk_error *err)
+{
+    if (path == NULL) {
+        return RK_OK;
+    }
+    enum rk_status status = check_path(entry->ns, path, err);
+    if (status != RK_OK) {
+        return status;
+    }
+    if (rk_path_relate(&entry->policy, path, strlen(path)).relation != RK_PATH_UNRELATED) {
+        return rk_error_set(err, RK_EINVAL,
+                            "policy %s: the tenant's path \"%s\" must lie neither in nor above a "
+                            "protected one: the server has to find documents by it",
+                            entry->ns, path);
+    }
+    entry->tenant = strdup(path);
+    entry->policy.tenant = entry->tenant;
+    return entry->tenant != NULL
+               ? RK_OK
+               : rk_error_set(err, RK_ENOMEM, "policy %s: out of memory", entry->ns);
+}
+
 enum rk_status rk_policy_entry_init(struct rk_policy_entry *entry,
                                     const struct rk_policy_spec *spec, struct rk_error *err)
 {
@@ -313,7 +340,7 @@ enum rk_status rk_policy_entry_init(struct rk_policy_entry *entry,
     }
     rk_path_finish(&entry->policy.root);
     entry->policy.has_legacy = entry->policy.root.has_legacy;
-    return RK_OK;
+    return build_tenant(entry, spec->tenant, err);
 }
 
 void rk_policy_entry_deinit(struct rk_policy_entry *entry)
@@ -334,6 +361,7 @@ void rk_policy_entry_deinit(struct rk_policy_entry *entry)
         free(entry->former[i]);
     }
     free(entry->placeholder);
+    free(entry->tenant);
     free(entry->policy.fields);
     free(entry->strings);
     free(entry->ns);

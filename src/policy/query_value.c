@@ -67,7 +67,13 @@ static struct rk_key_versions at_hand(struct rk_key_versions versions)
 struct rk_field_keys rk_field_keys(const struct rk_scope *scope, const struct rk_field *field)
 {
     const struct rk_keyset *set = scope->crypt->keys;
-    struct rk_field_keys keys = {.of = {at_hand(rk_keyset_versions(set, field->key))}};
+    char buf[RK_KEY_NAME_SIZE];
+    const char *name = rk_tenant_key(&scope->crypt->tenant, field, buf);
+    struct rk_field_keys keys = {.n = 0};
+    if (name == NULL) {
+        return keys;
+    }
+    keys.of[0] = at_hand(rk_keyset_versions(set, name));
     keys.current = keys.of[0].current;
     for (size_t i = 0; i < field->n_former; i++) {
         keys.of[i + 1] = at_hand(rk_keyset_versions(set, field->former[i]));
@@ -219,6 +225,8 @@ bool rk_field_is_exact(const struct rk_scope *scope, const struct rk_field *fiel
     if (field->algorithm != RK_ALGORITHM_DETERMINISTIC) {
         *why = "randomly encrypted values cannot be compared by the server; make the field "
                "deterministic in the policy, or do this in the application";
+    } else if (field->by_tenant) {
+        *why = "equal values of two tenants lie under two keys; do this in the application";
     } else if (field->n_legacy > 0 || field->accept_plaintext) {
         *why = "equal values may lie there in several formats; sweep the collection, then drop "
                "legacy and accept_plaintext from the policy";
@@ -295,7 +303,10 @@ enum rk_verdict rk_compare_check(const struct rk_comparison *cmp, const struct r
     }
     const struct rk_field_keys keys = rk_field_keys(scope, field);
     if (keys.current == NULL) {
-        return rk_crypt_hold_name(scope->crypt, field->key);
+        char buf[RK_KEY_NAME_SIZE];
+        const char *name = rk_tenant_key(&scope->crypt->tenant, field, buf);
+        return name != NULL ? rk_crypt_hold_name(scope->crypt, name)
+                            : rk_crypt_no_tenant(scope->crypt, scope->ns, field, scope->err);
     }
     if (rk_data_key_remote(keys.current) != NULL) {
         return refuse(cmp, RK_CODE_OPERATION_FAILED, "equality",

@@ -197,6 +197,31 @@ static enum rk_verdict unparsable(const struct rk_scope *scope)
 
 /* ---- whole updates */
 
+/*
+ * The values of a document lie under the keys of its tenant: that cannot change by itself. What
+ * writes the same tenant again is common (the whole document by $set), and harmless.
+ */
+static enum rk_verdict check_tenant(const struct rk_scope *scope, const struct rk_bson_elem *op,
+                                    const struct rk_bson_elem *field)
+{
+    const char *path = scope->policy->tenant;
+    const struct rk_bson_elem tenant = {.key = path, .key_len = (uint32_t)strlen(path)};
+    const struct rk_text target = rk_elem_text(field); /* of $rename */
+    const struct rk_bson_elem renamed = {.key = target.at, .key_len = target.len};
+    bool sets = rk_bson_key_is(op, "$set") || rk_bson_key_is(op, "$setOnInsert");
+    bool touched = paths_overlap(field, &tenant) != OVERLAP_NONE ||
+                   (rk_bson_key_is(op, "$rename") && target.len > 0 &&
+                    paths_overlap(&renamed, &tenant) != OVERLAP_NONE);
+    if (!touched ||
+        (sets && rk_bson_key_is(field, path) && rk_tenant_is(&scope->crypt->tenant, field))) {
+        return RK_VERDICT_FORWARD;
+    }
+    return rk_refuse(
+        scope, RK_CODE_UPDATE_OPERATOR, op->key, path, strlen(path),
+        "keys are chosen by this field: name it in the filter, with the same value; to "
+        "change it replace the whole document");
+}
+
 static enum rk_verdict rewrite_operator(const struct rk_scope *scope, const struct rk_bson_elem *op,
                                         const struct rk_bson_view *filter, struct seeding *seeding,
                                         struct rk_bson_writer *w)
@@ -222,7 +247,11 @@ static enum rk_verdict rewrite_operator(const struct rk_scope *scope, const stru
     rk_bson_begin_sub(w, op->type, op->key, op->key_len);
     rk_bson_iter_init(&iter, &fields);
     while (rk_bson_next(&iter, &field) == RK_BSON_STEP_ELEM && !rk_stops(verdict)) {
-        verdict = rk_worse(verdict, rewrite(scope, op, &field, w));
+        enum rk_verdict one = RK_VERDICT_FORWARD;
+        if (scope->policy->tenant != NULL) {
+            one = check_tenant(scope, op, &field);
+        }
+        verdict = rk_worse(verdict, rk_stops(one) ? one : rewrite(scope, op, &field, w));
     }
     if (filter != NULL && !rk_stops(verdict)) {
         verdict = rk_worse(verdict, rk_query_seeds(scope, filter, write_seed, seeding));
@@ -260,6 +289,27 @@ static enum rk_verdict rewrite_all_operators(const struct rk_scope *scope,
     return verdict;
 }
 
+enum rk_verdict rk_encrypt_whole(const struct rk_scope *scope, const struct rk_bson_view *document,
+                                 struct rk_bson_writer *w)
+{
+    struct rk_crypt *crypt = scope->crypt;
+    const struct rk_policy *policy = scope->policy;
+    const struct rk_tenant outer = crypt->tenant;
+    enum rk_verdict verdict;
+    rk_tenant_of_document(policy, document, &crypt->tenant);
+    if (crypt->tenant.problem != NULL) {
+        /* Also without a protected value: a later update would find the document. */
+        (void)rk_error_set_code(scope->err, RK_EREFUSED, RK_CODE_UNENCRYPTABLE,
+                                "%s, path \"%s\": keys are chosen by this field, and %s", scope->ns,
+                                policy->tenant, crypt->tenant.problem);
+        verdict = RK_VERDICT_REJECT;
+    } else {
+        verdict = rk_document_encrypt(crypt, scope->ns, &policy->root, document, w, scope->err);
+    }
+    crypt->tenant = outer;
+    return verdict;
+}
+
 enum rk_verdict rk_update_rewrite(const struct rk_scope *scope, const struct rk_bson_elem *u,
                                   const struct rk_bson_view *filter, struct rk_bson_writer *w)
 {
@@ -268,6 +318,11 @@ enum rk_verdict rk_update_rewrite(const struct rk_scope *scope, const struct rk_
     if (!rk_bson_elem_view(u, &view)) {
         return rk_refuse(scope, RK_CODE_FAILED_TO_PARSE, "update", NULL, 0,
                          "must be a document or a pipeline");
+    }
+    if (u->type == RK_BSON_ARRAY && scope->policy->tenant != NULL) {
+        return rk_refuse(
+            scope, RK_CODE_PIPELINE, "an update by pipeline", NULL, 0,
+            "it could change the field by which keys are chosen; use update operators");
     }
     if (u->type == RK_BSON_ARRAY) {
         struct seeding seeding = {.scope = scope, .dry = true};
@@ -281,8 +336,7 @@ enum rk_verdict rk_update_rewrite(const struct rk_scope *scope, const struct rk_
     if (rk_elem_is_operators(u, &operators_view)) {
         verdict = rewrite_all_operators(scope, &view, filter, w);
     } else {
-        verdict = rk_document_encrypt(scope->crypt, scope->ns, &scope->policy->root, &view, w,
-                                      scope->err);
+        verdict = rk_encrypt_whole(scope, &view, w);
     }
     rk_bson_end(w);
     return verdict;

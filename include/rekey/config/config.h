@@ -177,6 +177,8 @@ struct rk_config_keys {
     uint32_t encryption_lease;         /* an instance counts so many ahead */
     uint32_t write_settle_ms; /* a write under a former key may be on its way for so long */
     bool create_first_key;
+    bool create_tenant_keys; /* the first key of each tenant */
+    uint32_t tenants_max;
     bool start_degraded; /* without the provider, too */
 };
 

@@ -11,6 +11,9 @@
  * RK_EIO (registry or provider failed), RK_ESTATE (*cancel became true). */
 RK_MUST_CHECK enum rk_status rk_key_wait(struct rk_key_service *keys, uint32_t key_id,
                                          const _Atomic bool *cancel, struct rk_error *err);
+/* The same for the current key of that name. */
+RK_MUST_CHECK enum rk_status rk_key_wait_name(struct rk_key_service *keys, const char *name,
+                                              const _Atomic bool *cancel, struct rk_error *err);
 /* The same for the current keys of all names that the policy gives to its fields. */
 RK_MUST_CHECK enum rk_status rk_key_wait_policy(struct rk_key_service *keys,
                                                 const struct rk_policy *policy,

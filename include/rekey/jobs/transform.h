@@ -8,6 +8,7 @@
 
 #include <rekey/bson/walk.h>
 #include <rekey/policy/policy.h>
+#include <rekey/policy/tenant.h>
 
 /* One BSON value inside somebody else's bytes. */
 struct rk_value {
@@ -53,6 +54,7 @@ struct rk_plan {
     struct rk_buf path;    /* of the value being looked at */
     struct rk_buf scratch; /* a plaintext on its way from key to key; always cleansed */
     uint64_t plaintext;    /* protected values found unencrypted, and left so */
+    char missing_name[RK_KEY_NAME_SIZE]; /* a name whose current key is not there; empty: none */
 };
 
 void rk_plan_init(struct rk_plan *plan);
@@ -71,8 +73,9 @@ RK_MUST_CHECK enum rk_status rk_plan_add_reject(struct rk_plan *plan, struct rk_
 /* What a transform works with. */
 struct rk_transform_keys {
     struct rk_aead *aead;
-    const struct rk_keyset *keys; /* has a current key */
+    const struct rk_keyset *keys; /* has a current key of each name without a tenant */
     uint32_t now_s;
+    const struct rk_tenant *tenant; /* of the document; set by rk_transform_document */
 };
 
 struct rk_transform_ops {

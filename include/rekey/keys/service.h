@@ -23,6 +23,8 @@ struct rk_key_service_config {
     struct rk_provider provider; /* borrowed: outlives the service */
     uint32_t refresh_interval_ms;
     uint32_t negative_cache_ms; /* an id that the registry lacks is not looked up again sooner */
+    bool create_tenant_keys;    /* also of a name with a tenant */
+    uint32_t tenants_max;       /* names with a tenant for which keys are made */
     bool create_first_key;      /* make a key when the registry has none of that name */
     const char *instance;       /* announced in the registry (instances.h); NULL: it only reads */
     uint32_t instance_lease_ms;

@@ -7,6 +7,7 @@
 
 #include <rekey/crypto/aead.h>
 #include <rekey/crypto/keyset.h>
+#include <rekey/policy/tenant.h>
 
 /* So many ids of keys that do not exist are remembered while a message waits for keys. */
 #define RK_CRYPT_ABSENT_MAX 16u
@@ -18,7 +19,8 @@ struct rk_crypt {
     struct rk_buf scratch;       /* plaintext on its way, up to a whole reply; cleansed after use */
     const uint32_t *absent_keys; /* ids known not to exist: not held for, but undecryptable */
     size_t n_absent;
-    bool keys_bound;      /* out: what was written is right under this key set only */
+    struct rk_tenant tenant; /* of the statement at hand */
+    bool keys_bound;         /* out: what was written is right under this key set only */
     uint32_t missing_key; /* out, with RK_VERDICT_HOLD: the id to load; 0: the current key of ... */
     char missing_name[RK_KEY_NAME_SIZE]; /* ... this name */
     uint64_t values_encrypted;           /* counters, ever growing */

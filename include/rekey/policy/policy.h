@@ -51,6 +51,7 @@ struct rk_policy_spec {
     const char *const *former_keys; /* names under which values may still lie */
     size_t n_former_keys;
     struct rk_unreadable unreadable;
+    const char *tenant; /* path of a field by which keys are chosen (tenant.h); NULL: none */
 };
 
 /* What to do with a value that claims to be encrypted and cannot be decrypted, on reads. */
@@ -74,6 +75,7 @@ struct rk_path_node {
 struct rk_field {
     const char *path;
     const char *key;     /* name of its data keys */
+    bool by_tenant;      /* which is only the beginning of the name */
     const char **former; /* other names under which values may lie */
     size_t n_former;
     enum rk_algorithm algorithm;
@@ -93,7 +95,8 @@ struct rk_policy {
     bool has_legacy; /* some field has a legacy reader */
     bool collation;  /* mongod compares its strings by a default collation */
     struct rk_unreadable unreadable;
-    bool view; /* a view of protected fields, which stand anywhere in it */
+    const char *tenant; /* NULL: one key for all */
+    bool view;          /* a view of protected fields, which stand anywhere in it */
 };
 
 struct rk_policy_set;

@@ -97,7 +97,7 @@ static void put_sealed(const char *name, uint32_t id, const char *path)
 
 static enum rk_status examine(void)
 {
-    struct rk_transform_keys tools = {aead, keys, 77};
+    struct rk_transform_keys tools = {.aead = aead, .keys = keys, .now_s = 77};
     struct rk_bson_view view;
     rk_bson_end(&w);
     assert_int_equal(rk_bson_writer_status(&w), RK_OK);
@@ -265,7 +265,7 @@ static void test_a_legacy_value_that_does_not_open_is_rejected(void **state)
 static void test_documents_without_id_and_malformed_ones_fail(void **state)
 {
     (void)state;
-    struct rk_transform_keys tools = {aead, keys, 77};
+    struct rk_transform_keys tools = {.aead = aead, .keys = keys, .now_s = 77};
     struct rk_bson_view view;
     /* {"a": <int32>} */
     const uint8_t without[] = {12, 0, 0, 0, 0x10, 'a', 0, 1, 0, 0, 0, 0};
@@ -299,7 +299,7 @@ static void test_endless_nesting_is_refused(void **state)
 static void test_a_plan_holds_many_documents(void **state)
 {
     (void)state;
-    struct rk_transform_keys tools = {aead, keys, 77};
+    struct rk_transform_keys tools = {.aead = aead, .keys = keys, .now_s = 77};
     struct rk_bson_view view;
     begin();
     put_sealed("answer", 1, "answer");
