@@ -9,10 +9,10 @@
  *                        to be thrown away. Have them answered (rk_provider_ops.values), begin
  * anew.
  *
- * A pass that asks the same questions gets the answers of the one before; the order counts among those
- * that seal, and among those that open. One that asks others, say because a key has been rotated
- * meanwhile, only loses what was asked from there on. What depends on a promise (to seal what is still
- * to be opened) is better not asked at all.
+ * A pass that asks the same questions gets the answers of the one before; the order counts among
+ * those that seal, and among those that open. One that asks others, say because a key has been
+ * rotated meanwhile, only loses what was asked from there on. What depends on a promise (to seal
+ * what is still to be opened) is better not asked at all.
  *
  * Holds plaintext; all of it is cleansed by rk_remote_free. Belongs to one thread at a time.
  */
