@@ -110,5 +110,5 @@ def envelope_key(value):
     """The key id in an envelope's header, or None: the header can be read without any key."""
     if isinstance(value, Binary) and value.subtype == ENVELOPE_SUBTYPE:
         if value.startswith(ENVELOPE_MAGIC):
-            return struct.unpack_from("<I", value, 8)[0]
+            return struct.unpack_from(">I", value, 8)[0]
     return None

@@ -52,7 +52,7 @@ bool rk_envelope_parse(const uint8_t *data, size_t len, struct rk_envelope *enve
     }
     bool remote = data[AT_FLAGS] == FLAG_REMOTE;
     size_t extra = overhead(remote, data[AT_ALGORITHM]);
-    uint32_t key_id = rk_load_u32(data + AT_KEY_ID);
+    uint32_t key_id = rk_load_be32(data + AT_KEY_ID);
     if (extra == 0 || len < RK_ENVELOPE_HEADER_LEN + extra || key_id == 0) {
         return false;
     }
@@ -75,7 +75,7 @@ bool rk_envelope_names_key(const uint8_t *data, size_t len, uint32_t *key_id)
     if (len <= AT_VERSION || data[AT_VERSION] != RK_ENVELOPE_VERSION) {
         return len > AT_VERSION;
     }
-    *key_id = len >= AT_KEY_ID + 4 ? rk_load_u32(data + AT_KEY_ID) : 0;
+    *key_id = len >= AT_KEY_ID + 4 ? rk_load_be32(data + AT_KEY_ID) : 0;
     return *key_id != 0;
 }
 
@@ -145,7 +145,7 @@ static void put_header(uint8_t *header, const struct rk_data_key *key, enum rk_a
     header[AT_ALGORITHM] = (uint8_t)algorithm;
     header[AT_BSON_TYPE] = bson_type;
     header[AT_FLAGS] = rk_data_key_remote(key) != NULL ? FLAG_REMOTE : 0;
-    rk_store_u32(header + AT_KEY_ID, rk_data_key_id(key));
+    rk_store_be32(header + AT_KEY_ID, rk_data_key_id(key));
     rk_store_u32(header + AT_FIELD_ID, field_id);
 }
 

@@ -89,8 +89,8 @@ static void forge(const uint8_t *data, size_t len)
         return;
     }
     enum rk_algorithm algorithm = (enum rk_algorithm)data[0];
-    const uint8_t header[RK_ENVELOPE_HEADER_LEN] = {'R',     'K',     0xE1, 0x1E,  1,
-                                                    data[0], data[1], 0,    KEY_ID};
+    const uint8_t header[RK_ENVELOPE_HEADER_LEN] = {'R',     'K', 0xE1, 0x1E, 1, data[0],
+                                                    data[1], 0,   0,    0,    0, KEY_ID};
     uint8_t *body = forged + sizeof header;
     memcpy(forged, header, sizeof header);
     if (algorithm == RK_ALGORITHM_RANDOM) {

@@ -253,7 +253,7 @@ def test_bad_envelope(rekeyd, upstream, envelope, make):
 @pytest.mark.parametrize("key_id", [4242, 2**32 - 1])
 def test_unknown_key(rekeyd, upstream, envelope, key_id):
     """Told in the place of the value."""
-    other = envelope[:KEY_ID] + struct.pack("<I", key_id) + envelope[KEY_ID + 4 :]
+    other = envelope[:KEY_ID] + struct.pack(">I", key_id) + envelope[KEY_ID + 4 :]
     upstream.answer(lambda request: found(request, {"ssn": Binary(other, SUBTYPE), "n": 1}))
     body = ask_for_one(rekeyd, PROTECTED).document
     told = {"rekeyError": "key missing", "keyId": key_id}

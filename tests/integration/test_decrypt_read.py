@@ -329,7 +329,7 @@ def test_damaged_envelope_is_an_error_that_names_it(filled):
 
 
 def test_unknown_key_id_is_told_in_the_place_of_the_value(filled):
-    tamper(filled, 3, KEY_ID, lambda _: (77).to_bytes(4, "little"))
+    tamper(filled, 3, KEY_ID, lambda _: (77).to_bytes(4, "big"))
     for _ in range(2):
         expected = {**PEOPLE[3], "answer": {"rekeyError": "key missing", "keyId": 77}}
         assert filled.app.find_one({"_id": 3}) == expected
@@ -339,7 +339,7 @@ def test_unknown_key_id_is_told_in_the_place_of_the_value(filled):
 def test_undecryptable_left_by_configuration(own_people):
     own_people.app.insert_many(PEOPLE[:5])
     tamper(own_people, 3, LAST_BYTE, flipped)
-    tamper(own_people, 1, KEY_ID, lambda _: (77).to_bytes(4, "little"))
+    tamper(own_people, 1, KEY_ID, lambda _: (77).to_bytes(4, "big"))
     own_people.rekeyd.reload({"on_undecryptable": "leave"})
     own_people.rekeyd.wait_event("reloaded")
     left = {i: own_people.stored.find_one({"_id": i})["answer"] for i in (1, 3)}

@@ -256,3 +256,24 @@ def test_what_was_opened_with_all_keys_goes_on_after_a_restart(start):
         sweep_by_hand(people)
         assert {key_id(d["ssn"]) for d in people.stored.find()} == {2}
         assert len(read_on(people.rekeyd, people, cursor, 100)["cursor"]["nextBatch"]) == FOUND - 2
+
+
+@pytest.mark.parametrize("last_id", [1, 254, 65534])
+def test_an_index_is_read_while_values_move_in_it(start, last_id):
+    """Ciphertext under a later key lies behind: what moves is met again, and never passed over."""
+    with start({"keys": {"refresh_interval_ms": 100}}) as people:
+        people.stored.create_index("ssn")
+        if last_id > 1:  # as if so many keys had been made and destroyed
+            state_of(people)["keys"].insert_one({"_id": last_id, "state": "destroyed"})
+        assert people.rotate() == last_id + 1
+        for i in range(FOUND):
+            people.app.replace_one({"_id": i}, {"ssn": SECRET})
+        assert people.rotate() == last_id + 2
+        with people.app.find({"ssn": SECRET}, batch_size=2).hint([("ssn", 1)]) as cursor:
+            seen = [next(cursor)["_id"] for _ in range(2)]
+            people.rekeyd.ctl("start", people.namespace, "--wait")
+            assert {key_id(d["ssn"]) for d in people.stored.find()} == {last_id + 2}
+            seen += [document["_id"] for document in cursor]
+        assert set(seen) == set(range(FOUND))
+        assert people.app.count_documents({"ssn": SECRET}, hint="ssn_1") == FOUND
+        assert len(list(people.app.find({"ssn": SECRET}).hint([("ssn", 1)]))) == FOUND

@@ -59,7 +59,7 @@ def text_of(rekeyd, *words) -> str:
 def key_id_of(value) -> int:
     """The key id in the header of an envelope."""
     assert isinstance(value, Binary) and value.subtype == ENVELOPE_SUBTYPE
-    return int.from_bytes(value[8:12], "little")
+    return int.from_bytes(value[8:12], "big")
 
 
 # The registry, through rekeyctl.
@@ -384,7 +384,7 @@ def test_key_that_nobody_has(start_rekeyd, single_member_set, people, db_name):
         raw = state.client[db_name].people
         client[db_name].people.insert_one({"_id": 1, "ssn": "a"})
         stored = raw.find_one()["ssn"]
-        lost = stored[:8] + (77).to_bytes(4, "little") + stored[12:]
+        lost = stored[:8] + (77).to_bytes(4, "big") + stored[12:]
         raw.insert_one({"_id": 2, "ssn": Binary(lost, ENVELOPE_SUBTYPE)})
         with pytest.raises(Exception, match="77"):
             client[db_name].people.find_one({"_id": 2})

@@ -168,7 +168,7 @@ def check_values(rekeyd, servers, db_name, writers):
         for raw in direct[db_name].responses.find():
             for envelope in (raw["answer"], raw["contact"][0]["mail"]):
                 assert envelope.subtype == 0x8E
-                assert int.from_bytes(envelope[8:12], "little") == current
+                assert int.from_bytes(envelope[8:12], "big") == current
     with rekeyd.client() as client:
         seen = {d["_id"]: d for d in client[db_name].responses.find()}
     for writer in writers:

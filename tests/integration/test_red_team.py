@@ -168,7 +168,7 @@ def test_poison_beside_protected_collections(people):
     """A collection without a policy is not looked at when it is written: what was stored is read.
     More ids of keys that do not exist than one message may wait for make no difference."""
     def forged(key_id):
-        head = b"RK\xe1\x1e\1\1\2\0" + key_id.to_bytes(4, "little")
+        head = b"RK\xe1\x1e\1\1\2\0" + key_id.to_bytes(4, "big")
         return Binary(head + bytes(60), 0x8E)
 
     wanted = [{"_id": i, "x": forged(1000 + i)} for i in range(40)] + [{"_id": 99, "x": FORGED}]

@@ -377,7 +377,7 @@ def test_bad_records_stop_nothing_and_can_be_retried(swept):
     swept.insert(range(20))
     good = swept.stored.find_one({"_id": 3})["answer"]
     forged = Binary(good[:-1] + bytes([good[-1] ^ 1]), good.subtype)
-    unknown = Binary(good[:8] + (99).to_bytes(4, "little") + good[12:], good.subtype)
+    unknown = Binary(good[:8] + (99).to_bytes(4, "big") + good[12:], good.subtype)
     short = Binary(good[:10], good.subtype)
     bad = {3: forged, 4: unknown, 5: short}
     for i, value in bad.items():

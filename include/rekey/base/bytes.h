@@ -1,6 +1,6 @@
 /*
- * Little-endian loads and stores (the byte order of BSON and of the wire protocol), and checked
- * size arithmetic for lengths that a peer sent.
+ * Little-endian loads and stores (the byte order of BSON and of the wire protocol), big-endian ones
+ * for what is to be ordered bytewise, and checked size arithmetic for lengths that a peer sent.
  */
 #ifndef REKEY_BASE_BYTES_H
 #define REKEY_BASE_BYTES_H
@@ -38,6 +38,19 @@ static inline int64_t rk_load_i64(const void *p)
 static inline void rk_store_u32(void *p, uint32_t v)
 {
     v = htole32(v);
+    memcpy(p, &v, sizeof v);
+}
+
+static inline uint32_t rk_load_be32(const void *p)
+{
+    uint32_t v;
+    memcpy(&v, p, sizeof v);
+    return be32toh(v);
+}
+
+static inline void rk_store_be32(void *p, uint32_t v)
+{
+    v = htobe32(v);
     memcpy(p, &v, sizeof v);
 }
 

@@ -32,7 +32,7 @@ def is_envelope(value) -> bool:
 def key_id(value) -> int:
     """The key id in the header of an envelope."""
     assert is_envelope(value), f"{value!r} is no envelope"
-    return int.from_bytes(value[8:12], "little")
+    return int.from_bytes(value[8:12], "big")
 
 
 def values_at(value, path: str) -> list:

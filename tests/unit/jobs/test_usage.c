@@ -40,7 +40,7 @@ static void put(const char *name, uint8_t version, uint32_t id, uint32_t len)
     rk_store_u32(value, len);
     value[5 + 4] = version;
     value[5 + 5] = RK_ALGORITHM_RANDOM;
-    rk_store_u32(value + 5 + KEY_ID_AT, id);
+    rk_store_be32(value + 5 + KEY_ID_AT, id);
     rk_bson_put(&w, RK_BSON_BINARY, name, strlen(name), value, 5 + len);
 }
 
@@ -74,7 +74,7 @@ static void test_wherever_it_stands(void **state)
     rk_store_u32(scope + 16, 20);
     memcpy(scope + 20, (uint8_t[]){RK_ENVELOPE_SUBTYPE, 'R', 'K', 0xE1, 0x1E, RK_ENVELOPE_VERSION},
            6);
-    scope[21 + KEY_ID_AT] = 9;
+    scope[21 + KEY_ID_AT + 3] = 9;
     rk_bson_put(&w, RK_BSON_CODEWSCOPE, "e", 1, scope, sizeof scope);
     count();
     assert_int_equal(usage.n, 4);
