@@ -46,27 +46,8 @@ void rk_key_loader_free(struct rk_key_loader *loader);
 RK_MUST_CHECK enum rk_status rk_key_loader_refresh(struct rk_key_loader *loader,
                                                    struct rk_keyset **set, struct rk_error *err);
 
-/*
- * Tells the registry that this instance lives, which keys it has, and which of them it writes under
- * or is about to, when that is due or has changed. Before the first refresh (no keyset is in use
- * before it was announced), and after every keyset was published (a key must be in use before it
- * counts as loaded).
- */
-RK_MUST_CHECK enum rk_status rk_key_loader_announce(struct rk_key_loader *loader,
-                                                    struct rk_error *err);
-/* Has a current key come that was not announced as written? It must be before the set is used, and
- * the registry be read once more then: whoever finds that nobody writes under a key (life.h) must
- * not have looked in between. */
-bool rk_key_loader_unannounced(struct rk_key_loader *loader);
 /* The last set was not used: the next refresh builds another. */
 void rk_key_loader_forget_set(struct rk_key_loader *loader);
-/* The last set is in use: it was published as generation. */
-void rk_key_loader_in_use(struct rk_key_loader *loader, uint64_t generation);
-/* Looks for whom pending keys wait still; what waits for nobody is announced by the next
- * rk_key_loader_announce. Also learns which cursors others have given up. */
-RK_MUST_CHECK enum rk_status rk_key_loader_settle(struct rk_key_loader *loader,
-                                                  struct rk_error *err);
-
 /* A current key of a name. */
 struct rk_current_key {
     uint32_t id;
@@ -101,5 +82,26 @@ bool rk_key_loader_create(struct rk_key_loader *loader, const char *name, struct
 /* Why the keyset of the last refresh lacks key_id (0: a current key of that name). */
 void rk_key_loader_why_not(const struct rk_key_loader *loader, uint32_t key_id, const char *name,
                            struct rk_error *err);
+
+/* ---- presence.c ---- */
+
+/*
+ * Tells the registry that this instance lives, which keys it has, and which of them it writes under
+ * or is about to, when that is due or has changed. Before the first refresh (no keyset is in use
+ * before it was announced), and after every keyset was published (a key must be in use before it
+ * counts as loaded).
+ */
+RK_MUST_CHECK enum rk_status rk_key_loader_announce(struct rk_key_loader *loader,
+                                                    struct rk_error *err);
+/* Has a current key come that was not announced as written? It must be before the set is used, and
+ * the registry be read once more then: whoever finds that nobody writes under a key (life.h) must
+ * not have looked in between. */
+bool rk_key_loader_unannounced(struct rk_key_loader *loader);
+/* The last set is in use: it was published as generation. */
+void rk_key_loader_in_use(struct rk_key_loader *loader, uint64_t generation);
+/* Looks for whom pending keys wait still; what waits for nobody is announced by the next
+ * rk_key_loader_announce. Also learns which cursors others have given up. */
+RK_MUST_CHECK enum rk_status rk_key_loader_settle(struct rk_key_loader *loader,
+                                                  struct rk_error *err);
 
 #endif

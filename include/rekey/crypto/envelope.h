@@ -8,14 +8,14 @@
  *   AES-256-SIV:  SIV 16   | ciphertext
  *   flag 1, "sealed by the provider" (remote.h): version 4 | nonce 12 | ciphertext | tag 16
  *
- * Integers are little-endian but for the key id: mongod's indexes compare bytes, and a value that is
- * re-encrypted under a later key must move forward in them, not behind a cursor that is still to come
- * to it. The plaintext is the value's BSON bytes (without type and key), so
- * every type round-trips byte for byte. The whole header is authenticated. The field id (the
- * first four bytes of SHA-256 over the policy's logical field name) is in the header and not
- * only in the associated data, because a reader meets envelopes under other paths than the
- * policy's ($project, views, restores) and must still be able to open them.
- * Deterministic envelopes carry the key's activation time, or equal values would differ.
+ * Integers are little-endian but for the key id: mongod's indexes compare bytes, and a value that
+ * is re-encrypted under a later key must move forward in them, not behind a cursor that is still to
+ * come to it. The plaintext is the value's BSON bytes (without type and key), so every type
+ * round-trips byte for byte. The whole header is authenticated. The field id (the first four bytes
+ * of SHA-256 over the policy's logical field name) is in the header and not only in the associated
+ * data, because a reader meets envelopes under other paths than the policy's ($project, views,
+ * restores) and must still be able to open them. Deterministic envelopes carry the key's activation
+ * time, or equal values would differ.
  */
 #ifndef REKEY_CRYPTO_ENVELOPE_H
 #define REKEY_CRYPTO_ENVELOPE_H
