@@ -42,6 +42,12 @@ static bool same_legacy(const struct rk_config_vault *a, const struct rk_config_
     return same;
 }
 
+static bool same_transit(const struct rk_config_transit *a, const struct rk_config_transit *b)
+{
+    return a->coalesce_us == b->coalesce_us && a->batch_values_max == b->batch_values_max &&
+           a->batch_bytes_max == b->batch_bytes_max && a->requests_max == b->requests_max;
+}
+
 static bool same_vault(const struct rk_config_vault *a, const struct rk_config_vault *b)
 {
     return same_texts(a->addresses, a->addresses_count, b->addresses, b->addresses_count) &&
@@ -50,6 +56,7 @@ static bool same_vault(const struct rk_config_vault *a, const struct rk_config_v
            same_legacy(a, b) && same_text(a->ns, b->ns) && same_text(a->ca_file, b->ca_file) &&
            same_text(a->cert_file, b->cert_file) && same_text(a->key_file, b->key_file) &&
            same_text(a->transit_mount, b->transit_mount) && same_text(a->key, b->key) &&
+           a->mode == b->mode && same_transit(&a->transit, &b->transit) && a->trim == b->trim &&
            a->auth == b->auth && same_text(a->auth_mount, b->auth_mount) &&
            same_text(a->role_id, b->role_id) && same_text(a->secret_id_file, b->secret_id_file) &&
            same_text(a->secret_id_env, b->secret_id_env) &&

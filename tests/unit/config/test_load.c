@@ -421,6 +421,11 @@ static void test_reload_names_what_needs_a_restart(void **state)
         {MEMBERS "  - {address: 'h:1', listen: 'a:1'}\nlimits: {listen_backlog: 3}\n",
          "limits.listen_backlog"},
         {MEMBERS "  - {address: 'h:1', listen: 'a:1'}\nkeys: {negative_cache_ms: 3}\n", "keys"},
+        {MEMBERS "  - {address: 'h:1', listen: 'a:1'}\nkeys: {vault: {mode: transit}}\n", "keys"},
+        {MEMBERS "  - {address: 'h:1', listen: 'a:1'}\nkeys: {vault: {trim: false}}\n", "keys"},
+        {MEMBERS "  - {address: 'h:1', listen: 'a:1'}\n"
+                 "keys: {vault: {transit: {coalesce_us: 3}}}\n",
+         "keys"},
         {MEMBERS "  - {address: 'h:1', listen: 'a:1'}\nlog: {file: x}\n", "log.file"},
     };
     struct rk_config *now = load(cases[0].text);
