@@ -13,6 +13,7 @@
 
 #define BYTES_MAX 65536u
 #define VERSION 3u
+#define KEY_ID 1u
 
 #define REQUIRE(condition)                                                                         \
     do {                                                                                           \
@@ -31,7 +32,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     (void)argv;
     rk_buf_init(&out, 8 * BYTES_MAX);
     REQUIRE(rk_aead_new(&aead, NULL) == RK_OK);
-    REQUIRE(rk_data_key_new_remote(1, "transit/rekey:v3", 1, &key, NULL) == RK_OK);
+    REQUIRE(rk_data_key_new_remote(KEY_ID, "transit/rekey:v3", 1, &key, NULL) == RK_OK);
     return 0;
 }
 
@@ -84,7 +85,7 @@ static void one_value(enum rk_remote_op op, size_t asked_len, const json_t *item
 static void envelope(uint8_t type, const json_t *item)
 {
     uint8_t bytes[RK_ENVELOPE_HEADER_LEN + RK_REMOTE_OVERHEAD] = {
-        'R', 'K', 0xE1, 0x1E, 1, RK_ALGORITHM_RANDOM, type, 1, 1};
+        'R', 'K', 0xE1, 0x1E, 1, RK_ALGORITHM_RANDOM, type, 1, 0, 0, 0, KEY_ID};
     struct rk_envelope parsed;
     struct rk_remote *remote = rk_remote_new(4 * BYTES_MAX, 1);
     const char *why;

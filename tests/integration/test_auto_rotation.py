@@ -59,7 +59,7 @@ def stored_under(people, id=1) -> int:
 
 def both_have(people, second, id):
     def current(instance):
-        return instance.events("current_key_changed")[-1]["to"] == id
+        return [e["to"] for e in instance.events("current_key_changed")][-1:] == [id]
 
     wait_until(lambda: current(people.rekeyd) and current(second))
 

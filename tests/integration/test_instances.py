@@ -145,8 +145,8 @@ def test_who_leaves_holds_up_nothing(three):
 
 
 def current_key(instance) -> int:
-    """The one that it writes under, as its log says."""
-    return instance.events("current_key_changed")[-1]["to"]
+    """The one that it writes under, as its log says; 0: none yet."""
+    return ([0] + [event["to"] for event in instance.events("current_key_changed")])[-1]
 
 
 def pending(people) -> list:
