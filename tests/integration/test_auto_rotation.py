@@ -122,7 +122,7 @@ def test_by_count_over_instances_of_which_one_is_killed(start):
     for i in range(AFTER // VALUES // 500 + 1):
         people.app.insert_many([person(f"bulk {i} {j}") for j in range(500)])
     both_have(people, second, 2)
-    wait_until(lambda: stored_under(people) <= counted(people))
+    # This was faster than leases are renewed: the last of it, before the switch, may not be counted.
     assert counted(people) >= AFTER
     ((id, why, started), (_, _, ended)) = rotations(people)
     assert (id, started, ended) == (2, "started", "ok")
