@@ -54,13 +54,15 @@ struct rk_login {
     uint8_t secret_digest[32];  /* SHA-256 of the secret_id that was sent last */
     uint64_t refused_until_us;  /* Vault refused it: it is not sent again before */
     bool withheld;              /* so it was not sent this time */
-    struct event *timer;        /* when to renew or to log in again */
+    uint64_t kept_until_us; /* a fresh token was refused, too: the right is missing, not the token
+                               bad, and a new one would not help */
+    struct event *timer;    /* when to renew or to log in again */
 };
 
 /* Makes sure that a login is under way, or fails the requests that wait for one. */
 void rk_login_begin(struct rk_vault_client *client);
-/* The token of this generation was refused. */
-void rk_login_refused(struct rk_vault_client *client, unsigned generation);
+/* The token of this generation was refused; fresh: although it was made for this very request. */
+void rk_login_refused(struct rk_vault_client *client, unsigned generation, bool fresh);
 void rk_login_on_timer(evutil_socket_t fd, short what, void *client);
 /* Can a login be tried at all? */
 RK_MUST_CHECK enum rk_status rk_login_check(struct rk_vault_client *client, struct rk_error *err);

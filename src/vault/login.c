@@ -298,9 +298,14 @@ void rk_login_begin(struct rk_vault_client *client)
     ask(client);
 }
 
-void rk_login_refused(struct rk_vault_client *client, unsigned generation)
+void rk_login_refused(struct rk_vault_client *client, unsigned generation, bool fresh)
 {
-    if (client->login.generation == generation && client->login.token != NULL) {
+    struct rk_login *login = &client->login;
+    uint64_t now_us = rk_clock_mono_us();
+    if (fresh) {
+        login->kept_until_us = now_us + (uint64_t)client->settings->refused_login_pause_ms * 1000u;
+    } else if (login->generation == generation && login->token != NULL &&
+               now_us >= login->kept_until_us) {
         rk_log(RK_LOG_WARN, "vault_token_refused", RK_S("method", method_of(client)));
         rk_counter_add(&client->counters.tokens_refused, 1);
         drop_token(client);

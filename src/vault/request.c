@@ -156,12 +156,16 @@ static void redirect(struct request *request, const char *location, const struct
 
 static void login_again(struct request *request, const struct rk_error *why)
 {
-    if (request->kind == REQUEST_LOGIN || request->logged_in_again) {
+    if (request->kind == REQUEST_LOGIN) {
+        request_fail(request, why);
+        return;
+    }
+    rk_login_refused(request->client, request->generation, request->logged_in_again);
+    if (request->logged_in_again) {
         request_fail(request, why);
         return;
     }
     request->logged_in_again = true;
-    rk_login_refused(request->client, request->generation);
     attempt(request);
 }
 

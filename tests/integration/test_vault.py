@@ -42,6 +42,7 @@ pytestmark = pytest.mark.tsan
 
 DATA_KEY = f"transit/datakey/plaintext/{KEK}"
 DECRYPT = f"transit/decrypt/{KEK}"
+LOGIN = "auth/approle/login"
 
 
 # The main job.
@@ -332,6 +333,22 @@ def test_policy_without_a_right(vault, start):
     assert f"{DATA_KEY}: " in message_of(failure) and "permission denied" in message_of(failure)
     assert "must allow update" in message_of(failure)
     assert audit(people).find_one({"action": "key.rotate", "result": "failed"})
+    write_and_read(people, 2)
+
+
+def test_a_missing_right_does_not_make_tokens(vault, start):
+    """Loading the key is tried again and again; a new token would not help it."""
+    people = start(vault)
+    write_and_read(people, 1)
+    people.rekeyd.stop()
+    forbidden = vault.policy.replace(DECRYPT, "transit/decrypt/other")
+    vault.api("PUT", "sys/policies/acl/rekey", {"policy": forbidden})
+    tried, logins = vault.requests(DECRYPT), vault.requests(LOGIN)
+    people.rekeyd.start()
+    wait_until(lambda: vault.requests(DECRYPT) >= tried + 8)
+    assert vault.requests(LOGIN) == logins + 2  # the first, and one to be sure
+    vault.api("PUT", "sys/policies/acl/rekey", {"policy": vault.policy})
+    people.rekeyd.wait_event("key_loaded", 2)
     write_and_read(people, 2)
 
 
