@@ -8,19 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from harness import KEK, Vault, people_policy, protected
+from harness import KEK, people_policy, protected
 from harness.derived import derived_keys
 from harness.memory import occurrences
 from harness.protected import person
 from scripted_vault import ScriptedVault
 
 RELEASE = Path(os.environ.get("REKEY_BUILD", "build/release")).name == "release"
-
-
-@pytest.fixture(scope="module")
-def vault(tmp_path_factory):
-    with Vault(tmp_path_factory.mktemp("vault")) as vault:
-        yield vault
 
 
 @pytest.fixture

@@ -4,18 +4,12 @@ import time
 
 import pytest
 
-from harness import KEK, CtlError, Rekeyd, Vault, people_policy
+from harness import KEK, CtlError, Rekeyd, people_policy
 from scripted_vault import ScriptedVault
 
 DATA_KEY = f"transit/datakey/plaintext/{KEK}"
 LOGIN = "auth/approle/login"
 QUICK = {"retry_timeout_ms": 4000, "request_timeout_ms": 1000, "connect_timeout_ms": 1000}
-
-
-@pytest.fixture(scope="module")
-def vault(tmp_path_factory):
-    with Vault(tmp_path_factory.mktemp("vault")) as vault:
-        yield vault
 
 
 @pytest.fixture
