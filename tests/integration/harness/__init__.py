@@ -1,10 +1,12 @@
-"""Real processes for integration tests, benchmarks and the demo: mongod, Vault, rekeyd, rekeyctl."""
+"""Real processes for integration tests, benchmarks and the demo: mongod, Vault, RabbitMQ, rekeyd,
+rekeyctl."""
 
 from .admin import Admin, admin_settings
 from .certs import Certificates
 from .mongo import Mongod, ReplicaSet
 from .process import Process, ProcessError, mongod_binary, rekey_binary
 from .protected import SECRET, Protected, is_envelope, key_id, people_policy, protected, values_at
+from .rabbitmq import RabbitMq
 from .rekeyd import CtlError, Rekeyd, policy
 from .vault import KEK, Vault, VaultError, vault_binary
 
@@ -18,6 +20,7 @@ __all__ = [
     "Process",
     "ProcessError",
     "Protected",
+    "RabbitMq",
     "Rekeyd",
     "ReplicaSet",
     "SECRET",
