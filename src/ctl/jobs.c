@@ -219,7 +219,12 @@ const struct rk_ctl_command rk_ctl_job_commands[] = {
      RK_CTL_NEEDS_SERVER, rk_ctl_run_verify},
     {"dead-letters", "list", "[NAMESPACE] [--all]", "list values that could not be processed",
      RK_CTL_NEEDS_SERVER, rk_ctl_run_dead_letters},
-    {"dead-letters", "retry", "[NAMESPACE]", "have the running instances try them again",
+    {"dead-letters", "show", "ID", "all about one of them but its value", RK_CTL_NEEDS_SERVER,
+     rk_ctl_run_dead_letters_show},
+    {"dead-letters", "retry", "[ID|NAMESPACE]", "have the running instances try them again",
      RK_CTL_NEEDS_SERVER, rk_ctl_run_dead_letters_retry},
+    {"dead-letters", "discard", "ID|--ns NAMESPACE --reason TEXT --confirm",
+     "give them up: they stay on record, count no longer, and keep no key alive",
+     RK_CTL_NEEDS_SERVER, rk_ctl_run_dead_letters_discard},
     {NULL, NULL, NULL, NULL, RK_CTL_NEEDS_NOTHING, NULL},
 };

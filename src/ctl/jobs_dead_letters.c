@@ -1,4 +1,4 @@
-/* rekeyctl dead-letters list, retry. */
+/* rekeyctl dead-letters list, retry, discard; show is in jobs_dead_letter.c. */
 #include "jobs_internal.h"
 
 #include <rekey/jobs/dead_letters.h>
@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define LIST_MAX 1000u
+#define REASON_MAX 300u
 
 struct listing {
     bool json;
@@ -18,67 +19,14 @@ struct listing {
     enum rk_status status;
 };
 
-static const char *text_of(const bson_t *entry, const char *key)
-{
-    bson_iter_t iter;
-    return bson_iter_init_find(&iter, entry, key) && BSON_ITER_HOLDS_UTF8(&iter)
-               ? bson_iter_utf8(&iter, NULL)
-               : "";
-}
-
-static int64_t number_of(const bson_t *entry, const char *key)
-{
-    bson_iter_t iter;
-    return bson_iter_init_find(&iter, entry, key) ? bson_iter_as_int64(&iter) : 0;
-}
-
-static int64_t date_of(const bson_t *entry, const char *key)
-{
-    bson_iter_t iter;
-    return bson_iter_init_find(&iter, entry, key) && BSON_ITER_HOLDS_DATE_TIME(&iter)
-               ? bson_iter_date_time(&iter)
-               : 0;
-}
-
-static bool flag_of(const bson_t *entry, const char *key)
-{
-    bson_iter_t iter;
-    return bson_iter_init_find(&iter, entry, key) && bson_iter_as_bool(&iter);
-}
-
-/* The _id as JSON, since it can be of any type; bson_free it. */
-static char *id_of(const bson_t *entry)
-{
-    bson_t only = BSON_INITIALIZER;
-    bson_iter_t iter;
-    if (bson_iter_init_find(&iter, entry, "docId")) {
-        bson_append_iter(&only, "_id", -1, &iter);
-    }
-    char *text = bson_as_relaxed_extended_json(&only, NULL);
-    bson_destroy(&only);
-    return text;
-}
-
 static void add_json(struct listing *listing, const bson_t *entry)
 {
     char buf[16];
     const char *key;
     bson_t doc;
-    bson_iter_t id;
-    char when[RK_CTL_TIME_LEN];
     size_t len = bson_uint32_to_string(listing->n, &key, buf, sizeof buf);
     bson_append_document_begin(listing->array, key, (int)len, &doc);
-    BSON_APPEND_UTF8(&doc, "ns", text_of(entry, "ns"));
-    if (bson_iter_init_find(&id, entry, "docId")) {
-        bson_append_iter(&doc, "docId", -1, &id);
-    }
-    BSON_APPEND_UTF8(&doc, "path", text_of(entry, "path"));
-    BSON_APPEND_UTF8(&doc, "reason", text_of(entry, "reason"));
-    BSON_APPEND_INT64(&doc, "attempts", number_of(entry, "attempts"));
-    BSON_APPEND_UTF8(&doc, "firstSeen", rk_ctl_time(date_of(entry, "firstSeen"), when));
-    BSON_APPEND_UTF8(&doc, "lastSeen", rk_ctl_time(date_of(entry, "lastSeen"), when));
-    BSON_APPEND_BOOL(&doc, "resolved", flag_of(entry, "resolved"));
-    BSON_APPEND_BOOL(&doc, "retry", flag_of(entry, "retry"));
+    rk_ctl_append_letter(&doc, entry);
     bson_append_document_end(listing->array, &doc);
 }
 
@@ -86,20 +34,22 @@ static void add_row(struct listing *listing, const bson_t *entry)
 {
     char attempts[RK_CTL_NUMBER_LEN];
     char when[RK_CTL_TIME_LEN];
-    char *id = id_of(entry);
+    char id[RK_CTL_LETTER_ID_LEN];
+    char *doc_id = rk_ctl_letter_doc_id(entry);
     const char *const cells[] = {
-        text_of(entry, "ns"),
-        id != NULL ? id : "",
-        text_of(entry, "path"),
-        text_of(entry, "reason"),
-        rk_ctl_number(number_of(entry, "attempts"), attempts),
-        rk_ctl_time(date_of(entry, "lastSeen"), when),
-        flag_of(entry, "resolved") ? "yes" : (flag_of(entry, "retry") ? "retry asked" : "no"),
+        rk_ctl_letter_id(entry, id),
+        rk_ctl_letter_text(entry, "ns"),
+        doc_id != NULL ? doc_id : "",
+        rk_ctl_letter_text(entry, "path"),
+        rk_ctl_letter_text(entry, "reason"),
+        rk_ctl_number(rk_ctl_letter_number(entry, "attempts"), attempts),
+        rk_ctl_time(rk_ctl_letter_date(entry, "lastSeen"), when),
+        rk_ctl_letter_state(entry),
     };
     if (listing->status == RK_OK) {
         listing->status = rk_ctl_table_row(listing->table, cells);
     }
-    bson_free(id);
+    bson_free(doc_id);
 }
 
 static void add(void *arg, const bson_t *entry)
@@ -139,8 +89,8 @@ static enum rk_ctl_exit print(struct listing *listing)
 enum rk_ctl_exit rk_ctl_run_dead_letters(struct rk_ctl *ctl, int argc, char **argv)
 {
     static const struct option options[] = {{"all", no_argument, NULL, 'a'}, {NULL, 0, NULL, 0}};
-    static const char *const headers[] = {"NAMESPACE", "DOCUMENT",  "PATH",    "REASON",
-                                          "ATTEMPTS",  "LAST SEEN", "RESOLVED"};
+    static const char *const headers[] = {"ID",     "NAMESPACE", "DOCUMENT",  "PATH",
+                                          "REASON", "ATTEMPTS",  "LAST SEEN", "STATE"};
     struct rk_error err;
     struct listing listing = {.json = ctl->json};
     bool all = false;
@@ -167,28 +117,101 @@ enum rk_ctl_exit rk_ctl_run_dead_letters(struct rk_ctl *ctl, int argc, char **ar
     return code;
 }
 
-enum rk_ctl_exit rk_ctl_run_dead_letters_retry(struct rk_ctl *ctl, int argc, char **argv)
+/* "<before>2 dead letters<after>", or {field: 2}. */
+static enum rk_ctl_exit print_count(const struct rk_ctl *ctl, const char *field, int64_t n,
+                                    const char *before, const char *after)
 {
-    struct rk_error err;
-    int64_t n = 0;
-    if (argc > 2) {
-        return rk_ctl_usage("dead-letters retry takes one namespace at most");
-    }
-    mongoc_client_t *client = mongoc_client_pool_pop(ctl->client_pool);
-    enum rk_status status = rk_dead_letters_retry(client, ctl->config->upstream.state_db,
-                                                  argc > 1 ? argv[1] : NULL, ctl->actor, &n, &err);
-    mongoc_client_pool_push(ctl->client_pool, client);
-    if (status != RK_OK) {
-        return rk_ctl_job_fail(&err);
-    }
     if (!ctl->json) {
-        (void)printf("the running instances will try %lld dead letter%s again\n", (long long)n,
-                     n == 1 ? "" : "s");
+        (void)printf("%s%lld dead letter%s%s\n", before, (long long)n, n == 1 ? "" : "s", after);
         return RK_CTL_OK;
     }
     bson_t doc = BSON_INITIALIZER;
-    BSON_APPEND_INT64(&doc, "retrying", n);
+    BSON_APPEND_INT64(&doc, field, n);
     enum rk_ctl_exit code = rk_ctl_print_json(&doc);
     bson_destroy(&doc);
     return code;
+}
+
+enum rk_ctl_exit rk_ctl_run_dead_letters_retry(struct rk_ctl *ctl, int argc, char **argv)
+{
+    struct rk_error err;
+    struct rk_dead_letters_which which = {.id = NULL};
+    int64_t n = 0;
+    if (argc > 2) {
+        return rk_ctl_usage("dead-letters retry takes one id, or one namespace, at most");
+    }
+    if (argc > 1 && strchr(argv[1], '.') != NULL) {
+        which.ns = argv[1];
+    } else if (argc > 1) {
+        which.id = argv[1];
+    }
+    mongoc_client_t *client = mongoc_client_pool_pop(ctl->client_pool);
+    enum rk_status status =
+        rk_dead_letters_retry(client, ctl->config->upstream.state_db, &which, ctl->actor, &n, &err);
+    mongoc_client_pool_push(ctl->client_pool, client);
+    return status == RK_OK
+               ? print_count(ctl, "retrying", n, "the running instances will try ", " again")
+               : rk_ctl_job_fail(&err);
+}
+
+struct discard {
+    struct rk_dead_letters_which which;
+    const char *reason;
+    bool confirmed;
+};
+
+static enum rk_ctl_exit parse_discard(int argc, char **argv, struct discard *out)
+{
+    static const struct option options[] = {{"ns", required_argument, NULL, 'n'},
+                                            {"reason", required_argument, NULL, 'r'},
+                                            {"confirm", no_argument, NULL, 'c'},
+                                            {NULL, 0, NULL, 0}};
+    int option;
+    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        switch (option) {
+        case 'n':
+            out->which.ns = optarg;
+            break;
+        case 'r':
+            out->reason = optarg;
+            break;
+        case 'c':
+            out->confirmed = true;
+            break;
+        default:
+            return RK_CTL_USAGE;
+        }
+    }
+    out->which.id = argc - optind == 1 ? argv[optind] : NULL;
+    if (argc - optind > 1 || (out->which.id != NULL) == (out->which.ns != NULL)) {
+        return rk_ctl_usage("dead-letters discard takes one id, or --ns NAMESPACE");
+    }
+    if (out->reason == NULL || out->reason[0] == '\0' || strlen(out->reason) > REASON_MAX) {
+        return rk_ctl_usage("dead-letters discard wants --reason TEXT (at most %u bytes), which "
+                            "stays with them and in the audit log",
+                            REASON_MAX);
+    }
+    if (!out->confirmed) {
+        return rk_ctl_usage("a discarded value keeps no key alive and is not tried again: say "
+                            "--confirm");
+    }
+    return RK_CTL_OK;
+}
+
+enum rk_ctl_exit rk_ctl_run_dead_letters_discard(struct rk_ctl *ctl, int argc, char **argv)
+{
+    struct rk_error err;
+    struct discard discard = {.reason = NULL};
+    int64_t n = 0;
+    enum rk_ctl_exit code = parse_discard(argc, argv, &discard);
+    if (code != RK_CTL_OK) {
+        return code;
+    }
+    mongoc_client_t *client = mongoc_client_pool_pop(ctl->client_pool);
+    enum rk_status status =
+        rk_dead_letters_discard(client, ctl->config->upstream.state_db, &discard.which, ctl->actor,
+                                discard.reason, &n, &err);
+    mongoc_client_pool_push(ctl->client_pool, client);
+    return status == RK_OK ? print_count(ctl, "discarded", n, "discarded ", "")
+                           : rk_ctl_job_fail(&err);
 }

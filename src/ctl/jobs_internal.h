@@ -4,6 +4,7 @@
 #ifndef REKEY_CTL_JOBS_INTERNAL_H
 #define REKEY_CTL_JOBS_INTERNAL_H
 
+#include <bson/bson.h>
 #include <rekey/ctl/ctl.h>
 #include <rekey/jobs/store.h>
 #include <stdio.h>
@@ -41,6 +42,22 @@ enum rk_ctl_exit rk_ctl_run_status(struct rk_ctl *ctl, int argc, char **argv);
 enum rk_ctl_exit rk_ctl_run_jobs(struct rk_ctl *ctl, int argc, char **argv);
 enum rk_ctl_exit rk_ctl_run_verify(struct rk_ctl *ctl, int argc, char **argv);
 enum rk_ctl_exit rk_ctl_run_dead_letters(struct rk_ctl *ctl, int argc, char **argv);
+enum rk_ctl_exit rk_ctl_run_dead_letters_show(struct rk_ctl *ctl, int argc, char **argv);
 enum rk_ctl_exit rk_ctl_run_dead_letters_retry(struct rk_ctl *ctl, int argc, char **argv);
+enum rk_ctl_exit rk_ctl_run_dead_letters_discard(struct rk_ctl *ctl, int argc, char **argv);
+
+/* ---- jobs_dead_letter.c: fields of an entry; absent ones are "" and 0, keys may have dots */
+
+#define RK_CTL_LETTER_ID_LEN 25u
+const char *rk_ctl_letter_id(const bson_t *entry, char out[RK_CTL_LETTER_ID_LEN]);
+const char *rk_ctl_letter_text(const bson_t *entry, const char *key);
+int64_t rk_ctl_letter_number(const bson_t *entry, const char *key);
+int64_t rk_ctl_letter_date(const bson_t *entry, const char *key);
+/* "open", "retry asked", "resolved" or "discarded" */
+const char *rk_ctl_letter_state(const bson_t *entry);
+/* The document's _id as JSON, since it can be of any type; bson_free it. */
+char *rk_ctl_letter_doc_id(const bson_t *entry);
+/* All but the raw value. */
+void rk_ctl_append_letter(bson_t *doc, const bson_t *entry);
 
 #endif

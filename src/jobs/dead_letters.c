@@ -91,6 +91,38 @@ static void put_attempts(struct rk_bson_writer *w)
     rk_bson_end(w);
 }
 
+static void put_raw(struct rk_bson_writer *w, const struct rk_value *raw, bool omit)
+{
+    if (omit) {
+        rk_bson_put_string(w, "raw", "$$REMOVE");
+        rk_bson_put_bool(w, "rawOmitted", true);
+        return;
+    }
+    rk_bson_begin_doc(w, "raw");
+    rk_bson_put(w, raw->type, "$literal", strlen("$literal"), raw->data, raw->len);
+    rk_bson_end(w);
+    rk_bson_put_string(w, "rawOmitted", "$$REMOVE");
+}
+
+/* What it was discarded for is no answer to another value at the same place. */
+static void put_discarded(struct rk_bson_writer *w)
+{
+    rk_bson_begin_doc(w, "$set");
+    rk_bson_begin_doc(w, "discarded");
+    rk_bson_begin_array(w, "$cond");
+    rk_bson_begin_doc(w, "0");
+    rk_bson_begin_array(w, "$eq");
+    rk_bson_put_string(w, "0", "$formerRaw");
+    rk_bson_put_string(w, "1", "$raw");
+    rk_bson_end(w);
+    rk_bson_end(w);
+    rk_bson_put_string(w, "1", "$discarded");
+    rk_bson_put_string(w, "2", "$$REMOVE");
+    rk_bson_end(w);
+    rk_bson_end(w);
+    rk_bson_end(w);
+}
+
 static void put_entry(struct filing *f, const struct rk_value *id, const char *path,
                       size_t path_len, const struct rk_value *raw, const char *reason)
 {
@@ -114,13 +146,8 @@ static void put_entry(struct filing *f, const struct rk_value *id, const char *p
         rk_bson_put_oid(w, "jobId", f->job);
     }
     rk_bson_put_string(w, "reason", reason);
-    if ((uint64_t)raw->len + id->len <= RAW_MAX) {
-        rk_bson_begin_doc(w, "raw");
-        rk_bson_put(w, raw->type, "$literal", strlen("$literal"), raw->data, raw->len);
-        rk_bson_end(w);
-    } else {
-        rk_bson_put_bool(w, "rawOmitted", true);
-    }
+    rk_bson_put_string(w, "formerRaw", "$raw");
+    put_raw(w, raw, (uint64_t)raw->len + id->len > RAW_MAX);
     put_attempts(w);
     put_first_seen(w);
     rk_bson_put_string(w, "lastSeen", "$$NOW");
@@ -128,9 +155,13 @@ static void put_entry(struct filing *f, const struct rk_value *id, const char *p
     rk_bson_end(w);
     rk_bson_end(w);
     rk_bson_begin_doc(w, "1");
+    put_discarded(w);
+    rk_bson_end(w);
+    rk_bson_begin_doc(w, "2");
     rk_bson_begin_array(w, "$unset");
     rk_bson_put_string(w, "0", "retry");
     rk_bson_put_string(w, "1", "resolvedAt");
+    rk_bson_put_string(w, "2", "formerRaw");
     rk_bson_end(w);
     rk_bson_end(w);
     rk_bson_end(w);

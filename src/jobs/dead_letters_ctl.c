@@ -1,41 +1,55 @@
 /*
- * Dead letters for people: listing, counting, asking for another try.
+ * Dead letters for people: listing, counting, asking for another try, giving up.
  */
 #include "command_internal.h"
 
 #include <rekey/jobs/dead_letters.h>
 #include <rekey/keys/audit.h>
 
-#include <stdio.h>
+#include <string.h>
 
 #define WTIMEOUT_MS 30000
 
-static bson_t *filter_of(const char *ns, bool all)
+void rk_dead_letters_append_open(bson_t *filter)
 {
-    bson_t *filter = bson_new();
-    if (!all) {
-        BSON_APPEND_BOOL(filter, "resolved", false);
-    }
-    if (ns != NULL) {
-        BSON_APPEND_UTF8(filter, "ns", ns);
-    }
-    return filter;
+    BCON_APPEND(filter, "resolved", "{", "$ne", BCON_BOOL(true), "}", "discarded", "{", "$exists",
+                BCON_BOOL(false), "}");
 }
 
-enum rk_status rk_dead_letters_list(mongoc_client_t *client, const char *state_db, const char *ns,
-                                    bool all, size_t max, rk_dead_letter_fn *fn, void *arg,
-                                    struct rk_error *err)
+/* RK_EINVAL when the id is none. Free *filter also then. */
+static enum rk_status filter_of(const struct rk_dead_letters_which *which, bool all,
+                                bson_t **filter, struct rk_error *err)
+{
+    *filter = bson_new();
+    if (!all) {
+        rk_dead_letters_append_open(*filter);
+    }
+    if (which->ns != NULL) {
+        BSON_APPEND_UTF8(*filter, "ns", which->ns);
+    }
+    if (which->id != NULL) {
+        bson_oid_t id;
+        if (!bson_oid_is_valid(which->id, strlen(which->id))) {
+            return rk_error_set(err, RK_EINVAL,
+                                "\"%s\" is no dead letter's id: it has 24 hex digits", which->id);
+        }
+        bson_oid_init_from_string(&id, which->id);
+        BSON_APPEND_OID(*filter, "_id", &id);
+    }
+    return RK_OK;
+}
+
+/* Takes opts. *n: entries that fn was called with. */
+static enum rk_status find(mongoc_client_t *client, const char *state_db, const bson_t *filter,
+                           bson_t *opts, rk_dead_letter_fn *fn, void *arg, size_t *n,
+                           struct rk_error *err)
 {
     const bson_t *entry;
     bson_error_t cause;
     enum rk_status status = RK_OK;
-    bson_t *filter = filter_of(ns, all);
-    bson_t *opts =
-        BCON_NEW("sort", "{", "lastSeen", BCON_INT32(-1), "}", "limit", BCON_INT64((int64_t)max),
-                 "projection", "{", "raw", BCON_BOOL(false), "}");
     mongoc_collection_t *letters = mongoc_client_get_collection(client, state_db, "deadLetters");
     mongoc_cursor_t *cursor = mongoc_collection_find_with_opts(letters, filter, opts, NULL);
-    while (mongoc_cursor_next(cursor, &entry)) {
+    for (*n = 0; mongoc_cursor_next(cursor, &entry); (*n)++) {
         fn(arg, entry);
     }
     if (mongoc_cursor_error(cursor, &cause)) {
@@ -44,6 +58,61 @@ enum rk_status rk_dead_letters_list(mongoc_client_t *client, const char *state_d
     mongoc_cursor_destroy(cursor);
     mongoc_collection_destroy(letters);
     bson_destroy(opts);
+    return status;
+}
+
+enum rk_status rk_dead_letters_list(mongoc_client_t *client, const char *state_db, const char *ns,
+                                    bool all, size_t max, rk_dead_letter_fn *fn, void *arg,
+                                    struct rk_error *err)
+{
+    const struct rk_dead_letters_which which = {.ns = ns};
+    bson_t *filter = NULL;
+    size_t n = 0;
+    enum rk_status status = filter_of(&which, all, &filter, err);
+    if (status == RK_OK) {
+        bson_t *opts =
+            BCON_NEW("sort", "{", "lastSeen", BCON_INT32(-1), "}", "limit",
+                     BCON_INT64((int64_t)max), "projection", "{", "raw", BCON_BOOL(false), "}");
+        status = find(client, state_db, filter, opts, fn, arg, &n, err);
+    }
+    bson_destroy(filter);
+    return status;
+}
+
+enum rk_status rk_dead_letters_get(mongoc_client_t *client, const char *state_db, const char *id,
+                                   rk_dead_letter_fn *fn, void *arg, struct rk_error *err)
+{
+    const struct rk_dead_letters_which which = {.id = id};
+    bson_t *filter = NULL;
+    size_t n = 0;
+    enum rk_status status = filter_of(&which, true, &filter, err);
+    if (status == RK_OK) {
+        status = find(client, state_db, filter, BCON_NEW("limit", BCON_INT64(1)), fn, arg, &n, err);
+    }
+    bson_destroy(filter);
+    return status == RK_OK && n == 0
+               ? rk_error_set(err, RK_ENOENT, "there is no dead letter %s", id)
+               : status;
+}
+
+static enum rk_status count(mongoc_client_t *client, const char *state_db,
+                            const struct rk_dead_letters_which *which, bool all, int64_t *n,
+                            struct rk_error *err)
+{
+    bson_t reply = BSON_INITIALIZER;
+    bson_t *filter = NULL;
+    enum rk_status status = filter_of(which, all, &filter, err);
+    *n = 0;
+    if (status == RK_OK) {
+        bson_t *command =
+            BCON_NEW("count", BCON_UTF8("deadLetters"), "query", BCON_DOCUMENT(filter));
+        bson_destroy(&reply);
+        status = rk_command_run_bson(client, state_db, command, &reply, err);
+        struct rk_bson_view view = rk_reply_view(&reply);
+        *n = rk_view_int(&view, "n");
+        bson_destroy(command);
+    }
+    bson_destroy(&reply);
     bson_destroy(filter);
     return status;
 }
@@ -51,42 +120,94 @@ enum rk_status rk_dead_letters_list(mongoc_client_t *client, const char *state_d
 enum rk_status rk_dead_letters_count(mongoc_client_t *client, const char *state_db, const char *ns,
                                      int64_t *n, struct rk_error *err)
 {
-    bson_t reply;
-    bson_t *filter = filter_of(ns, false);
-    bson_t *command = BCON_NEW("count", BCON_UTF8("deadLetters"), "query", BCON_DOCUMENT(filter));
-    enum rk_status status = rk_command_run_bson(client, state_db, command, &reply, err);
-    struct rk_bson_view view = rk_reply_view(&reply);
-    *n = rk_view_int(&view, "n");
-    bson_destroy(&reply);
-    bson_destroy(command);
-    bson_destroy(filter);
-    return status;
+    const struct rk_dead_letters_which which = {.ns = ns};
+    return count(client, state_db, &which, false, n, err);
 }
 
-enum rk_status rk_dead_letters_retry(mongoc_client_t *client, const char *state_db, const char *ns,
-                                     const char *actor, int64_t *n, struct rk_error *err)
+/* That none was open is a failure only for one that was named. */
+static enum rk_status explain_none(mongoc_client_t *client, const char *state_db,
+                                   const struct rk_dead_letters_which *which, struct rk_error *err)
 {
-    struct rk_audit_event event = {
-        .actor = actor, .action = "deadLetters.retry", .target = ns, .result = "started"};
-    enum rk_status status = rk_audit_record(client, state_db, &event, err);
+    int64_t n = 0;
+    if (which->id == NULL) {
+        return RK_OK;
+    }
+    enum rk_status status = count(client, state_db, which, true, &n, err);
     if (status != RK_OK) {
         return status;
     }
-    bson_t reply;
-    bson_t *filter = filter_of(ns, false);
-    bson_t *command = BCON_NEW("update", BCON_UTF8("deadLetters"), "updates", "[", "{", "q",
-                               BCON_DOCUMENT(filter), "u", "{", "$set", "{", "retry",
-                               BCON_BOOL(true), "}", "$unset", "{", "retriedAt", BCON_INT32(1), "}",
-                               "}", "multi", BCON_BOOL(true), "}", "]", "writeConcern", "{", "w",
-                               BCON_UTF8("majority"), "wtimeout", BCON_INT32(WTIMEOUT_MS), "}");
-    status = rk_command_run_bson(client, state_db, command, &reply, err);
-    struct rk_bson_view view = rk_reply_view(&reply);
-    *n = rk_view_int(&view, "n");
+    return n == 0
+               ? rk_error_set(err, RK_ENOENT, "there is no dead letter %s", which->id)
+               : rk_error_set(err, RK_ESTATE, "dead letter %s is resolved or discarded", which->id);
+}
+
+/* Runs update, which is a pipeline, on the open entries among which. */
+static enum rk_status update_open(mongoc_client_t *client, const char *state_db,
+                                  const struct rk_dead_letters_which *which, const bson_t *update,
+                                  int64_t *n, struct rk_error *err)
+{
+    bson_t reply = BSON_INITIALIZER;
+    bson_t *filter = NULL;
+    enum rk_status status = filter_of(which, false, &filter, err);
+    *n = 0;
+    if (status == RK_OK) {
+        bson_t *command = BCON_NEW("update", BCON_UTF8("deadLetters"), "updates", "[", "{", "q",
+                                   BCON_DOCUMENT(filter), "u", BCON_ARRAY(update), "multi",
+                                   BCON_BOOL(true), "}", "]", "writeConcern", "{", "w",
+                                   BCON_UTF8("majority"), "wtimeout", BCON_INT32(WTIMEOUT_MS), "}");
+        bson_destroy(&reply);
+        status = rk_command_run_bson(client, state_db, command, &reply, err);
+        struct rk_bson_view view = rk_reply_view(&reply);
+        *n = rk_view_int(&view, "n");
+        bson_destroy(command);
+    }
     bson_destroy(&reply);
-    bson_destroy(command);
     bson_destroy(filter);
-    event.result = status == RK_OK ? "ok" : "failed";
-    enum rk_status recorded =
-        rk_audit_record(client, state_db, &event, status == RK_OK ? err : NULL);
-    return status == RK_OK ? recorded : status;
+    return status == RK_OK && *n == 0 ? explain_none(client, state_db, which, err) : status;
+}
+
+/* The update between its two entries of the audit log. Takes update. */
+static enum rk_status act(mongoc_client_t *client, const char *state_db,
+                          const struct rk_dead_letters_which *which, struct rk_audit_event *event,
+                          bson_t *update, int64_t *n, struct rk_error *err)
+{
+    struct rk_error why = {.message = ""};
+    const char *reason = event->detail;
+    event->target = which->id != NULL ? which->id : which->ns;
+    event->result = "started";
+    *n = 0;
+    enum rk_status status = rk_audit_record(client, state_db, event, err);
+    if (status == RK_OK) {
+        status = update_open(client, state_db, which, update, n, &why);
+        if (status == RK_OK) {
+            (void)rk_error_set(&why, RK_OK, "%lld dead letters%s%s", (long long)*n,
+                               reason != NULL ? ": " : "", reason != NULL ? reason : "");
+        }
+        status = rk_audit_conclude(client, state_db, event, status, &why, err);
+    }
+    bson_destroy(update);
+    return status;
+}
+
+enum rk_status rk_dead_letters_retry(mongoc_client_t *client, const char *state_db,
+                                     const struct rk_dead_letters_which *which, const char *actor,
+                                     int64_t *n, struct rk_error *err)
+{
+    struct rk_audit_event event = {.actor = actor, .action = "deadLetters.retry"};
+    bson_t *update = BCON_NEW("0", "{", "$set", "{", "retry", BCON_BOOL(true), "}", "}", "1", "{",
+                              "$unset", BCON_UTF8("retriedAt"), "}");
+    return act(client, state_db, which, &event, update, n, err);
+}
+
+enum rk_status rk_dead_letters_discard(mongoc_client_t *client, const char *state_db,
+                                       const struct rk_dead_letters_which *which, const char *actor,
+                                       const char *reason, int64_t *n, struct rk_error *err)
+{
+    struct rk_audit_event event = {
+        .actor = actor, .action = "deadLetters.discard", .detail = reason};
+    bson_t *update =
+        BCON_NEW("0", "{", "$set", "{", "retry", BCON_BOOL(false), "discarded", "{", "by", "{",
+                 "$literal", BCON_UTF8(actor), "}", "at", BCON_UTF8("$$NOW"), "reason", "{",
+                 "$literal", BCON_UTF8(reason), "}", "}", "}", "}");
+    return act(client, state_db, which, &event, update, n, err);
 }

@@ -1,6 +1,7 @@
 #include "proof_internal.h"
 #include "scan_internal.h"
 
+#include <rekey/jobs/dead_letters.h>
 #include <rekey/jobs/store.h>
 #include <rekey/keys/mongo.h>
 #include <stdio.h>
@@ -55,9 +56,10 @@ static enum rk_status scan_dead_letters(mongoc_client_t *client, const char *sta
     bson_error_t cause;
     const bson_t *letter;
     bson_t opts = BSON_INITIALIZER;
-    bson_t *filter = BCON_NEW("resolved", "{", "$ne", BCON_BOOL(true), "}");
+    bson_t *filter = bson_new();
     mongoc_read_prefs_t *primary = mongoc_read_prefs_new(MONGOC_READ_PRIMARY);
     mongoc_collection_t *letters = mongoc_client_get_collection(client, state_db, "deadLetters");
+    rk_dead_letters_append_open(filter);
     rk_mongo_majority_reads(&opts);
     mongoc_cursor_t *cursor = mongoc_collection_find_with_opts(letters, filter, &opts, primary);
     while (status == RK_OK && mongoc_cursor_next(cursor, &letter)) {

@@ -1,0 +1,157 @@
+"""Values that could not be processed: looking at them, another try, giving them up."""
+
+import subprocess
+
+import pytest
+from bson import Binary, ObjectId
+
+from harness import rekey_binary
+from test_sweep import FAILED, STATE, letters, start_swept, swept
+
+__all__ = ["start_swept", "swept"]
+USAGE = 2
+SECRET = "the quick brown fox"
+pytestmark = pytest.mark.timeout(120)
+
+
+def damage(swept, i) -> Binary:
+    good = swept.stored.find_one({"_id": i})["answer"]
+    bad = Binary(good[:-1] + bytes([good[-1] ^ 1]), good.subtype)
+    swept.stored.update_one({"_id": i}, {"$set": {"answer": bad}})
+    return good
+
+
+def discard(swept, *options, check=True):
+    return swept.rekeyd.ctl("dead-letters", "discard", *options, check=check)
+
+
+def reasons(*extra):
+    return [*extra, "--reason", "restored from the archive", "--confirm"]
+
+
+def audited(swept, action) -> list:
+    return [
+        (event["target"], event["result"], event.get("detail"))
+        for event in swept.state.audit.find({"action": action}).sort("_id")
+    ]
+
+
+@pytest.fixture
+def bad(swept):
+    """Three documents of ten are damaged, and a sweep has met them."""
+    swept.app.insert_many([{"_id": i, "answer": SECRET} for i in range(10)])
+    swept.good = {i: damage(swept, i) for i in (3, 4, 5)}
+    swept.rotate()
+    assert swept.sweep()["deadLettered"] == 3
+    return swept
+
+
+def by_document(swept, *options) -> dict:
+    return {letter["docId"]: letter for letter in letters(swept, *options)}
+
+
+def show(swept, letter_id, check=True):
+    return swept.rekeyd.ctl("dead-letters", "show", letter_id, check=check)
+
+
+def test_show_tells_all_but_the_value(bad):
+    letter = by_document(bad)[4]
+    shown = show(bad, letter["id"])
+    assert {key: shown[key] for key in letter} == letter
+    assert shown["ns"] == bad.namespace and shown["state"] == "open" and shown["attempts"] == 1
+    raw = bad.state.deadLetters.find_one({"docId": 4})["raw"]
+    assert shown["raw"]["type"] == "binData" and shown["raw"]["bytes"] == len(raw)
+    assert not shown["raw"]["damagedEnvelope"]
+    envelope = shown["raw"]["envelope"]
+    assert (envelope["keyId"], envelope["algorithm"], envelope["type"]) == (1, "random", "string")
+    assert envelope["encryptedAt"].startswith("20")
+    argv = [rekey_binary("rekeyctl"), "-c", bad.rekeyd.config_path, "dead-letters", "show"]
+    environment = bad.rekeyd.environment()
+    text = subprocess.check_output([*argv, letter["id"]], text=True, env=environment)
+    assert "under key 1, random, a value of type string" in text and bad.namespace in text
+    assert SECRET not in text and raw.hex() not in text
+
+    # A header that is cut short is said to be damaged; a value that was not kept is not made up.
+    letters_of = bad.state.deadLetters
+    letters_of.update_one({"docId": 4}, {"$set": {"raw": Binary(raw[:10], raw.subtype)}})
+    assert show(bad, letter["id"])["raw"] == {
+        "type": "binData",
+        "bytes": 10,
+        "damagedEnvelope": True,
+    }
+    letters_of.update_one({"docId": 4}, {"$set": {"raw": "abc"}})
+    assert show(bad, letter["id"])["raw"]["type"] == "string"
+    assert show(bad, letter["id"])["raw"]["bytes"] == 3
+    letters_of.update_one({"docId": 4}, {"$unset": {"raw": 1}, "$set": {"rawOmitted": True}})
+    assert "raw" not in show(bad, letter["id"])
+    assert show(bad, str(ObjectId()), check=False).returncode == FAILED
+    assert show(bad, "17", check=False).returncode == FAILED
+
+
+def test_one_is_retried_by_its_id(bad):
+    found = by_document(bad)
+    for i in (3, 4):
+        bad.stored.update_one({"_id": i}, {"$set": {"answer": bad.good[i]}})
+    assert bad.rekeyd.ctl("dead-letters", "retry", found[3]["id"])["retrying"] == 1
+    bad.wait(lambda: set(by_document(bad)) == {4, 5})
+    assert by_document(bad)[4]["attempts"] == 1
+    again = bad.rekeyd.ctl("dead-letters", "retry", found[3]["id"], check=False)
+    assert again.returncode == STATE and "is resolved or discarded" in again.stderr
+    assert bad.rekeyd.ctl("dead-letters", "retry", bad.namespace)["retrying"] == 2
+    bad.wait(lambda: set(by_document(bad)) == {5})
+    none = bad.rekeyd.ctl("dead-letters", "retry", str(ObjectId()), check=False)
+    assert none.returncode == FAILED and "there is no dead letter" in none.stderr
+    assert audited(bad, "deadLetters.retry")[:2] == [
+        (found[3]["id"], "started", None),
+        (found[3]["id"], "ok", "1 dead letters"),
+    ]
+
+
+def test_discarding_asks_for_a_reason_and_a_yes(bad):
+    letter = by_document(bad)[3]["id"]
+    for options in (
+        [letter],
+        [letter, "--reason", "x"],
+        [letter, "--confirm"],
+        [letter, "--reason", "", "--confirm"],
+        [letter, "--reason", "x" * 301, "--confirm"],
+        reasons(),
+        reasons(letter, "--ns", bad.namespace),
+    ):
+        assert discard(bad, *options, check=False).returncode == USAGE
+    assert len(letters(bad)) == 3 and audited(bad, "deadLetters.discard") == []
+
+
+def test_discarded_ones_stay_on_record(bad):
+    letter = by_document(bad)[3]["id"]
+    assert discard(bad, *reasons(letter))["discarded"] == 1
+    assert set(by_document(bad)) == {4, 5}
+    shown = by_document(bad, "--all")[3]
+    assert shown["state"] == "discarded" and not shown["resolved"]
+    assert shown["discarded"]["reason"] == "restored from the archive"
+    assert shown["discarded"]["by"] and shown["discarded"]["at"].startswith("20")
+    assert show(bad, letter)["discarded"] == shown["discarded"]
+    assert bad.state.deadLetters.find_one({"docId": 3})["raw"] is not None
+    assert audited(bad, "deadLetters.discard") == [
+        (letter, "started", "restored from the archive"),
+        (letter, "ok", "1 dead letters: restored from the archive"),
+    ]
+    twice = discard(bad, *reasons(letter), check=False)
+    assert twice.returncode == STATE and audited(bad, "deadLetters.discard")[-1][1] == "failed"
+    retried = bad.rekeyd.ctl("dead-letters", "retry", letter, check=False)
+    assert retried.returncode == STATE
+
+
+def test_another_bad_value_at_the_place_opens_it_again(bad):
+    assert discard(bad, *reasons("--ns", bad.namespace))["discarded"] == 3
+    bad.rotate()
+    assert bad.sweep()["deadLettered"] == 3  # the same values: they stay given up
+    assert letters(bad) == []
+    assert {letter["attempts"] for letter in letters(bad, "--all")} == {2}
+    now = bad.stored.find_one({"_id": 3})["answer"]
+    other = Binary(now[:-2] + bytes([now[-2] ^ 1]) + now[-1:], now.subtype)
+    bad.stored.update_one({"_id": 3}, {"$set": {"answer": other}})
+    bad.rotate()
+    bad.sweep()
+    (letter,) = letters(bad)
+    assert letter["docId"] == 3 and letter["state"] == "open" and "discarded" not in letter
