@@ -3,6 +3,7 @@ rekeyctl."""
 
 from .admin import Admin, admin_settings
 from .certs import Certificates
+from .faultproxy import FaultProxy
 from .mongo import Mongod, ReplicaSet
 from .process import Process, ProcessError, mongod_binary, rekey_binary
 from .protected import SECRET, Protected, is_envelope, key_id, people_policy, protected, values_at
@@ -15,6 +16,7 @@ __all__ = [
     "admin_settings",
     "Certificates",
     "CtlError",
+    "FaultProxy",
     "KEK",
     "Mongod",
     "Process",

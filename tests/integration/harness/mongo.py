@@ -60,11 +60,16 @@ class Mongod(Process, Upstream):
         self.args = list(args)
         self.cache_gb = cache_gb
         self.certificates = certificates
+        self.alias = None  # the address of a proxy in front, by which everybody knows it
+        self.extra_environment = {}
         self.dbpath = self.directory / "data"
 
     @property
     def address(self) -> str:
-        return f"{HOST}:{self.port}"
+        return self.alias or f"{HOST}:{self.port}"
+
+    def environment(self) -> dict:
+        return {**super().environment(), **self.extra_environment}
 
     @property
     def addresses(self) -> list:

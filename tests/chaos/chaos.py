@@ -1,0 +1,189 @@
+"""Everything fails, all the time, and nothing may be lost.
+
+A replica set, three rekeyd instances, a real Vault; eight writers on the documents that one sweep
+after the other moves to new keys; and a schedule of faults, made from a seed and printed before it
+happens. Afterwards everything is healed, the last sweep ends, and it is checked that
+  lost          no acknowledged write is missing, and no deletion
+  mismatches    every plaintext is right, through every instance, and was so on the way
+  old_key_left  nothing lies under another key than the last, by `rekeyctl verify` and by a scan of
+                our own
+  counts        every range's counters add up, and the ranges of every job cover everything once
+  repeated      no range was touched once it was done, by a change stream on jobStatus
+The last line is JSON. --self-test instead plants one of each and shows that it is found.
+"""
+
+import argparse
+import json
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1] / "integration")]
+
+import checker  # noqa: E402
+from faults import Runner  # noqa: E402
+from fleet import COLL, DB, FIELDS, NAMESPACE, Fleet  # noqa: E402
+from schedule import make_schedule  # noqa: E402
+from sweeps import Sweeps  # noqa: E402
+from writers import start_writers, stop_writers  # noqa: E402
+
+SECONDS, QUICK_SECONDS = 840, 80
+FAULTS_MIN = 300  # in a whole run
+SHOWN = 20  # of each kind of problem
+BEGAN = time.monotonic()
+
+
+def main():
+    args = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended
+    directory = Path(args.directory or tempfile.mkdtemp(prefix="rekey-chaos-"))
+    if args.self_test:
+        from self_test import run_self_test
+
+        ok = run_self_test(directory, say)
+    else:
+        ok = run(args, directory)
+    if ok and not args.directory:
+        shutil.rmtree(directory, ignore_errors=True)
+    elif not ok:
+        say(f"logs are in {directory}")
+    sys.exit(0 if ok else 1)
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="two minutes instead of fifteen")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="of a run to be repeated")
+    parser.add_argument("--seconds", type=float, help="of faults; the rest comes on top")
+    parser.add_argument("--transport", choices=["local", "amqp"], default="local")
+    parser.add_argument("--directory", help="for logs and data; kept")
+    parser.add_argument("--self-test", action="store_true", help="show that the checks find what is wrong")
+    return parser.parse_args()
+
+
+def say(text):
+    print(f"[{time.monotonic() - BEGAN:6.1f}] {text}", flush=True)
+
+
+def run(args, directory) -> bool:
+    seconds = args.seconds or (QUICK_SECONDS if args.quick else SECONDS)
+    with Fleet(directory, transport=args.transport) as fleet:
+        schedule = make_schedule(args.seed, seconds, fleet)
+        print(f"seed {args.seed}: {len(schedule)} faults in {seconds:.0f} s")
+        print("\n".join(map(str, schedule)), flush=True)
+        history = checker.History(fleet)
+        history.start()
+        writers = start_writers(fleet, args.seed)
+        fill(writers)
+        say("the sweeps and the faults begin")
+        sweeps = Sweeps(fleet)
+        runner = Runner(fleet, schedule, say)
+        sweeps.start()
+        runner.start()
+        while runner.running():
+            fleet.serve_main(1)
+        say(f"{sum(runner.counts.values())} faults done, {sweeps.complete} sweeps; healing")
+        heal(fleet)
+        stop_writers(writers)
+        result = finish(fleet, writers, sweeps, history)
+    faults = dict(sorted(runner.counts.items()))
+    result = {
+        "chaos": "quick" if args.quick else "full",
+        "seed": args.seed,
+        "transport": args.transport,
+        "seconds": round(seconds),
+        "faults": sum(faults.values()),
+        "faults_by_kind": faults,
+        **result,
+        "faults_that_failed": len(runner.failures),
+    }
+    clean = ("lost", "mismatches", "old_key_left", "counts_wrong", "repeated", "crashed")
+    result["ok"] = not any(result[name] for name in (*clean, "faults_that_failed"))
+    result["ok"] = result["ok"] and (args.quick or args.seconds or result["faults"] >= FAULTS_MIN)
+    print(json.dumps(result), flush=True)
+    return result["ok"]
+
+
+def fill(writers):
+    """Until there is something to sweep."""
+    deadline = time.monotonic() + 60
+    while sum(writer.acknowledged for writer in writers) < 800:
+        assert time.monotonic() < deadline, "the writers do not get on"
+        time.sleep(0.1)
+
+
+def heal(fleet):
+    fleet.proxy.heal_all()
+    for name in fleet.clocks:
+        fleet.shift_clock(name, 0)
+    for process in [*fleet.servers.members, *fleet.instances]:
+        if process.alive:
+            process.resume()
+        fleet.keep_alive(process)
+    if fleet.vault:
+        fleet.vault.unseal()
+    fleet.servers.wait_writable(60)
+    fleet.servers.wait_secondaries(120)
+
+
+def finish(fleet, writers, sweeps, history) -> dict:
+    key = sweeps.finish()
+    say(f"the last sweep has ended, at key {key}")
+    problems = check_all(fleet, writers, key)
+    history.finish()
+    problems["repeated"] = history.repeated
+    problems["crashed"] = end_instances(fleet)
+    for kind, found in problems.items():
+        for problem in found[:SHOWN]:
+            say(f"{kind}: {problem}")
+    errors = sum((writer.errors for writer in writers), start=type(writers[0].errors)())
+    return {
+        "writes": sum(writer.acknowledged for writer in writers),
+        "writes_unsure": sum(writer.unsure for writer in writers),
+        "reads": sum(writer.reads for writer in writers),
+        "client_errors": dict(errors.most_common()),
+        "sweeps": sweeps.complete,
+        "jobs_failed": sweeps.failed,
+        "ranges": len(history.done),
+        "range_changes": history.changes,
+        "keys": key,
+        **{kind: len(found) for kind, found in problems.items()},
+    }
+
+
+def check_all(fleet, writers, key: int) -> dict:
+    ledger = {}
+    mismatches = [wrong for writer in writers for wrong in writer.broken]
+    lost = []
+    for writer in writers:
+        ledger.update(writer.ledger)
+    for number in range(len(fleet.instances)):
+        with fleet.app_client(number, serverSelectionTimeoutMS=30000) as client:
+            missing, wrong = checker.check_documents(ledger, list(client[DB][COLL].find()))
+        lost.extend(missing)
+        mismatches.extend(wrong)
+    with fleet.direct() as client:
+        old = checker.check_envelopes(list(client[DB][COLL].find()), FIELDS, key)
+        counts, _ = checker.check_jobs(client[fleet.state_db()])
+    verified = fleet.control.ctl("verify", NAMESPACE, "--deep", check=False, timeout_s=300)
+    if verified.returncode != 0:
+        old.append(f"rekeyctl verify: {verified.returncode} {verified.stdout[-600:]} {verified.stderr}")
+    return {"lost": lost, "mismatches": mismatches, "old_key_left": old, "counts_wrong": counts}
+
+
+def end_instances(fleet) -> list:
+    """SIGTERM, which must drain; sanitizers tell of all the processes that were killed, too."""
+    crashed = []
+    for instance in fleet.instances:
+        try:
+            instance.terminate(60)
+        except Exception as failure:
+            crashed.append(str(failure))
+    return crashed
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Whether the checks can fail: each is given what it has to find, in a fleet without faults."""
+
+import time
+
+import checker
+from fleet import COLL, DB, FIELDS, Fleet
+from harness import key_id
+from sweeps import Sweeps
+from writers import start_writers, stop_writers
+
+
+def run_self_test(directory, say) -> bool:
+    with Fleet(directory, instances=2, members=1, vault=False) as fleet:
+        history = checker.History(fleet)
+        history.start()
+        writers = start_writers(fleet, seed=1, n=2)
+        time.sleep(3)
+        stop_writers(writers)
+        with fleet.direct() as client:
+            failures = plant(fleet, client, writers, history)
+        history.finish()
+    for failure in failures:
+        say(f"FAILED: {failure}")
+    say(f"self-test: {len(failures)} checks failed to find what was planted, or found what was not")
+    return not failures
+
+
+def plant(fleet, client, writers, history) -> list:
+    stored, state = client[DB][COLL], client[fleet.state_db()]
+    ledger = {key: seqs for writer in writers for key, seqs in writer.ledger.items()}
+    before = {document["_id"]: document for document in map(hashable, stored.find())}
+    sweeps = Sweeps(fleet)
+    sweeps.start()
+    key = sweeps.finish()
+    failures = []
+
+    def expect(what, found, wanted):
+        if bool(found) != wanted:
+            failures.append(f"{what}: {found}")
+
+    def documents():
+        with fleet.app_client(0) as app:
+            return list(app[DB][COLL].find())
+
+    def by_rekeyctl() -> bool:
+        return fleet.control.ctl("verify", check=False, timeout_s=60).returncode != 0
+
+    def look(what, lost=False, wrong=False, old=False, counts=False, verify=None):
+        missing, mismatches = checker.check_documents(ledger, documents())
+        expect(f"{what}, lost", missing, lost)
+        expect(f"{what}, wrong", mismatches, wrong)
+        expect(f"{what}, old", checker.check_envelopes(list(stored.find()), FIELDS, key), old)
+        expect(f"{what}, counts", checker.check_jobs(state)[0], counts)
+        expect(f"{what}, rekeyctl verify", by_rekeyctl(), old)
+
+    look("nothing planted")
+    expect("broken while writing", [w.broken for w in writers if w.broken], False)
+    expect("ranges that history saw done", history.done, True)
+
+    victim, other = list(stored.find({"_id": {"$type": "string"}}).limit(2))
+    stored.delete_one({"_id": victim["_id"]})
+    look("a lost write", lost=True)
+    stored.insert_one({**victim, "n": victim["n"] - 1})
+    look("an older document", wrong=True)
+    stored.replace_one({"_id": victim["_id"]}, {**victim, "answer": other["answer"]})
+    look("another document's value", wrong=True)
+    assert key_id(before[victim["_id"]]["answer"]) < key
+    stored.replace_one({"_id": victim["_id"]}, before[victim["_id"]])
+    look("a value under an old key", old=True)
+    stored.replace_one({"_id": victim["_id"]}, victim)
+    stored.insert_one({**victim, "_id": "again", "key": "9/9"})
+    look("a deletion that is lost", wrong=True)
+    stored.delete_one({"_id": "again"})
+    look("all put right again")
+
+    cut = state.jobStatus.find_one(sort=[("_id", -1)])
+    for what, update in (
+        ("scanned one more", {"$inc": {"scanned": 1}}),
+        ("ends elsewhere", {"$set": {"endId": "elsewhere"}}),
+        ("not done", {"$set": {"state": "running"}}),
+    ):
+        state.jobStatus.update_one({"_id": cut["_id"]}, update)
+        look(f"a range that {what}", counts=True)
+        state.jobStatus.replace_one({"_id": cut["_id"]}, cut)
+    look("the range put right again")
+    deadline = time.monotonic() + 10
+    while not history.repeated and time.monotonic() < deadline:
+        time.sleep(0.1)
+    expect("a range that was touched when it was done", history.repeated, True)
+    return failures
+
+
+def hashable(document):
+    """Only those whose _id is text are looked up."""
+    return document if isinstance(document["_id"], str) else {**document, "_id": repr(document["_id"])}
