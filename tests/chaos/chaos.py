@@ -8,6 +8,7 @@ happens. Afterwards everything is healed, the last sweep ends, and it is checked
   old_key_left  nothing lies under another key than the last, by `rekeyctl verify` and by a scan of
                 our own
   counts        every range's counters add up, and the ranges of every job cover everything once
+  dead_letters  no record was given up: there was nothing wrong with any
   repeated      no range was touched once it was done, by a change stream on jobStatus
 The last line is JSON. --self-test instead plants one of each and shows that it is found.
 """
@@ -101,7 +102,8 @@ def run(args, directory) -> bool:
         "faults_that_failed": len(runner.failures),
     }
     clean = ("lost", "mismatches", "old_key_left", "counts_wrong", "repeated", "crashed")
-    result["ok"] = not any(result[name] for name in (*clean, "faults_that_failed"))
+    clean += ("dead_letters", "links_unused", "faults_that_failed")
+    result["ok"] = not any(result[name] for name in clean)
     result["ok"] = result["ok"] and (args.quick or args.seconds or result["faults"] >= FAULTS_MIN)
     print(json.dumps(result), flush=True)
     return result["ok"]
@@ -125,6 +127,9 @@ def heal(fleet):
         fleet.keep_alive(process)
     if fleet.vault:
         fleet.vault.unseal()
+    if fleet.broker:
+        fleet.keep_alive(fleet.broker)
+        fleet.broker.alarm(False)
     fleet.servers.wait_writable(60)
     fleet.servers.wait_secondaries(120)
 
@@ -133,6 +138,8 @@ def finish(fleet, writers, sweeps, history) -> dict:
     key = sweeps.finish()
     say(f"the last sweep has ended, at key {key}")
     problems = check_all(fleet, writers, key)
+    opened = {name: counts[1] for name, counts in fleet.proxy.links().items()}
+    problems["links_unused"] = [name for name in fleet.links if not opened.get(name)]
     history.finish()
     problems["repeated"] = history.repeated
     problems["crashed"] = end_instances(fleet)
@@ -167,11 +174,13 @@ def check_all(fleet, writers, key: int) -> dict:
         mismatches.extend(wrong)
     with fleet.direct() as client:
         old = checker.check_envelopes(list(client[DB][COLL].find()), FIELDS, key)
-        counts, _ = checker.check_jobs(client[fleet.state_db()])
+        state = client[fleet.state_db()]
+        counts = checker.check_jobs(state)
+        letters = [f"{d['docId']!r}: {d['reason']}" for d in state.deadLetters.find({"resolved": False})]
     verified = fleet.control.ctl("verify", NAMESPACE, "--deep", check=False, timeout_s=300)
     if verified.returncode != 0:
         old.append(f"rekeyctl verify: {verified.returncode} {verified.stdout[-600:]} {verified.stderr}")
-    return {"lost": lost, "mismatches": mismatches, "old_key_left": old, "counts_wrong": counts}
+    return {"lost": lost, "mismatches": mismatches, "old_key_left": old, "counts_wrong": counts, "dead_letters": letters}
 
 
 def end_instances(fleet) -> list:

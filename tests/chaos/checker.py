@@ -120,14 +120,13 @@ class History(threading.Thread):
         self.client.close()
 
 
-def check_jobs(state) -> tuple:
-    """(what is wrong, number of ranges, ids of the ranges) of all jobs in the state database."""
-    wrong, ids = [], set()
+def check_jobs(state) -> list:
+    """Of all jobs in the state database."""
+    wrong = []
     for job in state.jobs.find():
         if job["state"] != "complete":
             wrong.append(f"job {job['_id']} is {job['state']}: {job.get('error')}")
             continue
         ranges = list(state.jobStatus.find({"jobId": job["_id"]}).sort("startId"))
-        ids.update(each["_id"] for each in ranges)
         wrong.extend(check_ranges(job, ranges))
-    return wrong, ids
+    return wrong

@@ -167,6 +167,23 @@ class Runner:
         self.hold(fault)
         self.fleet.vault.unseal()
 
+    def kill_broker(self, fault):
+        self.fleet.broker.kill()
+        self.hold(fault)
+        self.fleet.keep_alive(self.fleet.broker)
+
+    def wipe_broker(self, fault):
+        """Queues and messages are gone."""
+        self.fleet.broker.wipe()
+        self.hold(fault)
+        self.fleet.keep_alive(self.fleet.broker)
+
+    def alarm_broker(self, fault):
+        """Who publishes is blocked."""
+        self.fleet.broker.alarm(True)
+        self.hold(fault)
+        self.fleet.broker.alarm(False)
+
     def pause_job(self, fault):
         if self.ctl("pause", "all") != 0:
             return False
@@ -189,7 +206,7 @@ DO = {
     name: getattr(Runner, name)
     for name in (
         "sigkill sigstop sighup step_down kill_member disk_errors disk_full isolate_member clock_jump "
-        "seal_vault pause_job rotate_early"
+        "seal_vault kill_broker wipe_broker alarm_broker pause_job rotate_early"
     ).split()
 }
 DO.update(dict.fromkeys(("cut", "blackhole", "drop", "half_open", "delay", "throttle"), Runner.link_fault))

@@ -1,4 +1,4 @@
-"""Everything that runs: a replica set, rekeyd instances, Vault, each connection between any two of
+"""Everything that runs: a replica set, rekeyd instances, Vault, RabbitMQ, each connection between any two of
 them through one FaultProxy, each wall clock in our hands.
 
 Links are called after what they connect: app-rekeyd0, rekeyd0-mongod1, mongod0-mongod1,
@@ -20,12 +20,15 @@ from pymongo import MongoClient
 
 from harness import FaultProxy, Rekeyd, ReplicaSet, Vault, policy, rekey_binary
 from harness.process import ProcessError
+from harness.rabbitmq import RabbitMq
+from harness.rekeyd import merge
 
 DB, COLL = "chaos", "people"
 NAMESPACE = f"{DB}.{COLL}"
 FIELDS = {"answer": "random", "ssn": "deterministic", "notes.text": "random"}
 MEMBER_ARGS = ["--setParameter", "enableTestCommands=1"]
 LEASE_MS = 3000
+ON_BROKER = (0, 1)  # with transport amqp: the third instance works without, and they get on
 SETTINGS = {
     "limits": {"connect_timeout_ms": 2000, "workers": 2, "connections_max": 2000},
     "keys": {
@@ -62,6 +65,7 @@ class Fleet:
         self.proxy = FaultProxy(self.directory / "proxy").start()
         self.servers = self._make_servers(members, instances)
         self.vault = Vault(self.directory / "vault") if vault else None
+        self.broker = RabbitMq(self.directory / "rabbitmq") if transport == "amqp" else None
         self.instances = []
         self._wanted_instances = instances
 
@@ -70,6 +74,8 @@ class Fleet:
         self.servers.start()
         if self.vault:
             self.vault.start()
+        if self.broker:
+            self.broker.start(120)
         for number in range(self._wanted_instances):
             self.instances.append(self._make_instance(number))
         self.control = self._make_control()
@@ -96,6 +102,7 @@ class Fleet:
 
     def _make_instance(self, number: int) -> Rekeyd:
         name = f"rekeyd{number}"
+        on_broker = self.broker is not None and number in ON_BROKER
         single = ["primary"] if number == 1 else None
         if number == 0:
             directory = self.directory / "rekeyd"
@@ -107,6 +114,10 @@ class Fleet:
             if single:
                 del instance.config["upstream"]["members"]
         self._join(instance, name)
+        if on_broker:
+            self._join_broker(instance, name)
+        else:
+            without_broker(instance.config)
         uri = self.servers.uri_for(
             self.servers.addresses, appName=name, serverSelectionTimeoutMS=5000, socketTimeoutMS=10000
         )
@@ -128,12 +139,18 @@ class Fleet:
             settings = self.vault.settings(secrets, addresses=[f"https://{vault}"], **VAULT)
             instance.config["keys"].update(settings["keys"])
 
+    def _join_broker(self, instance: Rekeyd, name: str):
+        broker = self.proxy.listen(self.broker.address, self._link(f"{name}-broker"))
+        settings = self.broker.settings(self.directory / "secrets", "chaos", addresses=[broker])
+        merge(instance.config, settings)
+
     def _make_control(self) -> Rekeyd:
         """A configuration for rekeyctl, past all faults of links."""
         control = self.instances[0].sibling("control")
         control.config["upstream"]["uri"] = self.servers.uri_for(
             self.servers.addresses, appName="operator", serverSelectionTimeoutMS=5000
         )
+        without_broker(control.config)
         if self.vault:
             control.config["keys"]["vault"]["addresses"] = [self.vault.address]
         control.write_config()
@@ -221,7 +238,7 @@ class Fleet:
             self.mounted = member
 
     def close(self):
-        for process in [*self.instances, self.vault, *self.servers.members, self.proxy]:
+        for process in [*self.instances, self.vault, self.broker, *self.servers.members, self.proxy]:
             if process is None:
                 continue
             if self.mounted is process:
@@ -238,6 +255,11 @@ class Fleet:
 
     def __exit__(self, *_):
         self.close()
+
+
+def without_broker(config: dict):
+    config.pop("amqp", None)
+    config["sweep"].pop("transport", None)
 
 
 def sanitizers_of(binary) -> list:
