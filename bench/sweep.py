@@ -1,14 +1,19 @@
-"""How fast a sweep is, beside the fastest that could be hoped for.
+"""How fast a sweep is: beside plain bulk updates, beside what people do today, and as it grows.
 
-One collection after the other is filled with documents of about 400 bytes whose `answer` is a
-legacy AES-256-CBC value, as an application would have written it. In turns
-  raw    bench_bulk_update sets that field to binaries of the envelope's size, by _id, unordered,
-         majority write concern, two threads: the same bytes written, nothing read, no
-         decryption, no encryption, no comparison;
-  sweep  a real rekeyd sweeps the collection to the current key. Its time runs from the start of
-         the job to the end of the last range, both by mongod's clock.
-Every run has documents that nobody wrote to before. The result is the median of each kind, and
-the median of the ratios of neighbours. Prints a table, then one JSON line.
+  compare     in turns, on collections of 400-byte documents that nobody wrote to before:
+              raw     bench_bulk_update sets the field to binaries of the envelope's size by _id,
+                      unordered, majority write concern, two threads: the same bytes written,
+                      nothing read, decrypted, encrypted or compared;
+              sweep   a real rekeyd: reads, decrypts, encrypts, writes on condition;
+              cursor  bench/migrators/cursor.py, with one process and with two;
+              csfle   bench/migrators/csfle.py, likewise.
+  large       sweep of 4 KB documents.
+  ten_fields  sweep of documents with ten protected fields.
+  members     sweep of a three-member set.
+  transit     sweep to a key that never leaves a real Vault.
+  growth      memory of rekeyd, and cost per document, from 100,000 to 2 million documents.
+Prints a table as it goes and the goals at the end, then one JSON line. "CPU us" is processor time
+per document, of the program that migrates and of mongod.
 """
 
 import argparse
@@ -18,142 +23,315 @@ import secrets
 import statistics
 import subprocess
 import sys
-import time
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
-from bson import ObjectId
-from bson.raw_bson import RawBSONDocument
-from cryptography.hazmat.primitives import padding
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from pymongo import WriteConcern
+from pymongo.encryption import Algorithm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "integration"))
+BENCH = Path(__file__).resolve().parent
+sys.path[:0] = [str(BENCH.parent / "tests" / "integration"), str(BENCH / "migrators")]
 
-from harness import Rekeyd, ReplicaSet, policy, rekey_binary  # noqa: E402
+import csfle  # noqa: E402
+from harness import Rekeyd, ReplicaSet, Vault, policy, rekey_binary  # noqa: E402
+from workload import DB, KINDS, LEGACY, Cost, fill, run_sweep  # noqa: E402
+from workload.documents import legacy, plaintext  # noqa: E402
+from workload.sweeping import cpu_s, peak_memory_kb  # noqa: E402
 
-DB = "bench"
-CHUNK = 5000
-GOAL_DOCS_PER_S = 29_761  # 18 billion records in a week
-GOAL_RATIO = 0.6
-LEGACY = {"cipher": "aes-256-cbc", "encoding": "binary", "key": "old", "type": "string"}
 ENVELOPE_OVERHEAD = 20 + 24 + 16  # header, nonce, tag
+GOALS = {
+    "sweep_docs_per_s": (">=", 29_761),  # 18 billion records in a week
+    "ratio_to_raw": (">=", 0.75),
+    "times_the_better_migrator": (">=", 3),
+    "part_of_its_client_cpu": ("<=", 1 / 8),
+    "memory_mb": ("<=", 256),
+    "growth_client_us": ("<=", 1.1),
+    "growth_mongod_us": ("<=", 1.1),
+    "growth_time": ("<=", 1.1),
+}
 
 
 def main():
     args = arguments()
-    key = secrets.token_bytes(32)
-    with ReplicaSet(1, cache_gb=args.cache_gb) as servers:
-        fields = {"answer": {"algorithm": "random", "legacy": [LEGACY]}}
-        settings = {"sweep": {"threads": args.threads, "batch_docs": args.batch}}
-        policies = [policy(f"{DB}.*", fields)]
-        with Rekeyd(servers, policies, settings, legacy_keys={"old": key}) as rekeyd:
-            raw, sweep = [], []
-            for number in range(args.rounds):
-                with servers.client() as client:
-                    fill(client, f"raw{number}", args.docs, key)
-                    raw.append(run_raw(client, servers, f"raw{number}", args))
-                    show(f"round {number + 1}  raw", raw[-1])
-                    fill(client, f"sweep{number}", args.docs, key)
-                    sweep.append(run_sweep(client, rekeyd, f"sweep{number}", args.docs))
-                    show(f"round {number + 1}  sweep", sweep[-1])
-    report(raw, sweep, args)
+    bench = Bench(args)
+    for name in args.parts:
+        PARTS[name](bench)
+    bench.report()
+
+
+class Bench:
+    def __init__(self, args):
+        self.args = args
+        self.key = secrets.token_bytes(32)
+        self.number = 0
+        self.costs = {}  # of each kind of run, in order
+        self.result = {"bench": "sweep", "quick": args.quick, "cores": os.cpu_count()}
+        self.result |= {key: getattr(args, key) for key in ("docs", "rounds", "threads", "batch")}
+        head = ("", "docs/s", "client CPU us", "mongod CPU us")
+        print("{:<14}{:>10}{:>16}{:>16}".format(*head), flush=True)
+
+    @contextmanager
+    def instance(self, servers, kind="answers", settings=None, legacy_keys=True):
+        sweep = {"threads": self.args.threads, "batch_docs": self.args.batch}
+        field = {"algorithm": "random", "legacy": [LEGACY]}
+        policies = [policy(f"{DB}.*", {path: field for path in KINDS[kind].fields})]
+        keys = {"old": self.key} if legacy_keys else {}
+        with Rekeyd(servers, policies, {"sweep": sweep} | (settings or {}), legacy_keys=keys) as r:
+            yield r
+
+    def fill(self, client, docs, kind="answers", encrypt=None) -> str:
+        """A new collection's name."""
+        self.number += 1
+        name = f"{kind}{self.number}"
+        fill(client, name, docs, KINDS[kind], encrypt or (lambda text: legacy(self.key, text)))
+        return name
+
+    def note(self, what: str, cost: Cost, name=None):
+        self.costs.setdefault(name or what, []).append(cost)
+        figures = (cost.docs_per_s, cost.client_us, cost.mongod_us)
+        print("{:<14}{:>10,.0f}{:>16.1f}{:>16.1f}".format(what, *figures), flush=True)
+
+    def sweep(self, what, client, servers, instances, docs, kind="answers") -> Cost:
+        name = self.fill(client, docs, kind)
+        cost = run_sweep(client, servers, instances, name, docs)
+        client[DB].drop_collection(name)
+        self.note(what, cost)
+        return cost
+
+    def median(self, name: str, figure: str) -> float:
+        return statistics.median(getattr(cost, figure) for cost in self.costs[name])
+
+    def summary(self, name: str) -> dict:
+        figures = {"docs_per_s": 0, "client_us": 1, "mongod_us": 1}
+        return {key: round(self.median(name, key), digits) for key, digits in figures.items()}
+
+    def report(self):
+        goals = {name: goal for name, goal in GOALS.items() if name in self.result}
+        missed = []
+        for name, (relation, wanted) in goals.items():
+            got = self.result[name]
+            met = got >= wanted if relation == ">=" else got <= wanted
+            missed += [] if met else [name]
+            print(f"{name}: {got:,} (goal: {relation} {wanted:,}) {'met' if met else 'MISSED'}")
+        self.result |= {"missed": missed, "ok": not missed}
+        print(json.dumps(self.result))
+
+
+# ---- compare -------------------------------------------------------------------------------
+
+
+def compare(bench):
+    args = bench.args
+    with (
+        ReplicaSet(1, cache_gb=args.cache_gb) as servers,
+        bench.instance(servers) as rekeyd,
+        servers.client() as client,
+    ):
+        key_ids = csfle_keys(client)
+        for _ in range(args.rounds):
+            raw(bench, client, servers)
+            bench.sweep("sweep", client, servers, [rekeyd], args.docs)
+            for processes in (1, 2):
+                cursor_migrator(bench, client, servers, processes)
+                csfle_migrator(bench, client, servers, processes, key_ids)
+    pairs = zip(bench.costs["raw"], bench.costs["sweep"])
+    migrators = [name for name in bench.costs if name.startswith(("cursor", "csfle"))]
+    best = max(migrators, key=lambda name: bench.median(name, "docs_per_s"))
+    plain = max(
+        (name for name in migrators if name.endswith(" x 1")),
+        key=lambda name: bench.median(name, "docs_per_s"),
+    )
+
+    def compared(name, figure, digits):
+        return round(bench.median("sweep", figure) / bench.median(name, figure), digits)
+
+    bench.result |= {
+        "sweep_docs_per_s": bench.summary("sweep")["docs_per_s"],
+        "ratio_to_raw": round(statistics.median(s.docs_per_s / r.docs_per_s for r, s in pairs), 3),
+        "better_migrator": best,
+        "times_the_better_migrator": compared(best, "docs_per_s", 2),
+        "part_of_its_client_cpu": compared(best, "client_us", 4),
+        "times_the_better_of_one_process": compared(plain, "docs_per_s", 2),
+        "compared": {name: bench.summary(name) for name in bench.costs},
+    }
+
+
+def raw(bench, client, servers):
+    name = bench.fill(client, bench.args.docs)
+    value_bytes = ENVELOPE_OVERHEAD + 4 + len(plaintext(0)) + 1  # a BSON string's length and NUL
+    words = [servers.uri, DB, name, "answer", value_bytes, 2, bench.args.batch]
+    before = cpu_s(servers.members)
+    children = os.times()
+    argv = [rekey_binary("bench_bulk_update"), *map(str, words)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    counted = json.loads(done.stdout)
+    after = os.times()
+    client_s = (after.children_user + after.children_system) - (
+        children.children_user + children.children_system
+    )
+    mongod_s = cpu_s(servers.members) - before
+    wrote = client[DB][name].count_documents({"answer": {"$type": "binData"}})
+    assert counted["docs"] == wrote == bench.args.docs, (counted, wrote)
+    client[DB].drop_collection(name)
+    bench.note("raw", Cost(counted["docs"], counted["seconds"], client_s, mongod_s))
+
+
+def migrate(bench, client, servers, what, name, processes, keys):
+    """Runs a program of bench/migrators on a collection and drops that."""
+    config = {"uri": servers.uri, "db": DB, "coll": name, "field": "answer"}
+    config |= {"processes": processes} | keys
+    before = cpu_s(servers.members)
+    argv = [sys.executable, str(BENCH / "migrators" / f"{what}.py")]
+    done = subprocess.run(
+        argv, input=json.dumps(config), stdout=subprocess.PIPE, text=True, check=True
+    )
+    mongod_s = cpu_s(servers.members) - before
+    counted = json.loads(done.stdout)
+    assert counted["docs"] == bench.args.migrator_docs, counted
+    cost = Cost(counted["docs"], counted["seconds"], counted["cpu_s"], mongod_s)
+    bench.note(f"{what} x {processes}", cost)
+
+
+def cursor_migrator(bench, client, servers, processes):
+    docs = bench.args.migrator_docs
+    name = bench.fill(client, docs)
+    keys = {"old_key": bench.key.hex(), "new_key": secrets.token_hex(32)}
+    migrate(bench, client, servers, "cursor", name, processes, keys)
+    coll = client[DB][name]
+    newest = {"$expr": {"$eq": [{"$binarySize": "$answer"}, len(plaintext(0)) + 1 + 12 + 16]}}
+    assert coll.count_documents(newest) == docs
+    coll.drop()
+
+
+def csfle_keys(client) -> dict:
+    """A local KMS provider's master key, and two data keys under it."""
+    master_key = secrets.token_bytes(96)
+    with csfle.client_encryption(client, master_key) as encryption:
+        old, new = (encryption.create_data_key("local") for _ in range(2))
+    return {"master_key": master_key, "old": old, "new": new}
+
+
+def csfle_migrator(bench, client, servers, processes, keys):
+    random = Algorithm.AEAD_AES_256_CBC_HMAC_SHA_512_Random
+    docs = bench.args.migrator_docs
+    with csfle.client_encryption(client, keys["master_key"]) as encryption:
+        name = bench.fill(
+            client, docs, encrypt=lambda text: encryption.encrypt(text, random, key_id=keys["old"])
+        )
+        given = {"master_key": keys["master_key"].hex(), "new_key_id": keys["new"].hex()}
+        migrate(bench, client, servers, "csfle", name, processes, given)
+        # Subtype 6 begins with a byte for the algorithm, and the data key's id.
+        values = client[DB][name].find({}, {"answer": 1})
+        assert all(value["answer"][1:17] == bytes(keys["new"]) for value in values)
+    client[DB].drop_collection(name)
+
+
+# ---- variants ------------------------------------------------------------------------------
+
+
+def variant(bench, what, kind="answers", members=1, docs=None):
+    docs = docs or bench.args.docs
+    with (
+        ReplicaSet(members, cache_gb=bench.args.cache_gb) as servers,
+        bench.instance(servers, kind) as rekeyd,
+        servers.client() as client,
+    ):
+        for _ in range(bench.args.variant_rounds):
+            bench.sweep(what, client, servers, [rekeyd], docs, kind)
+    bench.result[what] = bench.summary(what)
+
+
+def large(bench):
+    variant(bench, "large", "large", docs=bench.args.docs // 4)
+
+
+def ten_fields(bench):
+    variant(bench, "ten_fields", "ten_fields", docs=bench.args.docs // 4)
+
+
+def members(bench):
+    variant(bench, "members", members=3, docs=bench.args.docs // 2)
+
+
+def transit(bench):
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        Vault() as vault,
+        ReplicaSet(1, cache_gb=bench.args.cache_gb) as servers,
+        servers.client() as client,
+    ):
+        vault.api("DELETE", "sys/audit/file")  # its log is the tests' affair
+        old = {"name": "old", "path": vault.keep("old", key=bench.key.hex()), "field": "key"}
+        settings = vault.settings(directory, mode="transit", legacy=[old])
+        with bench.instance(servers, settings=settings, legacy_keys=False) as rekeyd:
+            for _ in range(bench.args.variant_rounds):
+                bench.sweep("transit", client, servers, [rekeyd], bench.args.docs // 8)
+    bench.result["transit"] = bench.summary("transit")
+
+
+# ---- growth --------------------------------------------------------------------------------
+
+
+def growth(bench):
+    """Small documents, so that two million of them lie in mongod's cache as 100,000 do: what grows
+    here is rekeyd's and jobStatus's affair, not that of the disk."""
+    args = bench.args
+    with (
+        ReplicaSet(1, cache_gb=max(2, args.cache_gb)) as servers,
+        bench.instance(servers, "small") as rekeyd,
+        servers.client() as client,
+    ):
+        few = f"{args.growth_from:,}"
+        many = f"{args.growth_to:,}"
+        for _ in range(2):
+            bench.sweep(few, client, servers, [rekeyd], args.growth_from, "small")
+        bench.sweep(many, client, servers, [rekeyd], args.growth_to, "small")
+        memory = peak_memory_kb(rekeyd)
+        for _ in range(2):
+            bench.sweep(few, client, servers, [rekeyd], args.growth_from, "small")
+
+    def times(figure):
+        return round(bench.median(many, figure) / bench.median(few, figure), 3)
+
+    bench.result |= {
+        "growth_docs": args.growth_to,
+        "memory_mb": round(memory / 1024, 1),
+        "growth_client_us": times("client_us"),
+        "growth_mongod_us": times("mongod_us"),
+        "growth_time": round(1 / times("docs_per_s"), 3),
+        "growth": {name: bench.summary(name) for name in (few, many)},
+    }
+
+
+PARTS = {
+    "compare": compare,
+    "large": large,
+    "ten_fields": ten_fields,
+    "members": members,
+    "transit": transit,
+    "growth": growth,
+}
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--docs", type=int, default=200_000, help="in each run")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="3 minutes, rough")
+    parser.add_argument("--only", action="append", choices=PARTS, help="this part; repeatable")
+    parser.add_argument("--without", action="append", choices=PARTS, default=[])
+    parser.add_argument("--docs", type=int, help="in each run (variants take a part of it)")
+    parser.add_argument("--rounds", type=int, help="of compare")
     parser.add_argument("--threads", type=int, default=2, help="of the sweep")
     parser.add_argument("--batch", type=int, default=1000, help="documents in a bulk update")
-    parser.add_argument("--cache-gb", type=float, default=1)
-    return parser.parse_args()
-
-
-def encrypt(key: bytes, text: bytes) -> bytes:
-    iv = os.urandom(16)
-    padder = padding.PKCS7(128).padder()
-    padded = padder.update(text) + padder.finalize()
-    encryptor = Cipher(algorithms.AES(key), modes.CBC(iv)).encryptor()
-    return iv + encryptor.update(padded) + encryptor.finalize()
-
-
-def answer(i: int) -> bytes:
-    return b"the answer of respondent %9d" % i
-
-
-def fill(client, name, docs, key):
-    coll = client[DB].get_collection(name, write_concern=WriteConcern(1))
-    size = 0
-    for start in range(0, docs, CHUNK):
-        batch = [
-            {
-                "_id": ObjectId(),
-                "instanceId": i,
-                "questionId": i % 50,
-                "locale": "en_GB",
-                "answer": encrypt(key, answer(i)),
-                "comment": "c" * 220,
-            }
-            for i in range(start, min(start + CHUNK, docs))
-        ]
-        coll.insert_many(batch, ordered=False)
-    size = len(coll.with_options(codec_options=raw_options()).find_one().raw)
-    assert 350 <= size <= 450, size
-    settle(client)
-
-
-def raw_options():
-    from bson.codec_options import CodecOptions
-
-    return CodecOptions(document_class=RawBSONDocument)
-
-
-def settle(client):
-    """What was loaded is on disk and majority-committed before the clock starts."""
-    client.admin.command("fsync")
-    time.sleep(1)
-
-
-def run_raw(client, servers, name, args) -> float:
-    value_bytes = ENVELOPE_OVERHEAD + 4 + len(answer(0)) + 1  # a BSON string's length and NUL
-    words = [servers.uri, DB, name, "answer", value_bytes, 2, args.batch]
-    argv = [rekey_binary("bench_bulk_update"), *map(str, words)]
-    result = subprocess.run(argv, capture_output=True, text=True, check=True)
-    counted = json.loads(result.stdout)
-    assert counted["docs"] == args.docs
-    assert client[DB][name].count_documents({"answer": {"$type": "binData"}}) == args.docs
-    return counted["updates_per_s"]
-
-
-def run_sweep(client, rekeyd, name, docs) -> float:
-    rekeyd.ctl("start", f"{DB}.{name}", "--wait")
-    state = client[rekeyd.config["upstream"]["state_db"]]
-    job = state.jobs.find_one({"ns": f"{DB}.{name}"})
-    ranges = list(state.jobStatus.find({"jobId": job["_id"]}))
-    assert sum(r["swept"] for r in ranges) == docs, ranges
-    rekeyd.ctl("verify", f"{DB}.{name}")
-    seconds = max(r["finishedAt"] for r in ranges) - job["startedAt"]
-    return docs / seconds.total_seconds()
-
-
-def show(what, rate):
-    print(f"{what:<16}{rate:10,.0f} docs/s", flush=True)
-
-
-def report(raw, sweep, args):
-    result = {
-        "bench": "sweep",
-        "docs": args.docs,
-        "rounds": args.rounds,
-        "threads": args.threads,
-        "batch_docs": args.batch,
-        "cores": os.cpu_count(),
-        "raw_updates_per_s": round(statistics.median(raw)),
-        "sweep_docs_per_s": round(statistics.median(sweep)),
-        "ratio": round(statistics.median(s / r for r, s in zip(raw, sweep)), 3),
-    }
-    result["ok"] = result["sweep_docs_per_s"] >= GOAL_DOCS_PER_S and result["ratio"] >= GOAL_RATIO
-    print(json.dumps(result))
+    parser.add_argument("--cache-gb", type=float, default=1, help="of mongod (growth: at least 2)")
+    args = parser.parse_args()
+    args.docs = args.docs or (50_000 if args.quick else 200_000)
+    args.rounds = args.rounds or (1 if args.quick else 3)
+    args.migrator_docs = args.docs // 4
+    args.variant_rounds = 1 if args.quick else 3
+    args.growth_from = 50_000 if args.quick else 100_000
+    args.growth_to = 200_000 if args.quick else 2_000_000
+    args.parts = [p for p in args.only or PARTS if p not in args.without]
+    return args
 
 
 if __name__ == "__main__":
