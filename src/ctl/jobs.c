@@ -23,14 +23,15 @@ struct started {
     size_t active; /* namespaces that had a job already */
 };
 
-static enum rk_ctl_exit start_each(struct rk_ctl *ctl, mongoc_client_t *client, char **namespaces,
-                                   size_t n, struct started *started)
+static enum rk_ctl_exit start_each(struct rk_ctl *ctl, mongoc_client_t *client,
+                                   const char *transform, char **namespaces, size_t n,
+                                   struct started *started)
 {
     struct rk_error err;
     uint32_t settle_ms = ctl->config->keys.refresh_interval_ms * SETTLE_REFRESHES + SETTLE_EXTRA_MS;
     for (size_t i = 0; i < n; i++) {
         enum rk_status status =
-            rk_jobs_create(client, ctl->config->upstream.state_db, "reencrypt", namespaces[i],
+            rk_jobs_create(client, ctl->config->upstream.state_db, transform, namespaces[i],
                            ctl->actor, settle_ms, started->ids[started->n], &err);
         if (status == RK_ESTATE) {
             (void)fprintf(stderr, "rekeyctl: %s\n", err.message);
@@ -65,7 +66,8 @@ static enum rk_ctl_exit print_started(const struct started *started)
     return code;
 }
 
-static enum rk_ctl_exit start(struct rk_ctl *ctl, const char *only, bool wait)
+static enum rk_ctl_exit start(struct rk_ctl *ctl, const char *transform, const char *only,
+                              bool wait)
 {
     struct rk_error err;
     char **namespaces = NULL;
@@ -86,7 +88,7 @@ static enum rk_ctl_exit start(struct rk_ctl *ctl, const char *only, bool wait)
     if (n == 0) {
         (void)fprintf(stderr, "rekeyctl: no protected collection exists; nothing to do\n");
     }
-    code = start_each(ctl, client, namespaces, n, &started);
+    code = start_each(ctl, client, transform, namespaces, n, &started);
     if (code == RK_CTL_OK && ctl->json && !wait) {
         code = print_started(&started);
     } else if (code == RK_CTL_OK && wait) {
@@ -101,19 +103,25 @@ done:
 
 static enum rk_ctl_exit run_start(struct rk_ctl *ctl, int argc, char **argv)
 {
-    static const struct option options[] = {{"wait", no_argument, NULL, 'w'}, {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"transform", required_argument, NULL, 't'},
+                                            {"wait", no_argument, NULL, 'w'},
+                                            {NULL, 0, NULL, 0}};
+    const char *transform = "reencrypt";
     bool wait = false;
     int option;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
-        if (option != 'w') {
+        if (option == 't') {
+            transform = optarg;
+        } else if (option == 'w') {
+            wait = true;
+        } else {
             return RK_CTL_USAGE;
         }
-        wait = true;
     }
     if (argc - optind > 1) {
         return rk_ctl_usage("start takes one namespace at most");
     }
-    return start(ctl, optind < argc ? argv[optind] : NULL, wait);
+    return start(ctl, transform, optind < argc ? argv[optind] : NULL, wait);
 }
 
 static const char *done_word(enum rk_job_action action)
@@ -205,8 +213,9 @@ const struct rk_ctl_command rk_ctl_job_commands[] = {
      RK_CTL_NEEDS_SERVER, rk_ctl_run_status},
     {NULL, "jobs", "", "list jobs, past ones too, newest first", RK_CTL_NEEDS_SERVER,
      rk_ctl_run_jobs},
-    {NULL, "start", "[NAMESPACE] [--wait]",
-     "sweep every protected collection, or those of one namespace, to the current key",
+    {NULL, "start", "[NAMESPACE] [--transform encrypt] [--wait]",
+     "sweep every protected collection, or those of one namespace, to the current key; or encrypt "
+     "what never was",
      RK_CTL_NEEDS_SERVER, run_start},
     {NULL, "pause", "JOB|all", "stop working on a job until it is resumed", RK_CTL_NEEDS_SERVER,
      run_pause},

@@ -11,6 +11,7 @@ struct filing {
     const struct rk_lease *lease;
     const bson_oid_t *job;
     const struct rk_ns *ns;
+    const struct rk_transform_ops *transform;
     struct rk_buf command;
     struct rk_bson_writer w;
     uint32_t n_ops;
@@ -145,9 +146,10 @@ static void put_entry(struct filing *f, const struct rk_value *id, const char *p
     if (f->job != NULL) {
         rk_bson_put_oid(w, "jobId", f->job);
     }
+    rk_bson_put_string(w, "transform", f->transform->name);
     rk_bson_put_string(w, "reason", reason);
     rk_bson_put_string(w, "formerRaw", "$raw");
-    put_raw(w, raw, (uint64_t)raw->len + id->len > RAW_MAX);
+    put_raw(w, raw, f->transform->of_plaintext || (uint64_t)raw->len + id->len > RAW_MAX);
     put_attempts(w);
     put_first_seen(w);
     rk_bson_put_string(w, "lastSeen", "$$NOW");
@@ -200,10 +202,12 @@ static enum rk_status file_document(struct filing *f, const struct rk_plan *plan
 }
 
 enum rk_status rk_dead_letters_file(const struct rk_lease *lease, const bson_oid_t *job,
-                                    const struct rk_ns *ns, const struct rk_plan *plan,
-                                    int64_t *filed, struct rk_error *err)
+                                    const struct rk_ns *ns,
+                                    const struct rk_transform_ops *transform,
+                                    const struct rk_plan *plan, int64_t *filed,
+                                    struct rk_error *err)
 {
-    struct filing f = {.lease = lease, .job = job, .ns = ns};
+    struct filing f = {.lease = lease, .job = job, .ns = ns, .transform = transform};
     enum rk_status status = RK_OK;
     *filed = 0;
     rk_buf_init(&f.command, COMMAND_MAX);
@@ -248,6 +252,18 @@ enum rk_status rk_dead_letters_waiting(const struct rk_lease *lease, bool *waiti
     return status;
 }
 
+/* Entries of versions that had one transform only do not name it. */
+static const struct rk_transform_ops *transform_of(const struct rk_bson_view *entry)
+{
+    struct rk_bson_elem elem;
+    const char *name;
+    uint32_t len;
+    if (!rk_bson_find(entry, "transform", &elem)) {
+        return &rk_transform_reencrypt;
+    }
+    return rk_bson_elem_utf8(&elem, &name, &len) ? rk_transform_find(name) : NULL;
+}
+
 enum rk_status rk_dead_letters_claim(const struct rk_lease *lease, struct rk_dead_letter *letter,
                                      struct rk_error *err)
 {
@@ -281,6 +297,7 @@ enum rk_status rk_dead_letters_claim(const struct rk_lease *lease, struct rk_dea
         goto done;
     }
     status = rk_id_set_elem(&letter->doc, &elem);
+    letter->transform = transform_of(&doc);
 done:
     bson_destroy(&reply);
     bson_destroy(set);
@@ -304,19 +321,26 @@ enum rk_status rk_dead_letters_resolve(const struct rk_lease *lease, const bson_
 }
 
 enum rk_status rk_dead_letters_resolve_unseen(const struct rk_lease *lease, const char *ns,
+                                              const struct rk_transform_ops *transform,
                                               int64_t started_at_ms, struct rk_error *err)
 {
     bson_t reply;
+    bson_t names = BSON_INITIALIZER;
+    BSON_APPEND_UTF8(&names, "0", transform->name);
+    if (transform == &rk_transform_reencrypt) {
+        BSON_APPEND_NULL(&names, "1"); /* or none, see transform_of */
+    }
     bson_t *command = BCON_NEW(
         "update", BCON_UTF8("deadLetters"), "updates", "[", "{", "q", "{", "ns", BCON_UTF8(ns),
-        "resolved", BCON_BOOL(false), "lastSeen", "{", "$lt", BCON_DATE_TIME(started_at_ms), "}",
-        "}", "u", "{", "$set", "{", "resolved", BCON_BOOL(true), "retry", BCON_BOOL(false), "}",
-        "$currentDate", "{", "resolvedAt", BCON_BOOL(true), "}", "}", "multi", BCON_BOOL(true), "}",
-        "]", "writeConcern", "{", "w", BCON_UTF8("majority"), "wtimeout",
-        BCON_INT64((int64_t)lease->wtimeout_ms), "}");
+        "transform", "{", "$in", BCON_ARRAY(&names), "}", "resolved", BCON_BOOL(false), "lastSeen",
+        "{", "$lt", BCON_DATE_TIME(started_at_ms), "}", "}", "u", "{", "$set", "{", "resolved",
+        BCON_BOOL(true), "retry", BCON_BOOL(false), "}", "$currentDate", "{", "resolvedAt",
+        BCON_BOOL(true), "}", "}", "multi", BCON_BOOL(true), "}", "]", "writeConcern", "{", "w",
+        BCON_UTF8("majority"), "wtimeout", BCON_INT64((int64_t)lease->wtimeout_ms), "}");
     enum rk_status status =
         rk_command_run_bson(lease->client, lease->state_db, command, &reply, err);
     bson_destroy(&reply);
     bson_destroy(command);
+    bson_destroy(&names);
     return status;
 }

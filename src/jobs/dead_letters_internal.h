@@ -13,6 +13,7 @@
  * keep the job they have. *filed counts values. */
 RK_MUST_CHECK enum rk_status rk_dead_letters_file(const struct rk_lease *lease,
                                                   const bson_oid_t *job, const struct rk_ns *ns,
+                                                  const struct rk_transform_ops *transform,
                                                   const struct rk_plan *plan, int64_t *filed,
                                                   struct rk_error *err);
 
@@ -24,6 +25,7 @@ struct rk_dead_letter {
     bson_oid_t id;
     struct rk_ns ns;
     struct rk_id doc;
+    const struct rk_transform_ops *transform; /* NULL: this version does not know it */
 };
 /* Takes an entry that is to be retried, for the length of a lease. RK_ENOENT: there is none. */
 RK_MUST_CHECK enum rk_status rk_dead_letters_claim(const struct rk_lease *lease,
@@ -32,9 +34,11 @@ RK_MUST_CHECK enum rk_status rk_dead_letters_claim(const struct rk_lease *lease,
 /* Resolves a claimed entry unless it was filed again since. */
 RK_MUST_CHECK enum rk_status rk_dead_letters_resolve(const struct rk_lease *lease,
                                                      const bson_oid_t *id, struct rk_error *err);
-/* Resolves those of ns that a job which started at started_at_ms (server's clock) has not met. */
-RK_MUST_CHECK enum rk_status rk_dead_letters_resolve_unseen(const struct rk_lease *lease,
-                                                            const char *ns, int64_t started_at_ms,
-                                                            struct rk_error *err);
+/* Resolves those of ns and the transform that a job which started at started_at_ms (server's clock)
+ * has not met. */
+RK_MUST_CHECK enum rk_status
+rk_dead_letters_resolve_unseen(const struct rk_lease *lease, const char *ns,
+                               const struct rk_transform_ops *transform, int64_t started_at_ms,
+                               struct rk_error *err);
 
 #endif

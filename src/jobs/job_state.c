@@ -154,7 +154,8 @@ enum rk_status rk_job_close_if_done(const struct rk_lease *lease, const struct r
         rk_log(failed ? RK_LOG_ERROR : RK_LOG_INFO, failed ? "job_failed" : "job_complete",
                RK_S("ns", job->ns.full), RK_S("transform", job->transform->name));
         if (!failed && job->started_at_ms != 0) {
-            status = rk_dead_letters_resolve_unseen(lease, job->ns.full, job->started_at_ms, err);
+            status = rk_dead_letters_resolve_unseen(lease, job->ns.full, job->transform,
+                                                    job->started_at_ms, err);
         }
     }
     return status;

@@ -1,11 +1,10 @@
 /*
  * The first transform: everything under the current key.
  */
-#include <rekey/jobs/transform.h>
+#include "transform_internal.h"
 
 #include <string.h>
 
-#define BINARY_HEAD_LEN 5u     /* length, subtype */
 #define PLAINTEXT_HEAD_MAX 32u /* what BSON adds around the bytes of a string or binary */
 
 struct examine {
@@ -14,41 +13,15 @@ struct examine {
     const struct rk_data_key *current; /* of the value at hand */
 };
 
-static enum rk_status reject(struct rk_plan *plan, const struct rk_value *old, uint32_t key_id,
-                             const char *reason)
-{
-    struct rk_reject entry = {.old = *old, .key_id = key_id, .reason = reason};
-    return rk_plan_add_reject(plan, &entry);
-}
-
-/* Seals the plaintext in plan->scratch into the arena and files the change. */
-static enum rk_status seal(const struct examine *x, const struct rk_field *field,
-                           const struct rk_value *old, uint8_t bson_type)
-{
-    struct rk_plan *plan = x->plan;
-    struct rk_change change = {.old = *old, .type = RK_BSON_BINARY};
-    const struct rk_data_key *key = x->current;
-    uint8_t head[BINARY_HEAD_LEN];
-    size_t size = rk_envelope_size(key, field->algorithm, plan->scratch.len);
-    rk_store_u32(head, (uint32_t)size);
-    head[4] = RK_ENVELOPE_SUBTYPE;
-    change.value_off = (uint32_t)plan->arena.len;
-    change.value_len = (uint32_t)(size + sizeof head);
-    enum rk_status status = rk_buf_append(&plan->arena, head, sizeof head);
-    if (status == RK_OK) {
-        status =
-            rk_envelope_seal(x->keys->aead, key, field->algorithm, field->field_id, x->keys->now_s,
-                             bson_type, plan->scratch.data, plan->scratch.len, &plan->arena);
-    }
-    return status == RK_OK ? rk_plan_add_change(plan, &change) : status;
-}
-
 /* While openings are only promised, what was opened may be no more than a placeholder. */
 static enum rk_status seal_known(const struct examine *x, const struct rk_field *field,
                                  const struct rk_value *old, uint8_t bson_type)
 {
-    return rk_remote_opening(rk_aead_remote(x->keys->aead)) ? RK_OK
-                                                            : seal(x, field, old, bson_type);
+    const struct rk_buf *scratch = &x->plan->scratch;
+    const struct rk_value plaintext = {bson_type, scratch->data, (uint32_t)scratch->len};
+    return rk_remote_opening(rk_aead_remote(x->keys->aead))
+               ? RK_OK
+               : rk_transform_seal(x->keys, x->current, field, old, &plaintext, x->plan);
 }
 
 static enum rk_status examine_envelope(const struct examine *x, const struct rk_field *field,
@@ -56,9 +29,9 @@ static enum rk_status examine_envelope(const struct examine *x, const struct rk_
 {
     const struct rk_keyset *keys = x->keys->keys;
     struct rk_envelope envelope;
-    if (!rk_envelope_parse(value->data + BINARY_HEAD_LEN, value->len - BINARY_HEAD_LEN,
+    if (!rk_envelope_parse(value->data + RK_BINARY_HEAD_LEN, value->len - RK_BINARY_HEAD_LEN,
                            &envelope)) {
-        return reject(x->plan, value, 0, "malformed envelope");
+        return rk_transform_reject(x->plan, value, 0, "malformed envelope");
     }
     if (envelope.key_id == rk_data_key_id(x->current) && envelope.algorithm == field->algorithm &&
         envelope.field_id == field->field_id) {
@@ -69,9 +42,9 @@ static enum rk_status examine_envelope(const struct examine *x, const struct rk_
     case RK_OK:
         return seal_known(x, field, value, envelope.bson_type);
     case RK_ENOKEY:
-        return reject(x->plan, value, envelope.key_id, "unknown data key");
+        return rk_transform_reject(x->plan, value, envelope.key_id, "unknown data key");
     case RK_EAUTH:
-        return reject(x->plan, value, 0, "envelope does not authenticate");
+        return rk_transform_reject(x->plan, value, 0, "envelope does not authenticate");
     default:
         return RK_ENOMEM;
     }
@@ -102,7 +75,7 @@ static enum rk_status examine_legacy(const struct examine *x, const struct rk_fi
         }
     }
     if (reason != NULL) {
-        return reject(x->plan, value, 0, reason);
+        return rk_transform_reject(x->plan, value, 0, reason);
     }
     x->plan->plaintext++;
     return RK_OK;
@@ -116,18 +89,12 @@ static enum rk_status examine_value(void *arg, const struct rk_field *field,
     enum rk_status status;
     (void)path;
     (void)path_len;
-    if (value->type == RK_BSON_NULL || value->type == RK_BSON_UNDEFINED) {
+    if (rk_value_is_empty(value)) {
         return RK_OK;
     }
-    char buf[RK_KEY_NAME_SIZE];
-    const char *name = rk_tenant_key(x->keys->tenant, field, buf);
-    if (name == NULL) {
-        return reject(x->plan, value, 0, "the document's tenant is not known");
-    }
-    x->current = rk_keyset_current(x->keys->keys, name);
-    if (x->current == NULL) {
-        memcpy(x->plan->missing_name, name, strlen(name) + 1);
-        return reject(x->plan, value, 0, "the tenant has no current key");
+    status = rk_transform_key(x->keys, field, value, x->plan, &x->current);
+    if (status != RK_OK || x->current == NULL) {
+        return status;
     }
     /* A plaintext is shorter than its ciphertext: with this room the buffer never moves, and
      * leaves nothing behind in freed memory. */
@@ -135,9 +102,7 @@ static enum rk_status examine_value(void *arg, const struct rk_field *field,
     if (status != RK_OK) {
         return status;
     }
-    if (value->type == RK_BSON_BINARY &&
-        rk_envelope_claims(value->data[4], value->data + BINARY_HEAD_LEN,
-                           value->len - BINARY_HEAD_LEN)) {
+    if (rk_value_is_envelope(value)) {
         status = examine_envelope(x, field, value);
     } else {
         status = examine_legacy(x, field, value);

@@ -248,7 +248,8 @@ static enum rk_status write_rounds(struct rk_sweeper *s, const struct rk_lease *
         counts->swept += result.matched;
         if (status == RK_OK &&
             (rk_plan_rejects(plan) > 0 || result.failed > 0 || round == ROUNDS_MAX)) {
-            status = rk_dead_letters_file(lease, task->job, task->ns, plan, &filed, err);
+            status = rk_dead_letters_file(lease, task->job, task->ns, task->transform, plan, &filed,
+                                          err);
             counts->dead_lettered += filed;
         }
         uint32_t missed = result.tried - result.matched - result.failed;

@@ -268,11 +268,11 @@ static bool retry_dead_letter(struct rk_sweeper *s, const struct rk_lease *lease
     enum rk_status status = rk_dead_letters_claim(lease, &letter, &err);
     bool claimed = status == RK_OK;
     const struct rk_policy *policy = claimed ? policy_for(s, &letter.ns) : NULL;
-    if (policy != NULL) {
+    if (policy != NULL && letter.transform != NULL) {
         struct rk_sweep_task task = {
             .ns = &letter.ns,
             .policy = policy,
-            .transform = &rk_transform_reencrypt,
+            .transform = letter.transform,
             .scan = {.min = &letter.doc, .policy = policy, .limit = 1},
         };
         status = rk_sweep_batch(s, lease, &task, &counts, &last, &exhausted, &err);

@@ -59,7 +59,8 @@ enum rk_status rk_protected_values(const struct rk_path_node *node, const struct
 
 const struct rk_transform_ops *rk_transform_find(const char *name)
 {
-    static const struct rk_transform_ops *const all[] = {&rk_transform_reencrypt};
+    static const struct rk_transform_ops *const all[] = {&rk_transform_reencrypt,
+                                                         &rk_transform_encrypt};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         if (strcmp(all[i]->name, name) == 0) {
             return all[i];
@@ -78,6 +79,7 @@ enum rk_status rk_transform_document(const struct rk_transform_ops *ops,
         return RK_EINVAL;
     }
     struct rk_doc_plan entry = {
+        .doc = *doc,
         .id = {id.type, id.value, id.value_len},
         .first_change = (uint32_t)(plan->changes.len / sizeof(struct rk_change)),
         .first_reject = (uint32_t)rk_plan_rejects(plan),

@@ -3,9 +3,11 @@
 #include <string.h>
 
 /* mongod takes 16 MiB and 16 KiB in one command document; what else is in it needs some room. */
-#define COMMAND_MAX (16u << 20)
+#define COMMAND_MAX ((16u << 20) + (16u << 10))
+#define COMMAND_ROOM 4096u
 #define COMMAND_SOFT_MAX (8u << 20)
-#define OP_OVERHEAD 64u
+#define OP_OVERHEAD 128u
+#define CHANGE_OVERHEAD 4u
 #define OPS_MAX_BYTES (1u << 20)
 
 struct builder {
@@ -20,10 +22,10 @@ struct builder {
 
 static size_t op_size(const struct rk_plan *plan, const struct rk_doc_plan *doc)
 {
-    size_t size = OP_OVERHEAD + doc->id.len;
+    size_t size = OP_OVERHEAD + rk_condition_size(plan, doc);
     for (uint32_t i = 0; i < doc->n_changes; i++) {
         const struct rk_change *change = rk_plan_change(plan, doc->first_change + i);
-        size += 2u * change->path_len + change->old.len + change->value_len + 4u;
+        size += change->path_len + change->value_len + CHANGE_OVERHEAD;
     }
     return size;
 }
@@ -37,17 +39,7 @@ static void put_op(struct rk_bson_writer *w, uint32_t index, const struct rk_pla
     size_t key_len = bson_uint32_to_string(index, &key, buf, sizeof buf);
     rk_bson_begin_sub(w, RK_BSON_DOCUMENT, key, key_len);
     rk_bson_begin_doc(w, "q");
-    if (doc->id.type == RK_BSON_DOCUMENT) {
-        rk_bson_begin_doc(w, "_id"); /* or its keys might be read as operators */
-        rk_bson_put(w, doc->id.type, "$eq", 3, doc->id.data, doc->id.len);
-        rk_bson_end(w);
-    } else {
-        rk_bson_put(w, doc->id.type, "_id", 3, doc->id.data, doc->id.len);
-    }
-    for (uint32_t i = 0; i < doc->n_changes; i++) {
-        const struct rk_change *c = rk_plan_change(plan, doc->first_change + i);
-        rk_bson_put(w, c->old.type, arena + c->path_off, c->path_len, c->old.data, c->old.len);
-    }
+    bool simple_collation = rk_condition_put(w, plan, doc);
     rk_bson_end(w);
     rk_bson_begin_doc(w, "u");
     rk_bson_begin_doc(w, "$set");
@@ -58,6 +50,11 @@ static void put_op(struct rk_bson_writer *w, uint32_t index, const struct rk_pla
     }
     rk_bson_end(w);
     rk_bson_end(w);
+    if (simple_collation) {
+        rk_bson_begin_doc(w, "collation");
+        rk_bson_put_string(w, "locale", "simple");
+        rk_bson_end(w);
+    }
     rk_bson_end(w);
 }
 
@@ -85,7 +82,7 @@ static enum rk_status build(struct builder *b, struct rk_buf *out, struct rk_wri
             continue;
         }
         size_t size = op_size(b->plan, doc);
-        if (size > COMMAND_MAX - 4096u) {
+        if (size > COMMAND_MAX - COMMAND_ROOM) {
             doc->failure = "old and new value together are too large for one update";
             result->tried++;
             result->failed++;

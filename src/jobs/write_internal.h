@@ -1,7 +1,7 @@
 /*
  * Writing what a plan holds: one unordered update command of compare-and-swaps,
- *   { q: {_id: <id>, "<path>": <exact old value>, ...}, u: {$set: {"<path>": <new value>, ...}} }
- * so that whatever the foreground has written since the read stays.
+ *   { q: {_id: <id>, "<path>": <the exact old value>, ...}, u: {$set: {"<path>": <new value>, ...}}
+ * } so that whatever the foreground has written since the read stays.
  */
 #ifndef REKEY_JOBS_WRITE_INTERNAL_H
 #define REKEY_JOBS_WRITE_INTERNAL_H
@@ -22,5 +22,14 @@ RK_MUST_CHECK enum rk_status rk_write_plan(mongoc_client_t *client, const struct
                                            struct rk_plan *plan, uint32_t wtimeout_ms,
                                            struct rk_buf *command, struct rk_write_result *result,
                                            struct rk_error *err);
+
+/* ---- condition.c */
+
+/* Puts into a filter what only the document as it was read fulfils, as far as it is to be changed.
+ * True when the statement needs the simple collation for that. */
+RK_MUST_CHECK bool rk_condition_put(struct rk_bson_writer *w, const struct rk_plan *plan,
+                                    const struct rk_doc_plan *doc);
+/* At least as many bytes as that takes. */
+size_t rk_condition_size(const struct rk_plan *plan, const struct rk_doc_plan *doc);
 
 #endif

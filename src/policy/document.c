@@ -60,39 +60,53 @@ static bool equal_bytewise(uint8_t bson_type)
     }
 }
 
-bool rk_document_type_allowed(const char *ns, const struct rk_field *field, uint8_t bson_type,
-                              struct rk_error *err)
+enum rk_field_fit rk_field_fits(const struct rk_field *field, uint8_t bson_type)
 {
     switch (bson_type) {
     case RK_BSON_NULL:
-        return true;
     case RK_BSON_UNDEFINED:
     case RK_BSON_MINKEY:
     case RK_BSON_MAXKEY:
-        (void)rk_error_set_code(err, RK_EREFUSED, RK_CODE_UNENCRYPTABLE,
-                                "%s, path \"%s\": a value of type %s cannot be encrypted; store "
-                                "null or leave the field out",
-                                ns, field->path, type_name(bson_type));
-        return false;
+        return RK_FIT_NEVER;
     default:
         break;
     }
     if (field->algorithm == RK_ALGORITHM_DETERMINISTIC && !equal_bytewise(bson_type)) {
+        return RK_FIT_NOT_DETERMINISTIC;
+    }
+    return field->bson_type == 0 || field->bson_type == bson_type ? RK_FIT_YES : RK_FIT_OTHER_TYPE;
+}
+
+bool rk_document_type_allowed(const char *ns, const struct rk_field *field, uint8_t bson_type,
+                              struct rk_error *err)
+{
+    if (bson_type == RK_BSON_NULL) {
+        return true;
+    }
+    switch (rk_field_fits(field, bson_type)) {
+    case RK_FIT_YES:
+        return true;
+    case RK_FIT_NEVER:
+        (void)rk_error_set_code(err, RK_EREFUSED, RK_CODE_UNENCRYPTABLE,
+                                "%s, path \"%s\": a value of type %s cannot be encrypted; store "
+                                "null or leave the field out",
+                                ns, field->path, type_name(bson_type));
+        break;
+    case RK_FIT_NOT_DETERMINISTIC:
         (void)rk_error_set_code(err, RK_EREFUSED, RK_CODE_UNENCRYPTABLE,
                                 "%s, path \"%s\": a value of type %s cannot be encrypted "
                                 "deterministically, since equal values may differ in their bytes; "
                                 "use algorithm random, or store it as another type (string, long)",
                                 ns, field->path, type_name(bson_type));
-        return false;
-    }
-    if (field->bson_type != 0 && field->bson_type != bson_type) {
+        break;
+    case RK_FIT_OTHER_TYPE:
         (void)rk_error_set_code(err, RK_EREFUSED, RK_CODE_UNENCRYPTABLE,
                                 "%s, path \"%s\": a value of type %s is not what the policy says "
                                 "of this field; use type %s, or drop type from the policy",
                                 ns, field->path, type_name(bson_type), type_name(field->bson_type));
-        return false;
+        break;
     }
-    return true;
+    return false;
 }
 
 enum rk_verdict rk_document_verdict(const struct rk_bson_writer *w, enum rk_verdict verdict,

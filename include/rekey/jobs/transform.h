@@ -37,7 +37,8 @@ struct rk_reject {
 };
 
 struct rk_doc_plan {
-    struct rk_value id; /* borrowed from the document */
+    struct rk_bson_view doc; /* borrowed */
+    struct rk_value id;      /* borrowed from the document */
     uint32_t first_change;
     uint32_t n_changes;
     uint32_t first_reject;
@@ -86,11 +87,14 @@ struct rk_transform_ops {
      */
     enum rk_status (*examine)(const struct rk_transform_keys *keys, const struct rk_path_node *node,
                               const struct rk_bson_view *doc, struct rk_plan *plan);
+    bool of_plaintext; /* what it replaces or rejects is plaintext, which is filed nowhere */
 };
 
 /* Every protected value under another key, algorithm or field id than the policy's present one,
  * and every legacy value, becomes an envelope under the current key. */
 extern const struct rk_transform_ops rk_transform_reencrypt;
+/* Every protected value that was never encrypted becomes an envelope under the current key. */
+extern const struct rk_transform_ops rk_transform_encrypt;
 
 /* NULL when there is no such transform. */
 const struct rk_transform_ops *rk_transform_find(const char *name);

@@ -87,6 +87,15 @@ struct rk_field {
     enum rk_unique_index unique_index;
 };
 
+/* May a value of this type be encrypted for the field? Null is none that could be. */
+enum rk_field_fit {
+    RK_FIT_YES,
+    RK_FIT_NEVER,             /* undefined, min and max: no field's */
+    RK_FIT_NOT_DETERMINISTIC, /* equal values of the type may differ in their bytes */
+    RK_FIT_OTHER_TYPE,        /* than the only one that the policy allows */
+};
+enum rk_field_fit rk_field_fits(const struct rk_field *field, uint8_t bson_type);
+
 struct rk_policy {
     const char *ns; /* as configured */
     struct rk_path_node root;
