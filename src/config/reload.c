@@ -119,6 +119,8 @@ bool rk_config_reloadable(const struct rk_config *now, const struct rk_config *n
         {"limits.listen_backlog", now->limits.listen_backlog == next->limits.listen_backlog},
         {"keys", same_keys(&now->keys, &next->keys)},
         {"admin", same_admin(&now->admin, &next->admin)},
+        {"sweep.hot_docs_max", now->sweep.hot_docs_max == next->sweep.hot_docs_max},
+        {"sweep.hot_repeat_ms", now->sweep.hot_repeat_ms == next->sweep.hot_repeat_ms},
         {"log.file", same_text(now->log.file, next->log.file)},
     };
     for (size_t i = 0; i < sizeof fixed / sizeof fixed[0]; i++) {

@@ -72,6 +72,8 @@
     X(requests_max, 3, 1, 1024)
 
 #define SWEEP_NUMBERS(X)                                                                           \
+    X(hot_docs_max, 10000, 1, 10000000)                                                            \
+    X(hot_repeat_ms, 10000, 0, HOUR_MS)                                                            \
     X(max_rate, 0, 0, 100000000)                                                                   \
     X(threads, 2, 1, 256)                                                                          \
     X(range_docs, 10000, 1, 10000000)                                                              \
@@ -125,6 +127,9 @@ static const cyaml_strval_t providers[] = {{"keyring", RK_CONFIG_KEYRING},
                                            {"vault", RK_CONFIG_VAULT}};
 static const cyaml_strval_t vault_modes[] = {{"envelope", RK_CONFIG_VAULT_ENVELOPE},
                                              {"transit", RK_CONFIG_VAULT_TRANSIT}};
+static const cyaml_strval_t sweep_modes[] = {{"proactive", RK_CONFIG_SWEEP_PROACTIVE},
+                                             {"lazy", RK_CONFIG_SWEEP_LAZY},
+                                             {"both", RK_CONFIG_SWEEP_BOTH}};
 static const cyaml_strval_t vault_auths[] = {{"approle", RK_CONFIG_VAULT_APPROLE},
                                              {"token_file", RK_CONFIG_VAULT_TOKEN_FILE}};
 static const cyaml_strval_t algorithms[] = {{"random", RK_ALGORITHM_RANDOM},
@@ -289,6 +294,7 @@ static const cyaml_schema_field_t guard_fields[] = {GUARD_NUMBERS(GUARD_FIELD) C
 
 static const cyaml_schema_field_t sweep_fields[] = {
     SWITCH("pause", struct rk_config_sweep, pause),
+    CHOICE("mode", OPTIONAL, struct rk_config_sweep, mode, sweep_modes),
     CYAML_FIELD_MAPPING("guard", OPTIONAL, struct rk_config_sweep, guard, guard_fields),
     SWEEP_NUMBERS(SWEEP_FIELD) CYAML_FIELD_END,
 };

@@ -101,14 +101,14 @@ void rk_ctl_print_progress(FILE *out, const struct rk_job *job, double rate_docs
 
 static void print_details(const struct rk_job *job)
 {
-    char n[6][RK_CTL_NUMBER_LEN];
+    char n[7][RK_CTL_NUMBER_LEN];
     (void)printf(
-        "  job %s: swept %s, already current %s, gone %s, changed meanwhile %s, dead "
+        "  job %s: swept %s, already current %s, gone %s, rejected %s, changed meanwhile %s, dead "
         "letters %s, not encrypted %s\n",
         job->id, rk_ctl_number(job->counts.swept, n[0]),
         rk_ctl_number(job->counts.already_current, n[1]), rk_ctl_number(job->counts.gone, n[2]),
-        rk_ctl_number(job->counts.changed_again, n[3]),
-        rk_ctl_number(job->counts.dead_lettered, n[4]), rk_ctl_number(job->counts.plaintext, n[5]));
+        rk_ctl_number(job->counts.rejected, n[3]), rk_ctl_number(job->counts.changed_again, n[4]),
+        rk_ctl_number(job->counts.dead_lettered, n[5]), rk_ctl_number(job->counts.plaintext, n[6]));
     (void)printf("  ranges: %lld done, %lld running, %lld failed, of %lld%s\n",
                  (long long)job->ranges_done, (long long)job->ranges_running,
                  (long long)job->ranges_failed, (long long)job->ranges,
@@ -151,6 +151,7 @@ static void append_job(bson_t *array, uint32_t i, const struct rk_job *job)
     BSON_APPEND_INT64(&doc, "swept", job->counts.swept);
     BSON_APPEND_INT64(&doc, "alreadyCurrent", job->counts.already_current);
     BSON_APPEND_INT64(&doc, "gone", job->counts.gone);
+    BSON_APPEND_INT64(&doc, "rejected", job->counts.rejected);
     BSON_APPEND_INT64(&doc, "changedAgain", job->counts.changed_again);
     BSON_APPEND_INT64(&doc, "deadLettered", job->counts.dead_lettered);
     BSON_APPEND_INT64(&doc, "plaintext", job->counts.plaintext);

@@ -27,6 +27,7 @@ struct rk_daemon {
     struct rk_catalog *catalog;
     struct rk_server *server;
     struct rk_gate *gate;
+    struct rk_hot *hot;
     struct rk_engine *engine;
     struct event_base *base;
     struct event *watched[RK_DAEMON_SIGNALS]; /* signals */

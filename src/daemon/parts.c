@@ -104,12 +104,40 @@ static void on_catalog(void *arg, struct rk_policy_set *policies)
     rk_server_set_policies(arg, policies);
 }
 
+static bool old_reads_wanted(void *arg)
+{
+    return rk_hot_wanted(arg);
+}
+
+static void note_old_read(void *arg, const char *ns, uint8_t type, const void *id, uint32_t len)
+{
+    rk_hot_note(arg, ns, type, id, len);
+}
+
+static enum rk_status make_hot(struct rk_daemon *d, struct rk_error *err)
+{
+    const struct rk_hot_config config = {.docs_max = d->config->sweep.hot_docs_max,
+                                         .repeat_ms = d->config->sweep.hot_repeat_ms};
+    d->hot = d->keys != NULL ? rk_hot_new(&config) : NULL;
+    return d->keys == NULL || d->hot != NULL ? RK_OK
+                                             : rk_error_set(err, RK_ENOMEM, "out of memory");
+}
+
 static enum rk_status start_server(struct rk_daemon *d, struct rk_error *err)
 {
+    enum rk_status made = make_hot(d, err);
+    if (made != RK_OK) {
+        return made;
+    }
     struct rk_policy_set *policies = d->catalog != NULL ? rk_catalog_policies(d->catalog)
                                                         : rk_policy_set_ref(d->config->policies);
     const struct rk_server_config server = {
-        .config = d->config, .policies = policies, .topology = d->topology, .keys = d->keys};
+        .config = d->config,
+        .policies = policies,
+        .topology = d->topology,
+        .keys = d->keys,
+        .old_reads = {old_reads_wanted, d->hot != NULL ? note_old_read : NULL, d->hot},
+    };
     enum rk_status status = rk_server_start(&server, &d->server, err);
     rk_policy_set_unref(policies);
     if (status == RK_OK && d->catalog != NULL) {
@@ -144,6 +172,7 @@ static enum rk_status start_sweeper(struct rk_daemon *d, struct rk_error *err)
         .instance = d->instance,
         .keys = d->keys,
         .gate = d->gate,
+        .hot = d->hot,
         .policies = d->config->policies,
         .settings = rk_daemon_engine_settings(&d->config->sweep),
     };
@@ -185,6 +214,7 @@ void rk_daemon_stop(struct rk_daemon *d)
         rk_key_service_stop(d->keys);
     }
     rk_server_free(d->server);
+    rk_hot_free(d->hot);
     if (d->provider.ops != NULL) {
         d->provider.ops->free(d->provider.self);
     }

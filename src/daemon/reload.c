@@ -34,7 +34,13 @@ struct rk_gate_config rk_daemon_gate_config(const struct rk_config_sweep *sweep)
 
 struct rk_engine_settings rk_daemon_engine_settings(const struct rk_config_sweep *sweep)
 {
+    static const enum rk_sweep_mode modes[] = {
+        [RK_CONFIG_SWEEP_PROACTIVE] = RK_SWEEP_PROACTIVE,
+        [RK_CONFIG_SWEEP_LAZY] = RK_SWEEP_LAZY,
+        [RK_CONFIG_SWEEP_BOTH] = RK_SWEEP_BOTH,
+    };
     return (struct rk_engine_settings){
+        .mode = modes[sweep->mode],
         .threads = sweep->threads,
         .range_docs = sweep->range_docs,
         .batch_docs = sweep->batch_docs,

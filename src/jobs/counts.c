@@ -7,6 +7,7 @@ struct rk_sweep_counts rk_sweep_counts_read(const struct rk_bson_view *doc)
         .swept = rk_view_int(doc, "swept"),
         .already_current = rk_view_int(doc, "alreadyCurrent"),
         .gone = rk_view_int(doc, "gone"),
+        .rejected = rk_view_int(doc, "rejected"),
         .changed_again = rk_view_int(doc, "changedAgain"),
         .dead_lettered = rk_view_int(doc, "deadLettered"),
         .plaintext = rk_view_int(doc, "plaintext"),
@@ -20,6 +21,7 @@ void rk_sweep_counts_put(struct rk_bson_writer *w, const struct rk_sweep_counts 
     rk_bson_put_int64(w, "swept", counts->swept);
     rk_bson_put_int64(w, "alreadyCurrent", counts->already_current);
     rk_bson_put_int64(w, "gone", counts->gone);
+    rk_bson_put_int64(w, "rejected", counts->rejected);
     rk_bson_put_int64(w, "changedAgain", counts->changed_again);
     rk_bson_put_int64(w, "deadLettered", counts->dead_lettered);
     rk_bson_put_int64(w, "plaintext", counts->plaintext);
@@ -31,6 +33,7 @@ void rk_sweep_counts_add(struct rk_sweep_counts *into, const struct rk_sweep_cou
     into->swept += more->swept;
     into->already_current += more->already_current;
     into->gone += more->gone;
+    into->rejected += more->rejected;
     into->changed_again += more->changed_again;
     into->dead_lettered += more->dead_lettered;
     into->plaintext += more->plaintext;

@@ -76,7 +76,8 @@ static void publish(struct rk_engine *engine, const struct rk_job_view *jobs, si
         for (size_t j = 0; j < n_jobs; j++) {
             wanted = wanted || bson_oid_equal(&jobs[j].id, &s->job);
         }
-        if (s->holds && (!wanted || i >= engine->settings.threads)) {
+        if (s->holds &&
+            (!wanted || i >= engine->settings.threads || engine->settings.mode == RK_SWEEP_LAZY)) {
             atomic_store(&s->cancel, true);
         }
     }
@@ -90,6 +91,21 @@ static bool has_policy(struct rk_engine *engine, const struct rk_ns *ns)
                                 strlen(ns->coll)) != NULL;
     pthread_mutex_unlock(&engine->lock);
     return found;
+}
+
+bool rk_engine_has_transport(const struct rk_engine *engine)
+{
+    const struct rk_transport *t = &engine->transport;
+    return t->ops != NULL && t->ops->ready(t->self);
+}
+
+/* What readers find is of use to sweepers that would do something about it. */
+static void want_hot(struct rk_engine *engine, enum rk_sweep_mode mode, size_t n_jobs)
+{
+    if (engine->hot != NULL) {
+        rk_hot_set_wanted(engine->hot,
+                          mode == RK_SWEEP_LAZY || (mode == RK_SWEEP_BOTH && n_jobs > 0));
+    }
 }
 
 static void wake_sweepers(struct rk_engine *engine)
@@ -108,6 +124,7 @@ struct coordinator {
     bool failing;                     /* said so in the log already */
     struct rk_policy_set *remembered; /* policies whose namespaces were noted; NULL: none yet */
     uint64_t renewed_us;
+    struct rk_buf ids; /* of hot documents */
 };
 
 static void renew(struct rk_engine *engine, const struct rk_lease *lease)
@@ -158,13 +175,54 @@ static enum rk_status advance_job(struct coordinator *c, const struct rk_lease *
 {
     struct rk_planner_settings plan = {settings->range_docs, settings->ranges_ahead, range_cut, c};
     uint32_t cut = 0;
-    if (!has_policy(c->engine, &job->ns)) {
-        return RK_OK; /* another instance's configuration knows it */
-    }
     if (!job->plan_complete) {
         return rk_planner_step(lease, &job->id, &job->ns, &plan, &cut, err);
     }
     return rk_job_close_if_done(lease, job, err);
+}
+
+/* Tells the other instances what there is to do, of jobs of lesser priority once nothing is left of
+ * those of a higher one. */
+static void offer_ranges(struct coordinator *c, const struct rk_lease *lease,
+                         const struct rk_engine_settings *settings, size_t n_jobs)
+{
+    const struct rk_transport *transport = &c->engine->transport;
+    bool busy = false;
+    for (size_t i = 0; i < n_jobs && rk_engine_has_transport(c->engine); i++) {
+        struct rk_error err;
+        bool open = false;
+        if (busy && c->jobs[i].priority < c->jobs[i - 1].priority) {
+            return;
+        }
+        renew_if_due(c);
+        if (rk_offers_step(lease, &c->jobs[i], transport, settings->ranges_ahead, &open, &err) !=
+            RK_OK) {
+            rk_log(RK_LOG_WARN, "ranges_not_offered", RK_S("ns", c->jobs[i].ns.full),
+                   RK_S("error", err.message));
+        }
+        busy = busy || open;
+    }
+}
+
+/* Who plans, of several instances with a transport, is for the transport to say. */
+static bool is_planner(const struct rk_engine *engine)
+{
+    const struct rk_transport *t = &engine->transport;
+    return !rk_engine_has_transport(engine) || t->ops->plans(t->self);
+}
+
+/* More documents than a batch of this instance's wait: others may have time for them. */
+static void share_hot(struct coordinator *c, const struct rk_engine_settings *settings)
+{
+    struct rk_engine *engine = c->engine;
+    char ns[sizeof(((struct rk_ns *)0)->full)];
+    uint32_t n = 0;
+    while (engine->hot != NULL && rk_engine_has_transport(engine) &&
+           rk_hot_waiting(engine->hot) > settings->batch_docs &&
+           rk_hot_take(engine->hot, settings->batch_docs, ns, &c->ids, &n) == RK_OK && n > 0) {
+        (void)engine->transport.ops->offer_docs(engine->transport.self, ns, c->ids.data,
+                                                (uint32_t)c->ids.len);
+    }
 }
 
 /* Starts the sweeper threads that the settings ask for and that were never started. */
@@ -227,14 +285,23 @@ static enum rk_status tick(struct coordinator *c, const struct rk_engine_setting
         return status;
     }
     publish(engine, c->jobs, n_jobs, retries);
-    for (size_t i = 0; i < n_jobs; i++) {
+    want_hot(engine, settings->mode, n_jobs);
+    share_hot(c, settings);
+    bool plans = is_planner(engine) && settings->mode != RK_SWEEP_LAZY;
+    for (size_t i = 0; i < n_jobs && plans; i++) {
         struct rk_error job_err;
+        if (!has_policy(engine, &c->jobs[i].ns)) {
+            continue; /* another instance's configuration knows it */
+        }
         renew_if_due(c);
         if (advance_job(c, &lease, settings, &c->jobs[i], &job_err) != RK_OK) {
             /* Said for each job, and the others go on. */
             rk_log(RK_LOG_WARN, "job_planning_failed", RK_S("ns", c->jobs[i].ns.full),
                    RK_S("error", job_err.message));
         }
+    }
+    if (plans) {
+        offer_ranges(c, &lease, settings, n_jobs);
     }
     return RK_OK;
 }
@@ -280,6 +347,7 @@ static void *coordinator_main(void *arg)
     struct coordinator c = {.engine = engine, .renewed_us = rk_clock_mono_us()};
     c.jobs = calloc(RK_JOBS_MAX, sizeof *c.jobs);
     c.client = mongoc_client_pool_pop(engine->client_pool);
+    rk_buf_init(&c.ids, RK_IDS_MAX);
     if (c.jobs != NULL) {
         coordinate(&c);
     } else {
@@ -287,6 +355,7 @@ static void *coordinator_main(void *arg)
     }
     mongoc_client_pool_push(engine->client_pool, c.client);
     rk_policy_set_unref(c.remembered);
+    rk_buf_deinit(&c.ids);
     free(c.jobs);
     return NULL;
 }
@@ -317,6 +386,7 @@ enum rk_status rk_engine_start(const struct rk_engine_config *config, struct rk_
     engine->client_pool = config->client_pool;
     engine->keys = config->keys;
     engine->gate = config->gate;
+    engine->hot = config->hot;
     engine->settings = config->settings;
     engine->policies = rk_policy_set_ref(config->policies);
     engine->state_db = strdup(config->state_db);
@@ -331,6 +401,15 @@ enum rk_status rk_engine_start(const struct rk_engine_config *config, struct rk_
     }
     *out = engine;
     return RK_OK;
+}
+
+/* Those that nobody has begun with. */
+static void return_hints(struct rk_engine *engine)
+{
+    struct rk_hint hint;
+    while (rk_inbox_take(&engine->inbox, &hint)) {
+        engine->transport.ops->end(engine->transport.self, &hint, RK_HINT_RETURN);
+    }
 }
 
 void rk_engine_stop(struct rk_engine *engine)
@@ -352,7 +431,36 @@ void rk_engine_stop(struct rk_engine *engine)
             pthread_join(engine->sweepers[i].thread, NULL);
         }
     }
+    return_hints(engine);
     engine_free(engine);
+}
+
+void rk_engine_set_transport(struct rk_engine *engine, const struct rk_transport *transport)
+{
+    pthread_mutex_lock(&engine->lock);
+    engine->transport = *transport;
+    pthread_mutex_unlock(&engine->lock);
+}
+
+bool rk_engine_deliver(struct rk_engine *engine, const struct rk_hint *hint)
+{
+    bool taken = true;
+    pthread_mutex_lock(&engine->lock);
+    if (engine->stopping) {
+        taken = false;
+    } else if (hint->kind == RK_HINT_PLAN) {
+        engine->nudged = true; /* the coordinator looks at all jobs then */
+    } else {
+        taken = rk_inbox_put(&engine->inbox, hint);
+        engine->ticks++;
+    }
+    pthread_cond_broadcast(&engine->changed);
+    pthread_mutex_unlock(&engine->lock);
+    if (taken && hint->kind == RK_HINT_PLAN) {
+        struct rk_hint done = *hint;
+        engine->transport.ops->end(engine->transport.self, &done, RK_HINT_DONE);
+    }
+    return taken;
 }
 
 void rk_engine_reconfigure(struct rk_engine *engine, const struct rk_engine_settings *settings,
@@ -374,6 +482,7 @@ struct rk_engine_state rk_engine_state(struct rk_engine *engine)
     struct rk_engine_state state = {0};
     pthread_mutex_lock(&engine->lock);
     state.counts = engine->counts;
+    state.hot_counts = engine->hot_counts;
     state.range_failures = rk_counter_read(&engine->range_failures);
     for (size_t i = 0; i < engine->n_jobs; i++) {
         const struct rk_ns *ns = &engine->jobs[i].ns;

@@ -1,9 +1,10 @@
 /*
- * What coordinator (engine.c) and sweepers (sweeper.c) share.
+ * What coordinator (engine.c) and sweepers share.
  */
 #ifndef REKEY_JOBS_ENGINE_INTERNAL_H
 #define REKEY_JOBS_ENGINE_INTERNAL_H
 
+#include "inbox_internal.h"
 #include "range_internal.h"
 #include "scan_internal.h"
 
@@ -12,6 +13,7 @@
 #include <rekey/jobs/transform.h>
 
 #define RK_JOBS_MAX 256u
+#define RK_IDS_MAX (16u << 20) /* bytes of a batch of _ids */
 
 /* A job as the coordinator last saw it. */
 struct rk_job_view {
@@ -19,6 +21,7 @@ struct rk_job_view {
     struct rk_ns ns;
     const struct rk_transform_ops *transform;
     uint32_t key_id; /* nothing is examined under an older key than this */
+    int32_t priority;
     bool plan_complete;
     int64_t started_at_ms;
 };
@@ -43,6 +46,7 @@ struct rk_sweeper {
     struct rk_plan plans[2];
     struct rk_scan_batch batches[2];
     struct rk_buf command;
+    struct rk_buf ids; /* of hot documents */
 };
 
 struct rk_engine {
@@ -51,6 +55,8 @@ struct rk_engine {
     char *instance;
     struct rk_key_service *keys;
     struct rk_gate *gate;
+    struct rk_hot *hot;            /* borrowed */
+    struct rk_transport transport; /* ops NULL: local */
     pthread_t coordinator;
 
     pthread_mutex_t lock; /* over everything below */
@@ -63,8 +69,10 @@ struct rk_engine {
     struct rk_policy_set *policies;
     struct rk_job_view jobs[RK_JOBS_MAX];
     size_t n_jobs;
+    struct rk_inbox inbox;
     struct rk_sweep_counts counts;
-    rk_counter range_failures; /* without the lock */
+    struct rk_sweep_counts hot_counts; /* of documents that were read under an old key */
+    rk_counter range_failures;         /* without the lock */
     struct rk_sweeper sweepers[RK_ENGINE_THREADS_MAX];
 };
 
@@ -78,9 +86,41 @@ void rk_engine_nudge(struct rk_engine *engine);
 /* Sleeps; returns at once when the engine stops or *cancel becomes true. */
 void rk_engine_sleep(struct rk_engine *engine, uint32_t ms, const _Atomic bool *cancel);
 
+/* Are hints sent and received? Else sweepers claim ranges straight from jobStatus. */
+bool rk_engine_has_transport(const struct rk_engine *engine);
+
+/* ---- offers.c */
+
+/* Tells others of the job's ranges that nobody works on and that were not offered lately; *open:
+ * the job has ranges that are pending or running. */
+RK_MUST_CHECK enum rk_status rk_offers_step(const struct rk_lease *lease,
+                                            const struct rk_job_view *job,
+                                            const struct rk_transport *transport, uint32_t max,
+                                            bool *open, struct rk_error *err);
+
 /* ---- sweeper.c */
 
 void *rk_sweeper_main(void *arg); /* a struct rk_sweeper */
+/* The policy for ns as it is configured now, or NULL; valid until the next call. */
+const struct rk_policy *rk_sweeper_policy(struct rk_sweeper *s, const struct rk_ns *ns);
+
+/* ---- range_work.c */
+
+/* On a range that was claimed, until it is done, given back, lost or failed. */
+void rk_sweeper_work_range(struct rk_sweeper *s, const struct rk_job_view *job,
+                           struct rk_range *range, const struct rk_engine_settings *settings);
+uint32_t rk_sweeper_backoff_ms(const struct rk_engine_settings *settings, unsigned failures);
+/* Documents of the next batch. */
+uint32_t rk_sweeper_batch_limit(const struct rk_sweeper *s,
+                                const struct rk_engine_settings *settings);
+
+/* ---- hot_work.c */
+
+/* Rewrites one batch of the documents that were read under an old key. False: there were none. */
+bool rk_sweeper_work_hot(struct rk_sweeper *s, const struct rk_engine_settings *settings);
+/* The same for documents that another instance has told of. */
+void rk_sweeper_work_docs(struct rk_sweeper *s, const struct rk_engine_settings *settings,
+                          const char *ns, const struct rk_buf *ids);
 
 /* ---- sweep_batch.c: one batch of documents from read to dead letters */
 
@@ -91,12 +131,14 @@ struct rk_sweep_task {
     const struct rk_transform_ops *transform;
     uint32_t key_id; /* the current key must be this one or a later one; 0: any */
     struct rk_scan scan;
+    const struct rk_buf *ids; /* a BSON array: these documents instead of those of scan; or NULL */
 };
 
 /*
- * Adds to counts only what has been done. last receives the _id of the last document read (type
- * 0: none). RK_EIO: try again later; RK_EREFUSED and others: something is wrong that may not
- * pass by itself; RK_ESTATE: cancelled.
+ * Counts the batch once it is done as a whole. After a failure counts->swept alone has grown, by
+ * what was rewritten: the next attempt will find that current. last receives the _id of the last
+ * document read (type 0: none). RK_EIO: try again later; RK_EREFUSED and others: something is wrong
+ * that may not pass by itself; RK_ESTATE: cancelled.
  */
 RK_MUST_CHECK enum rk_status rk_sweep_batch(struct rk_sweeper *s, const struct rk_lease *lease,
                                             const struct rk_sweep_task *task,

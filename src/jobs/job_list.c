@@ -139,6 +139,7 @@ static bson_t *totals_command(const struct rk_job *jobs, size_t n)
     put_sum(&group, "swept", "$swept");
     put_sum(&group, "alreadyCurrent", "$alreadyCurrent");
     put_sum(&group, "gone", "$gone");
+    put_sum(&group, "rejected", "$rejected");
     put_sum(&group, "changedAgain", "$changedAgain");
     put_sum(&group, "deadLettered", "$deadLettered");
     put_sum(&group, "plaintext", "$plaintext");

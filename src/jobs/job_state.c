@@ -24,6 +24,7 @@ static bool read_job(const struct rk_bson_view *doc, struct rk_job_view *job)
     }
     job->transform = rk_transform_find(text);
     job->key_id = (uint32_t)rk_view_int(doc, "keyId");
+    job->priority = (int32_t)rk_view_int(doc, "priority");
     job->plan_complete = rk_bson_find(doc, "planComplete", &elem) && rk_bson_elem_truthy(&elem);
     if ((rk_bson_find(doc, "startedAt", &elem) || rk_bson_find(doc, "createdAt", &elem)) &&
         elem.type == RK_BSON_DATE) {

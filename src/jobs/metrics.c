@@ -1,4 +1,4 @@
-#include <rekey/jobs/engine.h>
+#include "engine_internal.h"
 
 static void write_documents(const struct rk_sweep_counts *counts, struct rk_metrics *m)
 {
@@ -32,4 +32,11 @@ void rk_engine_metrics(struct rk_engine *engine, struct rk_metrics *m)
                    "Failed attempts at a range; each is logged as range_retry or range_failed.",
                    (double)state.range_failures);
     write_documents(&state.counts, m);
+    rk_metrics_one(m, "rekey_sweep_hot_reencrypted_total", RK_METRIC_COUNTER,
+                   "Documents that this instance has rewritten because they were read under an old "
+                   "key; no job counts them.",
+                   (double)state.hot_counts.swept);
+    if (engine->hot != NULL) {
+        rk_hot_metrics(engine->hot, m);
+    }
 }

@@ -78,12 +78,16 @@ static void put_literal_string(struct rk_bson_writer *w, const char *key, const 
     rk_bson_end(w);
 }
 
+/* id: of that range alone; NULL: of any. */
 static void put_claim(struct rk_bson_writer *w, const struct rk_lease *lease, const bson_oid_t *job,
-                      bool expired)
+                      const bson_oid_t *id, bool expired)
 {
     rk_bson_begin(w);
     rk_bson_put_string(w, "findAndModify", "jobStatus");
     rk_bson_begin_doc(w, "query");
+    if (id != NULL) {
+        rk_bson_put_oid(w, "_id", id);
+    }
     rk_bson_put_oid(w, "jobId", job);
     rk_bson_put_string(w, "state", expired ? "running" : "pending");
     if (expired) {
@@ -119,8 +123,9 @@ static void put_claim(struct rk_bson_writer *w, const struct rk_lease *lease, co
     rk_bson_end(w);
 }
 
-static enum rk_status claim(const struct rk_lease *lease, const bson_oid_t *job, bool expired,
-                            struct rk_range *range, struct rk_error *err)
+static enum rk_status claim(const struct rk_lease *lease, const bson_oid_t *job,
+                            const bson_oid_t *id, bool expired, struct rk_range *range,
+                            struct rk_error *err)
 {
     struct rk_buf command;
     struct rk_bson_writer w;
@@ -129,7 +134,7 @@ static enum rk_status claim(const struct rk_lease *lease, const bson_oid_t *job,
     bson_t reply = BSON_INITIALIZER;
     rk_buf_init(&command, 1u << 16);
     rk_bson_writer_init(&w, &command);
-    put_claim(&w, lease, job, expired);
+    put_claim(&w, lease, job, id, expired);
     enum rk_status status = rk_bson_writer_status(&w);
     if (status != RK_OK) {
         rk_error_set(err, status, "cannot build the claim of a range");
@@ -152,11 +157,18 @@ done:
     return status;
 }
 
+enum rk_status rk_range_claim_one(const struct rk_lease *lease, const bson_oid_t *job,
+                                  const bson_oid_t *id, struct rk_range *range,
+                                  struct rk_error *err)
+{
+    enum rk_status status = claim(lease, job, id, false, range, err);
+    return status == RK_ENOENT ? claim(lease, job, id, true, range, err) : status;
+}
+
 enum rk_status rk_range_claim(const struct rk_lease *lease, const bson_oid_t *job,
                               struct rk_range *range, struct rk_error *err)
 {
-    enum rk_status status = claim(lease, job, false, range, err);
-    return status == RK_ENOENT ? claim(lease, job, true, range, err) : status;
+    return rk_range_claim_one(lease, job, NULL, range, err);
 }
 
 static void put_next(struct rk_bson_writer *w, const struct rk_lease *lease,
@@ -167,7 +179,9 @@ static void put_next(struct rk_bson_writer *w, const struct rk_lease *lease,
     rk_bson_put_bool(w, "isComplete", next == RK_RANGE_DONE);
     if (next == RK_RANGE_GO_ON) {
         rk_bson_put_now_plus(w, "leaseUntil", lease->lease_ms);
-    } else if (next == RK_RANGE_DONE || next == RK_RANGE_FAIL) {
+    } else if (next == RK_RANGE_RELEASE) {
+        rk_bson_put(w, RK_BSON_NULL, "offeredAt", strlen("offeredAt"), NULL, 0); /* at once */
+    } else {
         rk_bson_put_string(w, "finishedAt", "$$NOW");
     }
 }

@@ -6,9 +6,10 @@
  *     state: "pending" | "running" | "done" | "failed", isComplete: bool,
  *     creationTimeStamp: Date, finishedAt: Date,
  *     owner, epoch: int64, leaseUntil: Date, attempts: int32, error,
+ *     offeredAt: Date,           when other instances were last told of it
  *     position,                  the last processed _id; the checkpoint
- *     consumerProcessed, scanned, swept, alreadyCurrent, gone, changedAgain, deadLettered,
- *     plaintext: int64 }
+ *     consumerProcessed, scanned, swept, alreadyCurrent, gone, rejected, changedAgain,
+ *     deadLettered, plaintext: int64 }
  *
  * startId MinKey and endId MaxKey mean open: the first and last range of a collection have no
  * bound, since a document may itself have the _id MaxKey.
@@ -58,6 +59,11 @@ void rk_range_deinit(struct rk_range *range);
  * there is none. */
 RK_MUST_CHECK enum rk_status rk_range_claim(const struct rk_lease *lease, const bson_oid_t *job,
                                             struct rk_range *range, struct rk_error *err);
+
+/* The same for that very range. RK_ENOENT: it is done, or somebody else works on it. */
+RK_MUST_CHECK enum rk_status rk_range_claim_one(const struct rk_lease *lease, const bson_oid_t *job,
+                                                const bson_oid_t *id, struct rk_range *range,
+                                                struct rk_error *err);
 
 enum rk_range_next {
     RK_RANGE_GO_ON,   /* a checkpoint; the lease is renewed */

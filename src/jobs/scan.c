@@ -217,13 +217,13 @@ enum rk_status rk_scan_read(mongoc_client_t *client, const struct rk_ns *ns,
     return status;
 }
 
-enum rk_status rk_scan_read_planned(mongoc_client_t *client, const struct rk_ns *ns,
-                                    const struct rk_policy *policy, const struct rk_plan *plan,
-                                    struct rk_scan_batch *batch, struct rk_error *err)
+/* The documents whose _ids are in the array, n of them at most. */
+static enum rk_status read_these(mongoc_client_t *client, const struct rk_ns *ns,
+                                 const struct rk_policy *policy, const struct rk_buf *ids,
+                                 uint32_t n, struct rk_scan_batch *batch, struct rk_error *err)
 {
     struct rk_buf command;
     struct rk_bson_writer w;
-    uint32_t n = 0;
     rk_buf_init(&command, COMMAND_MAX);
     rk_bson_writer_init(&w, &command);
     rk_bson_begin(&w);
@@ -232,7 +232,45 @@ enum rk_status rk_scan_read_planned(mongoc_client_t *client, const struct rk_ns 
     put_projection(&w, policy);
     rk_bson_begin_doc(&w, "filter");
     rk_bson_begin_doc(&w, "_id");
-    rk_bson_begin_array(&w, "$in");
+    rk_bson_put(&w, RK_BSON_ARRAY, "$in", 3, ids->data, (uint32_t)ids->len);
+    rk_bson_end(&w);
+    rk_bson_end(&w);
+    rk_bson_put_int64(&w, "limit", (int64_t)n + 1);
+    rk_bson_put_int64(&w, "batchSize", (int64_t)n + 1);
+    rk_bson_end(&w);
+    enum rk_status status = finish_find(client, ns, &w, n + 1, batch, err);
+    rk_buf_deinit(&command);
+    return status;
+}
+
+enum rk_status rk_scan_read_ids(mongoc_client_t *client, const struct rk_ns *ns,
+                                const struct rk_policy *policy, const struct rk_buf *ids,
+                                struct rk_scan_batch *batch, struct rk_error *err)
+{
+    struct rk_bson_view view;
+    struct rk_bson_iter iter;
+    struct rk_bson_elem elem;
+    uint32_t n = 0;
+    if (!rk_bson_view_init(&view, ids->data, ids->len)) {
+        return rk_error_set(err, RK_EINVAL, "the list of documents is malformed");
+    }
+    rk_bson_iter_init(&iter, &view);
+    while (rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM) {
+        n++;
+    }
+    return read_these(client, ns, policy, ids, n, batch, err);
+}
+
+enum rk_status rk_scan_read_planned(mongoc_client_t *client, const struct rk_ns *ns,
+                                    const struct rk_policy *policy, const struct rk_plan *plan,
+                                    struct rk_scan_batch *batch, struct rk_error *err)
+{
+    struct rk_buf ids;
+    struct rk_bson_writer w;
+    uint32_t n = 0;
+    rk_buf_init(&ids, COMMAND_MAX);
+    rk_bson_writer_init(&w, &ids);
+    rk_bson_begin(&w);
     for (size_t i = 0; i < rk_plan_count(plan); i++) {
         const struct rk_doc_plan *doc = rk_plan_doc(plan, i);
         if (doc->n_changes > 0 && doc->failure == NULL) {
@@ -243,13 +281,10 @@ enum rk_status rk_scan_read_planned(mongoc_client_t *client, const struct rk_ns 
         }
     }
     rk_bson_end(&w);
-    rk_bson_end(&w);
-    rk_bson_end(&w);
-    rk_bson_put_int64(&w, "limit", (int64_t)n + 1);
-    rk_bson_put_int64(&w, "batchSize", (int64_t)n + 1);
-    rk_bson_end(&w);
-    enum rk_status status = finish_find(client, ns, &w, n + 1, batch, err);
-    rk_buf_deinit(&command);
+    enum rk_status status = rk_bson_writer_status(&w) == RK_OK
+                                ? read_these(client, ns, policy, &ids, n, batch, err)
+                                : rk_error_set(err, RK_ENOMEM, "cannot build a find command");
+    rk_buf_deinit(&ids);
     return status;
 }
 

@@ -41,6 +41,11 @@ void rk_scan_batch_deinit(struct rk_scan_batch *batch);
 RK_MUST_CHECK enum rk_status rk_scan_read(mongoc_client_t *client, const struct rk_ns *ns,
                                           const struct rk_scan *scan, struct rk_scan_batch *batch,
                                           struct rk_error *err);
+/* The documents of these _ids, a BSON array; those that do not fit into one reply are left out. */
+RK_MUST_CHECK enum rk_status rk_scan_read_ids(mongoc_client_t *client, const struct rk_ns *ns,
+                                              const struct rk_policy *policy,
+                                              const struct rk_buf *ids, struct rk_scan_batch *batch,
+                                              struct rk_error *err);
 /* The documents that the plan wants changed and that did not fail, in any order. */
 struct rk_plan;
 RK_MUST_CHECK enum rk_status rk_scan_read_planned(mongoc_client_t *client, const struct rk_ns *ns,

@@ -203,11 +203,21 @@ static void give_up(struct rk_plan *plan)
     }
 }
 
+/* Documents of a batch that have no outcome yet. Who deletes or changes a document right after it
+ * was rewritten must not make two outcomes of it, so none is counted beyond those left. */
+static int64_t settle(int64_t *left, int64_t n)
+{
+    int64_t counted = n < *left ? n : *left;
+    *left -= counted;
+    return counted;
+}
+
 /* After a write of plan that missed some documents: what has become of them goes to next. */
 static enum rk_status look_again(struct rk_sweeper *s, const struct rk_sweep_task *task,
-                                 const struct rk_plan *plan, uint32_t asked, uint32_t missed,
+                                 const struct rk_plan *plan, uint32_t asked,
                                  struct rk_scan_batch *batch, struct rk_plan *next,
-                                 struct rk_sweep_counts *counts, struct rk_error *err)
+                                 struct rk_sweep_counts *counts, int64_t *left,
+                                 struct rk_error *err)
 {
     enum rk_status status =
         rk_scan_read_planned(s->client, task->ns, task->policy, plan, batch, err);
@@ -219,46 +229,47 @@ static enum rk_status look_again(struct rk_sweeper *s, const struct rk_sweep_tas
         status = examine(s, task, batch, next, NULL, err);
     }
     if (status == RK_OK) {
-        int64_t found = (int64_t)rk_plan_count(next);
-        int64_t gone = (int64_t)asked - found;
         int64_t again = count_changes(next);
-        int64_t settled = (int64_t)missed - gone - again - count_rejects(next);
-        counts->gone += gone > 0 ? gone : 0;
         counts->changed_again += again;
-        counts->already_current += settled > 0 ? settled : 0;
+        counts->gone += settle(left, (int64_t)asked - (int64_t)rk_plan_count(next));
+        counts->rejected += settle(left, count_rejects(next));
+        counts->already_current += *left > again ? settle(left, *left - again) : 0;
     }
     return status;
 }
 
 static enum rk_status write_rounds(struct rk_sweeper *s, const struct rk_lease *lease,
-                                   const struct rk_sweep_task *task, struct rk_sweep_counts *counts,
-                                   struct rk_error *err)
+                                   const struct rk_sweep_task *task, int64_t writes,
+                                   struct rk_sweep_counts *counts, struct rk_error *err)
 {
     enum rk_status status = RK_OK;
+    int64_t left = writes;
     for (unsigned round = 0; status == RK_OK; round++) {
         struct rk_plan *plan = &s->plans[round % 2];
         struct rk_plan *next = &s->plans[(round + 1) % 2];
         struct rk_write_result result = {0};
         int64_t filed = 0;
         if (round == ROUNDS_MAX) {
+            counts->rejected += settle(&left, count_changes(plan));
             give_up(plan);
         }
         status =
             rk_write_plan(s->client, task->ns, plan, lease->wtimeout_ms, &s->command, &result, err);
-        counts->swept += result.matched;
+        counts->swept += settle(&left, result.matched);
+        counts->rejected += settle(&left, result.failed);
         if (status == RK_OK &&
             (rk_plan_rejects(plan) > 0 || result.failed > 0 || round == ROUNDS_MAX)) {
             status = rk_dead_letters_file(lease, task->job, task->ns, task->transform, plan, &filed,
                                           err);
             counts->dead_lettered += filed;
         }
-        uint32_t missed = result.tried - result.matched - result.failed;
-        if (status != RK_OK || missed == 0) {
+        if (status != RK_OK || result.tried == result.matched + result.failed) {
             break;
         }
-        status = look_again(s, task, plan, result.tried - result.failed, missed,
-                            &s->batches[(round + 1) % 2], next, counts, err);
+        status = look_again(s, task, plan, result.tried - result.failed,
+                            &s->batches[(round + 1) % 2], next, counts, &left, err);
     }
+    counts->already_current += left; /* rewritten in an earlier round, and by somebody else since */
     return status;
 }
 
@@ -268,7 +279,10 @@ enum rk_status rk_sweep_batch(struct rk_sweeper *s, const struct rk_lease *lease
 {
     struct rk_plan *plan = &s->plans[0];
     last->type = 0;
-    enum rk_status status = rk_scan_read(s->client, task->ns, &task->scan, &s->batches[0], err);
+    enum rk_status status =
+        task->ids != NULL
+            ? rk_scan_read_ids(s->client, task->ns, task->policy, task->ids, &s->batches[0], err)
+            : rk_scan_read(s->client, task->ns, &task->scan, &s->batches[0], err);
     if (status != RK_OK) {
         return status;
     }
@@ -283,21 +297,20 @@ enum rk_status rk_sweep_batch(struct rk_sweeper *s, const struct rk_lease *lease
     if (docs > 0 && !rk_gate_take(s->engine->gate, cost, &s->cancel)) {
         return rk_error_set(err, RK_ESTATE, "cancelled");
     }
+    uint32_t rejects = count_rejects(plan);
     struct rk_sweep_counts done = {
         .scanned = docs,
-        .already_current = docs - writes - count_rejects(plan),
+        .already_current = docs - writes - rejects,
+        .rejected = rejects,
         .plaintext = (int64_t)plan->plaintext,
     };
-    struct rk_sweep_counts written = {0};
     if (writes > 0 || rk_plan_rejects(plan) > 0) {
-        status = write_rounds(s, lease, task, &written, err);
+        status = write_rounds(s, lease, task, writes, &done, err);
     }
     if (status != RK_OK) {
-        /* What was written stays written; all the rest will be met, and counted, again. */
-        counts->swept += written.swept;
+        counts->swept += done.swept; /* which stays; all of the batch will be met again */
         return status;
     }
-    rk_sweep_counts_add(counts, &written);
     rk_sweep_counts_add(counts, &done);
     rk_gate_report(s->engine->gate, cost);
     return status;

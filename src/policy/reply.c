@@ -83,8 +83,7 @@ static const struct rk_policy *event_policy(const struct rk_reply *r,
     return rk_policy_find(r->set, db_name, db_len, coll_name, coll_len);
 }
 
-/* A change event has a resume token as _id, which an application cannot project away. */
-static bool is_event(const struct rk_bson_view *doc)
+bool rk_reply_is_event(const struct rk_bson_view *doc)
 {
     struct rk_bson_elem id, data;
     struct rk_bson_view view;
@@ -162,7 +161,8 @@ static enum rk_verdict batch_elem(struct rk_reply *r, const struct rk_bson_elem 
                                   const struct rk_trail *up)
 {
     struct rk_bson_view doc;
-    if (elem->type == RK_BSON_DOCUMENT && rk_bson_elem_view(elem, &doc) && is_event(&doc)) {
+    if (elem->type == RK_BSON_DOCUMENT && rk_bson_elem_view(elem, &doc) &&
+        rk_reply_is_event(&doc)) {
         return event(r, elem, &doc, up);
     }
     return rk_decrypt_elem(&r->d, root_of(r->info->policy), elem, up);

@@ -30,4 +30,7 @@ enum rk_verdict rk_reply_write_error(struct rk_reply *r, const struct rk_bson_el
 enum rk_verdict rk_reply_bulk_result(struct rk_reply *r, const struct rk_bson_elem *result,
                                      const struct rk_trail *up);
 
+/* A change event has a resume token as _id, which an application cannot project away. */
+bool rk_reply_is_event(const struct rk_bson_view *doc);
+
 #endif

@@ -44,6 +44,7 @@ enum rk_status rk_context_init(struct rk_context *ctx, struct rk_server *server,
     ctx->listener_tls = server->listener_tls;
     ctx->upstream_tls = server->upstream_tls;
     ctx->keys = config->keys;
+    ctx->old_reads = config->old_reads;
     ctx->readers = config->keys != NULL ? rk_key_service_readers(config->keys) : NULL;
     ctx->proxy_header_max = config->config->listener.proxy_required
                                 ? config->config->listener.proxy_header_bytes_max

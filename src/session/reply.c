@@ -7,6 +7,7 @@
 #include <rekey/base/clock.h>
 #include <rekey/log/log.h>
 #include <rekey/policy/reply.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -245,6 +246,31 @@ static bool reader_holds(struct rk_session *session, const struct rk_pending *he
     return false;
 }
 
+struct old_reply {
+    const struct rk_old_reads *to;
+    char
+        ns[sizeof(((struct rk_command_info *)0)->db) + sizeof(((struct rk_command_info *)0)->coll)];
+};
+
+static void on_old_document(void *arg, uint8_t type, const void *id, uint32_t len)
+{
+    const struct old_reply *old = arg;
+    old->to->note(old->to->arg, old->ns, type, id, len);
+}
+
+/* Values of this reply lay under an old key: the sweep may take their documents first. */
+static void tell_old_reads(struct rk_session *session, const struct rk_pending *head,
+                           const struct rk_msg *msg)
+{
+    const struct rk_context *ctx = session->ctx;
+    struct old_reply old = {.to = &ctx->old_reads};
+    if (old.to->note == NULL || !old.to->wanted(old.to->arg)) {
+        return;
+    }
+    (void)snprintf(old.ns, sizeof old.ns, "%s.%s", head->info.db, head->info.coll);
+    rk_reply_old_documents(ctx->crypt.keys, &head->info, msg, on_old_document, &old);
+}
+
 static enum rk_step decrypt(struct rk_session *session, const struct rk_pending *head,
                             const uint8_t *data, const struct rk_frame *frame, bool more_to_come)
 {
@@ -266,6 +292,7 @@ static enum rk_step decrypt(struct rk_session *session, const struct rk_pending 
         return send_error(session, frame, more_to_come, &err);
     }
     rk_key_wait_prepare(session, &session->reply);
+    uint64_t old_before = ctx->crypt.values_old_key;
     enum rk_verdict verdict = rk_reply_rewrite(head->policies, &ctx->crypt, &head->info, data,
                                                frame->len, &msg, &ctx->out, &err);
     rk_count_values(ctx);
@@ -281,6 +308,9 @@ static enum rk_step decrypt(struct rk_session *session, const struct rk_pending 
         return RK_STEP_PASS;
     case RK_VERDICT_REPLACE:
         break;
+    }
+    if (ctx->crypt.values_old_key != old_before) {
+        tell_old_reads(session, head, &msg);
     }
     return send_reply(session, head, ctx->out.data, ctx->out.len);
 }

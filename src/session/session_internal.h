@@ -15,6 +15,7 @@
 #include <rekey/net/worker.h>
 #include <rekey/policy/command.h>
 #include <rekey/session/hello.h>
+#include <rekey/session/server.h>
 #include <stdatomic.h>
 #include <sys/queue.h>
 
@@ -76,6 +77,7 @@ struct rk_context {
     uint64_t keys_generation;
     struct rk_readers *readers; /* the key service's; NULL without one */
     struct rk_crypt crypt;
+    struct rk_old_reads old_reads;
     struct rk_compression_settings compression;
     struct rk_codec *codec;
     struct rk_buf inflated; /* the message inside the compressed one at hand */

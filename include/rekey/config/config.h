@@ -189,8 +189,17 @@ struct rk_config_guard {
     uint32_t rate_min;     /* docs/s that halving never goes below; 0 allows a full stop */
 };
 
+enum rk_config_sweep_mode {
+    RK_CONFIG_SWEEP_BOTH, /* the default */
+    RK_CONFIG_SWEEP_PROACTIVE,
+    RK_CONFIG_SWEEP_LAZY,
+};
+
 struct rk_config_sweep {
     bool pause;
+    enum rk_config_sweep_mode mode;
+    uint32_t hot_docs_max;     /* documents read under an old key that wait for the sweep */
+    uint32_t hot_repeat_ms;    /* one of them is not noted again sooner */
     uint32_t max_rate;         /* docs/s of this instance; 0: as fast as it goes */
     uint32_t threads;          /* ranges worked on at once */
     uint32_t range_docs;       /* documents in one JobStatus range */
@@ -243,8 +252,8 @@ const struct rk_config_member *rk_config_listeners(const struct rk_config *confi
 /*
  * Which settings of next cannot take effect without a restart: writes the first such key's name
  * ("upstream.members") and returns false; true when a reload may go on. Reloadable: policies,
- * on_undecryptable, upstream.members and listeners, sweep.*, compression.*, log.level, limits
- * except workers and listen_backlog; nothing else.
+ * on_undecryptable, upstream.members and listeners, sweep.* except hot_*, compression.*, log.level,
+ * limits except workers and listen_backlog; nothing else.
  */
 bool rk_config_reloadable(const struct rk_config *now, const struct rk_config *next,
                           const char **key);

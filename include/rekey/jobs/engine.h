@@ -10,14 +10,23 @@
 #define REKEY_JOBS_ENGINE_H
 
 #include <rekey/admission/gate.h>
+#include <rekey/jobs/hot.h>
 #include <rekey/jobs/store.h>
+#include <rekey/jobs/transport.h>
 #include <rekey/keys/service.h>
 #include <rekey/policy/policy.h>
 
 #define RK_ENGINE_THREADS_MAX 64u
 
+enum rk_sweep_mode {
+    RK_SWEEP_PROACTIVE, /* jobs alone */
+    RK_SWEEP_LAZY,      /* documents that applications read under an old key, and no job's ranges */
+    RK_SWEEP_BOTH,      /* jobs, and those documents of their collections first */
+};
+
 /* All but threads > 0. Pause and rate are the gate's. */
 struct rk_engine_settings {
+    enum rk_sweep_mode mode;
     uint32_t threads; /* ranges worked on at once; 0: jobs are watched, not worked on */
     uint32_t range_docs;
     uint32_t batch_docs;
@@ -36,6 +45,7 @@ struct rk_engine_config {
     const char *instance;                      /* copied; unique to this process */
     struct rk_key_service *keys;               /* borrowed; stopped after the engine */
     struct rk_gate *gate;                      /* borrowed; stopped after the engine */
+    struct rk_hot *hot;                        /* borrowed; NULL: nobody notes any */
     struct rk_policy_set *policies;            /* referenced */
     struct rk_engine_settings settings;
 };
@@ -49,6 +59,15 @@ RK_MUST_CHECK enum rk_status rk_engine_start(const struct rk_engine_config *conf
  * mongod takes. NULL is fine. */
 void rk_engine_stop(struct rk_engine *engine);
 
+/*
+ * How ranges are shared with other instances from now on; before the transport delivers anything.
+ * self outlives the engine. Without it the engine is local.
+ */
+void rk_engine_set_transport(struct rk_engine *engine, const struct rk_transport *transport);
+/* A hint for this instance, which the transport's end() will be called for. Any thread, never
+ * waits; false: there is no room, and the hint stays the caller's. */
+bool rk_engine_deliver(struct rk_engine *engine, const struct rk_hint *hint);
+
 /* Effective with the next batch of every sweeper. */
 void rk_engine_reconfigure(struct rk_engine *engine, const struct rk_engine_settings *settings,
                            struct rk_policy_set *policies);
@@ -58,7 +77,8 @@ struct rk_engine_state {
     size_t jobs;   /* planning or running, that this instance has a policy for */
     size_t ranges; /* held now */
     uint64_t range_failures;
-    struct rk_sweep_counts counts;
+    struct rk_sweep_counts counts;     /* of ranges */
+    struct rk_sweep_counts hot_counts; /* of documents that were read under an old key */
 };
 struct rk_engine_state rk_engine_state(struct rk_engine *engine);
 /* The same as metrics. Any thread. */

@@ -26,11 +26,14 @@ struct _mongoc_client_t;
 
 #define RK_JOB_ID_LEN 25u /* 24 hex digits and NUL */
 
+/* Each document that was read has one outcome:
+ * scanned = swept + already_current + gone + rejected. The others count events and values. */
 struct rk_sweep_counts {
     int64_t scanned;         /* documents read */
     int64_t swept;           /* documents rewritten */
     int64_t already_current; /* needed nothing, or were rewritten by somebody else meanwhile */
     int64_t gone;            /* deleted between read and write */
+    int64_t rejected;        /* not rewritten: what they needed went to deadLetters */
     int64_t changed_again;   /* changed between read and write and looked at once more */
     int64_t dead_lettered;   /* values filed in deadLetters */
     int64_t plaintext;       /* protected values that are not encrypted; left as they are */

@@ -19,6 +19,16 @@ enum rk_verdict rk_reply_rewrite(const struct rk_policy_set *set, struct rk_cryp
                                  size_t len, const struct rk_msg *msg, struct rk_buf *out,
                                  struct rk_error *err);
 
+/*
+ * Calls fn with the _id of each document of the reply (as mongod sent it) that has a value under
+ * another key than the present one of its name; where the policy knows legacy formats, also of
+ * those without any envelope, which may hold such values. Commands that make documents of their
+ * own, such as $group, may give _ids that are none of the collection's.
+ */
+typedef void rk_old_document_fn(void *arg, uint8_t type, const void *id, uint32_t len);
+void rk_reply_old_documents(const struct rk_keyset *keys, const struct rk_command_info *info,
+                            const struct rk_msg *msg, rk_old_document_fn *fn, void *arg);
+
 /* Appends an OP_REPLY with QueryFailure and {ok: 0, $err, code, codeName}: the answer to OP_QUERY.
  */
 RK_MUST_CHECK enum rk_status rk_reply_error_to_query(struct rk_buf *out, int32_t response_to,

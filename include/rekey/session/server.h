@@ -14,11 +14,20 @@
 
 struct rk_server;
 
+/* Who is told of documents that were read under an old key. Called on workers: never waits. */
+struct rk_old_reads {
+    bool (*wanted)(void *arg);
+    /* An _id (BSON type and bytes) of ns, "db.collection". */
+    void (*note)(void *arg, const char *ns, uint8_t type, const void *id, uint32_t len);
+    void *arg;
+};
+
 struct rk_server_config {
     const struct rk_config *config; /* read during start only */
     struct rk_policy_set *policies; /* until rk_server_set_policies; the server takes a reference */
     struct rk_topology *topology;   /* borrowed: outlives the server */
     struct rk_key_service *keys;    /* borrowed; NULL only when no policies are configured */
+    struct rk_old_reads old_reads;  /* note NULL: nobody */
 };
 
 RK_MUST_CHECK enum rk_status rk_server_start(const struct rk_server_config *config,

@@ -113,7 +113,7 @@ static void test_every_setting_is_documented(void **state)
         "keyring_file refresh_interval_ms negative_cache_ms instance_lease_ms "
         "cursor_grace_ms create_first_key "
         "start_degraded write_settle_ms trim rotate_after_days rotate_after_encryptions "
-        "encryption_lease pause "
+        "encryption_lease pause mode hot_docs_max hot_repeat_ms "
         "max_rate "
         "threads range_docs batch_docs ranges_ahead lease_ms poll_interval_ms attempts_max "
         "retry_backoff_ms retry_backoff_max_ms write_timeout_ms p99_limit_ms interval_ms "

@@ -1,0 +1,125 @@
+/*
+ * Telling other instances of ranges. Which ones were offered, and when, is written into jobStatus,
+ * so that whoever plans next, or finds the transport's memory gone, knows what to offer again.
+ */
+#include "engine_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Ranges that nobody works on, and whose last offer was made a while ago. */
+static bson_t *find_command(const struct rk_job_view *job, uint32_t again_ms, uint32_t max)
+{
+    return BCON_NEW("find", BCON_UTF8("jobStatus"), "filter", "{", "jobId", BCON_OID(&job->id),
+                    "state", "{", "$in", "[", BCON_UTF8("pending"), BCON_UTF8("running"), "]", "}",
+                    "$expr", "{", "$and", "[", "{", "$or", "[", "{", "$eq", "[",
+                    BCON_UTF8("$state"), BCON_UTF8("pending"), "]", "}", "{", "$lt", "[",
+                    BCON_UTF8("$leaseUntil"), BCON_UTF8("$$NOW"), "]", "}", "]", "}", "{", "$lte",
+                    "[", "{", "$ifNull", "[", BCON_UTF8("$offeredAt"), BCON_DATE_TIME(0), "]", "}",
+                    "{", "$subtract", "[", BCON_UTF8("$$NOW"), BCON_INT64((int64_t)again_ms), "]",
+                    "}", "]", "}", "]", "}", "}", "sort", "{", "seq", BCON_INT32(1), "}",
+                    "projection", "{", "_id", BCON_INT32(1), "}", "limit", BCON_INT64((int64_t)max),
+                    "batchSize", BCON_INT64((int64_t)max), "singleBatch", BCON_BOOL(true));
+}
+
+static enum rk_status find_ranges(const struct rk_lease *lease, const struct rk_job_view *job,
+                                  uint32_t again_ms, uint32_t max, struct rk_hint *hints, size_t *n,
+                                  struct rk_error *err)
+{
+    static const char *const batch_path[] = {"cursor", "firstBatch"};
+    struct rk_bson_elem elem;
+    struct rk_bson_view view;
+    struct rk_bson_iter iter;
+    bson_t reply;
+    bson_t *command = find_command(job, again_ms, max);
+    enum rk_status status =
+        rk_command_run_bson(lease->client, lease->state_db, command, &reply, err);
+    view = rk_reply_view(&reply);
+    *n = 0;
+    if (status == RK_OK &&
+        (!rk_view_path(&view, batch_path, 2, &elem) || !rk_bson_elem_view(&elem, &view))) {
+        status = rk_error_set(err, RK_EIO, "mongod's reply to find is malformed");
+    }
+    if (status == RK_OK) {
+        rk_bson_iter_init(&iter, &view);
+        while (*n < max && rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM) {
+            struct rk_bson_view doc;
+            struct rk_bson_elem id;
+            if (rk_bson_elem_view(&elem, &doc) && rk_bson_find(&doc, "_id", &id) &&
+                id.type == RK_BSON_OID) {
+                struct rk_hint *hint = &hints[(*n)++];
+                *hint = (struct rk_hint){.kind = RK_HINT_RANGE, .job = job->id};
+                memcpy(hint->range.bytes, id.value, sizeof hint->range.bytes);
+                memcpy(hint->ns, job->ns.full, sizeof hint->ns);
+            }
+        }
+    }
+    bson_destroy(&reply);
+    bson_destroy(command);
+    return status;
+}
+
+static enum rk_status note_offered(const struct rk_lease *lease, const struct rk_hint *hints,
+                                   size_t n, struct rk_error *err)
+{
+    bson_t ids = BSON_INITIALIZER;
+    bson_t reply;
+    for (size_t i = 0; i < n; i++) {
+        BSON_APPEND_OID(&ids, "0", &hints[i].range);
+    }
+    bson_t *command =
+        BCON_NEW("update", BCON_UTF8("jobStatus"), "updates", "[", "{", "q", "{", "_id", "{", "$in",
+                 BCON_ARRAY(&ids), "}", "}", "u", "{", "$currentDate", "{", "offeredAt",
+                 BCON_BOOL(true), "}", "}", "multi", BCON_BOOL(true), "}", "]");
+    enum rk_status status =
+        rk_command_run_bson(lease->client, lease->state_db, command, &reply, err);
+    bson_destroy(&reply);
+    bson_destroy(command);
+    bson_destroy(&ids);
+    return status;
+}
+
+static enum rk_status count_open(const struct rk_lease *lease, const struct rk_job_view *job,
+                                 bool *open, struct rk_error *err)
+{
+    bson_t reply;
+    bson_t *command = BCON_NEW("count", BCON_UTF8("jobStatus"), "query", "{", "jobId",
+                               BCON_OID(&job->id), "state", "{", "$in", "[", BCON_UTF8("pending"),
+                               BCON_UTF8("running"), "]", "}", "}", "limit", BCON_INT32(1));
+    enum rk_status status =
+        rk_command_run_bson(lease->client, lease->state_db, command, &reply, err);
+    struct rk_bson_view view = rk_reply_view(&reply);
+    *open = status == RK_OK && rk_view_int(&view, "n") > 0;
+    bson_destroy(&reply);
+    bson_destroy(command);
+    return status;
+}
+
+enum rk_status rk_offers_step(const struct rk_lease *lease, const struct rk_job_view *job,
+                              const struct rk_transport *transport, uint32_t max, bool *open,
+                              struct rk_error *err)
+{
+    const struct rk_transport_ops *ops = transport->ops;
+    struct rk_hint *hints = calloc(max, sizeof *hints);
+    struct rk_error unnoted;
+    size_t n = 0;
+    size_t sent = 0;
+    if (hints == NULL) {
+        return rk_error_set(err, RK_ENOMEM, "out of memory");
+    }
+    enum rk_status status = count_open(lease, job, open, err);
+    if (status == RK_OK && *open) {
+        status = find_ranges(lease, job, ops->offer_again_ms(transport->self), max, hints, &n, err);
+    }
+    if (status == RK_OK && n > 0) {
+        hints[n - 1].is_meta = !job->plan_complete;
+        status = ops->offer(transport->self, hints, n, &sent, err);
+    }
+    if (sent > 0) {
+        /* Also after a failure: what was sent was sent. */
+        enum rk_status noted = note_offered(lease, hints, sent, status == RK_OK ? err : &unnoted);
+        status = status == RK_OK ? noted : status;
+    }
+    free(hints);
+    return status;
+}
