@@ -387,6 +387,7 @@ enum rk_status rk_engine_start(const struct rk_engine_config *config, struct rk_
     engine->keys = config->keys;
     engine->gate = config->gate;
     engine->hot = config->hot;
+    engine->transport = config->transport;
     engine->settings = config->settings;
     engine->policies = rk_policy_set_ref(config->policies);
     engine->state_db = strdup(config->state_db);
@@ -433,13 +434,6 @@ void rk_engine_stop(struct rk_engine *engine)
     }
     return_hints(engine);
     engine_free(engine);
-}
-
-void rk_engine_set_transport(struct rk_engine *engine, const struct rk_transport *transport)
-{
-    pthread_mutex_lock(&engine->lock);
-    engine->transport = *transport;
-    pthread_mutex_unlock(&engine->lock);
 }
 
 bool rk_engine_deliver(struct rk_engine *engine, const struct rk_hint *hint)

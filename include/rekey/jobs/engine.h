@@ -47,6 +47,7 @@ struct rk_engine_config {
     struct rk_gate *gate;                      /* borrowed; stopped after the engine */
     struct rk_hot *hot;                        /* borrowed; NULL: nobody notes any */
     struct rk_policy_set *policies;            /* referenced */
+    struct rk_transport transport;             /* ops NULL: local; self outlives the engine */
     struct rk_engine_settings settings;
 };
 
@@ -59,11 +60,6 @@ RK_MUST_CHECK enum rk_status rk_engine_start(const struct rk_engine_config *conf
  * mongod takes. NULL is fine. */
 void rk_engine_stop(struct rk_engine *engine);
 
-/*
- * How ranges are shared with other instances from now on; before the transport delivers anything.
- * self outlives the engine. Without it the engine is local.
- */
-void rk_engine_set_transport(struct rk_engine *engine, const struct rk_transport *transport);
 /* A hint for this instance, which the transport's end() will be called for. Any thread, never
  * waits; false: there is no room, and the hint stays the caller's. */
 bool rk_engine_deliver(struct rk_engine *engine, const struct rk_hint *hint);
