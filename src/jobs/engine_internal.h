@@ -1,5 +1,5 @@
 /*
- * What coordinator (engine.c) and sweepers share.
+ * What coordinator and sweepers share.
  */
 #ifndef REKEY_JOBS_ENGINE_INTERNAL_H
 #define REKEY_JOBS_ENGINE_INTERNAL_H
@@ -86,8 +86,15 @@ void rk_engine_nudge(struct rk_engine *engine);
 /* Sleeps; returns at once when the engine stops or *cancel becomes true. */
 void rk_engine_sleep(struct rk_engine *engine, uint32_t ms, const _Atomic bool *cancel);
 
+/* With the engine's lock held: until something changes, or rk_clock_mono_us() is there. */
+void rk_engine_timed_wait(struct rk_engine *engine, uint64_t deadline_us);
+
 /* Are hints sent and received? Else sweepers claim ranges straight from jobStatus. */
 bool rk_engine_has_transport(const struct rk_engine *engine);
+
+/* ---- coordinator.c */
+
+void *rk_coordinator_main(void *arg); /* the struct rk_engine */
 
 /* ---- offers.c */
 

@@ -1,0 +1,307 @@
+/*
+ * The coordinator: finds jobs, cuts and offers ranges, renews leases, closes finished jobs.
+ */
+#include "dead_letters_internal.h"
+#include "engine_internal.h"
+#include "job_state_internal.h"
+
+#include <rekey/base/clock.h>
+#include <rekey/jobs/proof.h>
+#include <rekey/log/log.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+#define RENEWALS_PER_LEASE 3u
+
+/* Hands the jobs to the sweepers and stops those whose job is no longer among them. */
+static void publish(struct rk_engine *engine, const struct rk_job_view *jobs, size_t n_jobs,
+                    bool retries)
+{
+    pthread_mutex_lock(&engine->lock);
+    memcpy(engine->jobs, jobs, n_jobs * sizeof *jobs);
+    engine->n_jobs = n_jobs;
+    engine->retries_waiting = retries;
+    for (unsigned i = 0; i < RK_ENGINE_THREADS_MAX; i++) {
+        struct rk_sweeper *s = &engine->sweepers[i];
+        bool wanted = false;
+        for (size_t j = 0; j < n_jobs; j++) {
+            wanted = wanted || bson_oid_equal(&jobs[j].id, &s->job);
+        }
+        if (s->holds &&
+            (!wanted || i >= engine->settings.threads || engine->settings.mode == RK_SWEEP_LAZY)) {
+            atomic_store(&s->cancel, true);
+        }
+    }
+    pthread_mutex_unlock(&engine->lock);
+}
+
+static bool has_policy(struct rk_engine *engine, const struct rk_ns *ns)
+{
+    pthread_mutex_lock(&engine->lock);
+    bool found = rk_policy_find(engine->policies, ns->db, strlen(ns->db), ns->coll,
+                                strlen(ns->coll)) != NULL;
+    pthread_mutex_unlock(&engine->lock);
+    return found;
+}
+
+/* What readers find is of use to sweepers that would do something about it. */
+static void want_hot(struct rk_engine *engine, enum rk_sweep_mode mode, size_t n_jobs)
+{
+    if (engine->hot != NULL) {
+        rk_hot_set_wanted(engine->hot,
+                          mode == RK_SWEEP_LAZY || (mode == RK_SWEEP_BOTH && n_jobs > 0));
+    }
+}
+
+static void wake_sweepers(struct rk_engine *engine)
+{
+    pthread_mutex_lock(&engine->lock);
+    engine->ticks++;
+    pthread_cond_broadcast(&engine->changed);
+    pthread_mutex_unlock(&engine->lock);
+}
+
+struct coordinator {
+    struct rk_engine *engine;
+    mongoc_client_t *client;
+    struct rk_job_view *jobs;
+    bool prepared;                    /* indexes are there */
+    bool failing;                     /* said so in the log already */
+    struct rk_policy_set *remembered; /* policies whose namespaces were noted; NULL: none yet */
+    uint64_t renewed_us;
+    struct rk_buf ids; /* of hot documents */
+};
+
+static void renew(struct rk_engine *engine, const struct rk_lease *lease)
+{
+    bson_oid_t ids[RK_ENGINE_THREADS_MAX];
+    size_t n = 0;
+    struct rk_error err;
+    pthread_mutex_lock(&engine->lock);
+    for (unsigned i = 0; i < RK_ENGINE_THREADS_MAX; i++) {
+        if (engine->sweepers[i].holds) {
+            ids[n++] = engine->sweepers[i].held;
+        }
+    }
+    pthread_mutex_unlock(&engine->lock);
+    if (n > 0 && rk_range_renew(lease, ids, n, &err) != RK_OK) {
+        rk_log(RK_LOG_WARN, "lease_renewal_failed", RK_S("error", err.message));
+    }
+}
+
+static uint64_t renewal_us(const struct rk_engine_settings *settings)
+{
+    return (uint64_t)settings->lease_ms * 1000u / RENEWALS_PER_LEASE;
+}
+
+static void renew_if_due(struct coordinator *c)
+{
+    struct rk_engine_settings settings = rk_engine_settings_now(c->engine);
+    uint64_t now = rk_clock_mono_us();
+    if (now - c->renewed_us >= renewal_us(&settings)) {
+        struct rk_lease lease = rk_engine_lease(c->engine, c->client, &settings);
+        renew(c->engine, &lease);
+        c->renewed_us = now;
+    }
+}
+
+/* Cutting may take long where collections are large or many; leases must not run out meanwhile. */
+static void range_cut(void *arg)
+{
+    struct coordinator *c = arg;
+    wake_sweepers(c->engine);
+    renew_if_due(c);
+}
+
+/* Cuts the job's next ranges, or closes it when nothing is left. */
+static enum rk_status advance_job(struct coordinator *c, const struct rk_lease *lease,
+                                  const struct rk_engine_settings *settings,
+                                  const struct rk_job_view *job, struct rk_error *err)
+{
+    struct rk_planner_settings plan = {settings->range_docs, settings->ranges_ahead, range_cut, c};
+    uint32_t cut = 0;
+    if (!job->plan_complete) {
+        return rk_planner_step(lease, &job->id, &job->ns, &plan, &cut, err);
+    }
+    return rk_job_close_if_done(lease, job, err);
+}
+
+/* Tells the other instances what there is to do, of jobs of lesser priority once nothing is left of
+ * those of a higher one. */
+static void offer_ranges(struct coordinator *c, const struct rk_lease *lease,
+                         const struct rk_engine_settings *settings, size_t n_jobs)
+{
+    const struct rk_transport *transport = &c->engine->transport;
+    bool busy = false;
+    for (size_t i = 0; i < n_jobs && rk_engine_has_transport(c->engine); i++) {
+        struct rk_error err;
+        bool open = false;
+        if (busy && c->jobs[i].priority < c->jobs[i - 1].priority) {
+            return;
+        }
+        renew_if_due(c);
+        if (rk_offers_step(lease, &c->jobs[i], transport, settings->ranges_ahead, &open, &err) !=
+            RK_OK) {
+            rk_log(RK_LOG_WARN, "ranges_not_offered", RK_S("ns", c->jobs[i].ns.full),
+                   RK_S("error", err.message));
+        }
+        busy = busy || open;
+    }
+}
+
+/* Who plans, of several instances with a transport, is for the transport to say. */
+static bool is_planner(const struct rk_engine *engine)
+{
+    const struct rk_transport *t = &engine->transport;
+    return !rk_engine_has_transport(engine) || t->ops->plans(t->self);
+}
+
+/* More documents than a batch of this instance's wait: others may have time for them. */
+static void share_hot(struct coordinator *c, const struct rk_engine_settings *settings)
+{
+    struct rk_engine *engine = c->engine;
+    char ns[sizeof(((struct rk_ns *)0)->full)];
+    uint32_t n = 0;
+    while (engine->hot != NULL && rk_engine_has_transport(engine) &&
+           rk_hot_waiting(engine->hot) > settings->batch_docs &&
+           rk_hot_take(engine->hot, settings->batch_docs, ns, &c->ids, &n) == RK_OK && n > 0) {
+        (void)engine->transport.ops->offer_docs(engine->transport.self, ns, c->ids.data,
+                                                (uint32_t)c->ids.len);
+    }
+}
+
+/* Starts the sweeper threads that the settings ask for and that were never started. */
+static void start_sweepers(struct rk_engine *engine, uint32_t threads)
+{
+    for (unsigned i = 0; i < threads && i < RK_ENGINE_THREADS_MAX; i++) {
+        struct rk_sweeper *s = &engine->sweepers[i];
+        if (!s->started) {
+            s->engine = engine;
+            s->index = i;
+            s->started = pthread_create(&s->thread, NULL, rk_sweeper_main, s) == 0;
+            if (!s->started) {
+                rk_log(RK_LOG_ERROR, "sweeper_failed", RK_S("error", "cannot start a thread"));
+                return;
+            }
+        }
+    }
+}
+
+/* Before anything can be written for long under new policies. */
+static enum rk_status remember_policies(struct coordinator *c, struct rk_error *err)
+{
+    struct rk_engine *engine = c->engine;
+    pthread_mutex_lock(&engine->lock);
+    struct rk_policy_set *now = rk_policy_set_ref(engine->policies);
+    pthread_mutex_unlock(&engine->lock);
+    enum rk_status status =
+        now == c->remembered ? RK_OK : rk_proof_remember(c->client, engine->state_db, now, err);
+    if (status != RK_OK) {
+        rk_policy_set_unref(now);
+        return status;
+    }
+    rk_policy_set_unref(c->remembered);
+    c->remembered = now;
+    return RK_OK;
+}
+
+static enum rk_status tick(struct coordinator *c, const struct rk_engine_settings *settings,
+                           struct rk_error *err)
+{
+    struct rk_engine *engine = c->engine;
+    struct rk_lease lease = rk_engine_lease(engine, c->client, settings);
+    enum rk_status status = RK_OK;
+    size_t n_jobs = 0;
+    bool retries = false;
+    if (!c->prepared) {
+        status = rk_jobs_prepare(c->client, engine->state_db, err);
+        c->prepared = status == RK_OK;
+    }
+    if (status == RK_OK) {
+        status = remember_policies(c, err);
+    }
+    if (status == RK_OK) {
+        status = rk_job_load_active(&lease, c->jobs, RK_JOBS_MAX, &n_jobs, err);
+    }
+    if (status == RK_OK) {
+        status = rk_dead_letters_waiting(&lease, &retries, err);
+    }
+    if (status != RK_OK) {
+        return status;
+    }
+    publish(engine, c->jobs, n_jobs, retries);
+    want_hot(engine, settings->mode, n_jobs);
+    share_hot(c, settings);
+    bool plans = is_planner(engine) && settings->mode != RK_SWEEP_LAZY;
+    for (size_t i = 0; i < n_jobs && plans; i++) {
+        struct rk_error job_err;
+        if (!has_policy(engine, &c->jobs[i].ns)) {
+            continue; /* another instance's configuration knows it */
+        }
+        renew_if_due(c);
+        if (advance_job(c, &lease, settings, &c->jobs[i], &job_err) != RK_OK) {
+            /* Said for each job, and the others go on. */
+            rk_log(RK_LOG_WARN, "job_planning_failed", RK_S("ns", c->jobs[i].ns.full),
+                   RK_S("error", job_err.message));
+        }
+    }
+    if (plans) {
+        offer_ranges(c, &lease, settings, n_jobs);
+    }
+    return RK_OK;
+}
+
+static void report(struct coordinator *c, enum rk_status status, const struct rk_error *err)
+{
+    if (status != RK_OK && !c->failing) {
+        rk_log(RK_LOG_WARN, "job_engine_waiting", RK_S("error", err->message));
+    } else if (status == RK_OK && c->failing) {
+        rk_log(RK_LOG_INFO, "job_engine_running", RK_B("ready", true));
+    }
+    c->failing = status != RK_OK;
+}
+
+static void coordinate(struct coordinator *c)
+{
+    struct rk_engine *engine = c->engine;
+    struct rk_error err;
+    pthread_mutex_lock(&engine->lock);
+    while (!engine->stopping) {
+        struct rk_engine_settings settings = engine->settings;
+        engine->nudged = false;
+        pthread_mutex_unlock(&engine->lock);
+        uint64_t poll_us = (uint64_t)settings.poll_interval_ms * 1000u;
+        uint64_t wait_us = poll_us < renewal_us(&settings) ? poll_us : renewal_us(&settings);
+        start_sweepers(engine, settings.threads);
+        renew_if_due(c);
+        enum rk_status status = tick(c, &settings, &err);
+        report(c, status, &err);
+        uint64_t deadline = rk_clock_mono_us() + wait_us;
+        wake_sweepers(engine);
+        pthread_mutex_lock(&engine->lock);
+        while (!engine->stopping && !engine->nudged && rk_clock_mono_us() < deadline) {
+            rk_engine_timed_wait(engine, deadline);
+        }
+    }
+    pthread_mutex_unlock(&engine->lock);
+}
+
+void *rk_coordinator_main(void *arg)
+{
+    struct rk_engine *engine = arg;
+    struct coordinator c = {.engine = engine, .renewed_us = rk_clock_mono_us()};
+    c.jobs = calloc(RK_JOBS_MAX, sizeof *c.jobs);
+    c.client = mongoc_client_pool_pop(engine->client_pool);
+    rk_buf_init(&c.ids, RK_IDS_MAX);
+    if (c.jobs != NULL) {
+        coordinate(&c);
+    } else {
+        rk_log(RK_LOG_ERROR, "job_engine_failed", RK_S("error", "out of memory"));
+    }
+    mongoc_client_pool_push(engine->client_pool, c.client);
+    rk_policy_set_unref(c.remembered);
+    rk_buf_deinit(&c.ids);
+    free(c.jobs);
+    return NULL;
+}
