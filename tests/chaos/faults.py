@@ -68,6 +68,14 @@ class Runner:
         self.hold(fault)
         self.fleet.keep_alive(instance)
 
+    def sigterm(self, fault):
+        """As in a rolling upgrade; it has to end by itself, whatever else is going on."""
+        instance = self.fleet.instances[fault.what["instance"]]
+        status = instance.stop(90)
+        assert status == 0, f"{instance.name} exited with {status} on SIGTERM"
+        self.hold(fault)
+        self.fleet.keep_alive(instance)
+
     def sigstop(self, fault):
         instance = self.fleet.instances[fault.what["instance"]]
         instance.suspend()
@@ -205,7 +213,7 @@ class Runner:
 DO = {
     name: getattr(Runner, name)
     for name in (
-        "sigkill sigstop sighup step_down kill_member disk_errors disk_full isolate_member clock_jump "
+        "sigkill sigterm sigstop sighup step_down kill_member disk_errors disk_full isolate_member clock_jump "
         "seal_vault kill_broker wipe_broker alarm_broker pause_job rotate_early"
     ).split()
 }

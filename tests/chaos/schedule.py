@@ -23,7 +23,7 @@ class Fault:
 
 
 # kind: weight, shortest and longest hold in seconds
-INSTANCES = {"sigkill": (4, 0, 4), "sigstop": (3, 3.5, 6), "sighup": (2, 0, 0)}
+INSTANCES = {"sigkill": (4, 0, 4), "sigstop": (3, 3.5, 6), "sigterm": (1, 0, 2), "sighup": (2, 0, 0)}
 MEMBERS = {"step_down": (4, 2, 4), "kill_member": (3, 0, 4), "disk_errors": (2, 1, 4)}
 DISK = {"disk_full": (2, 1, 3)}
 NET = {
@@ -74,7 +74,7 @@ def make_schedule(seed: int, seconds: float, fleet) -> list:
 
 def details(kind: str, track: str, chance: random.Random, fleet) -> dict:
     links = [name for name in fleet.links if ("-mongod" in name) == (track == "storage")]
-    if kind in ("sigkill", "sigstop", "sighup"):
+    if kind in INSTANCES:
         return {"instance": chance.randrange(len(fleet.instances))}
     if kind == "kill_member":
         return {"primary": chance.random() < 0.6}
