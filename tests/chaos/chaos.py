@@ -86,7 +86,7 @@ def run(args, directory) -> bool:
         runner.start()
         while runner.running():
             fleet.serve_main(1)
-        say(f"{sum(runner.counts.values())} faults done, {sweeps.complete} sweeps; healing")
+        say(f"{sum(runner.counts.values())} faults done, {len(sweeps.ended)} sweeps; healing")
         heal(fleet)
         stop_writers(writers)
         result = finish(fleet, writers, sweeps, history)
@@ -152,7 +152,7 @@ def finish(fleet, writers, sweeps, history) -> dict:
         "writes_unsure": sum(writer.unsure for writer in writers),
         "reads": sum(writer.reads for writer in writers),
         "client_errors": dict(errors.most_common()),
-        "sweeps": sweeps.complete,
+        "sweeps": len(sweeps.ended),
         "jobs_failed": sweeps.failed,
         "ranges": len(history.done),
         "range_changes": history.changes,

@@ -14,8 +14,9 @@ from pymongo.errors import PyMongoError
 from harness import VaultError
 from harness.ports import HOST
 
+from fleet import UNREACHABLE
+
 OUT_OF_DISK_SPACE = 14031
-FAILED, REFUSED, UNREACHABLE = 1, 3, 4  # rekeyctl's exit codes
 WRITES = ["insert", "update", "findAndModify", "delete"]
 
 
@@ -193,21 +194,15 @@ class Runner:
         self.fleet.broker.alarm(False)
 
     def pause_job(self, fault):
-        if self.ctl("pause", "all") != 0:
+        if self.fleet.try_ctl("pause", "all") != 0:
             return False
         self.hold(fault)
-        while self.ctl("resume", "all") == UNREACHABLE and not self.ending.wait(0.5):
+        while self.fleet.try_ctl("resume", "all") == UNREACHABLE and not self.ending.wait(0.5):
             pass
 
     def rotate_early(self, fault):
         """While a sweep is under way."""
-        return self.ctl("keys", "rotate") == 0
-
-    def ctl(self, *words) -> int:
-        """Its exit status; refusals and what cannot be reached are usual here."""
-        status = self.fleet.control.ctl(*words, check=False, timeout_s=60)
-        assert status.returncode in (0, FAILED, REFUSED, UNREACHABLE), status
-        return status.returncode
+        return self.fleet.try_ctl("keys", "rotate") == 0
 
 
 DO = {

@@ -27,6 +27,7 @@ DB, COLL = "chaos", "people"
 NAMESPACE = f"{DB}.{COLL}"
 FIELDS = {"answer": "random", "ssn": "deterministic", "notes.text": "random"}
 MEMBER_ARGS = ["--setParameter", "enableTestCommands=1"]
+FAILED, REFUSED, UNREACHABLE = 1, 3, 4  # rekeyctl's exit codes
 LEASE_MS = 3000
 ON_BROKER = (0, 1)  # with transport amqp: the third instance works without, and they get on
 SETTINGS = {
@@ -170,6 +171,15 @@ class Fleet:
 
     def direct(self, **options):
         return self.servers.client(**{"serverSelectionTimeoutMS": 30000, **options})
+
+    def try_ctl(self, *words, timeout_s=90) -> int:
+        """rekeyctl's exit status: while everything fails, refusals and failures are usual."""
+        try:
+            done = self.control.ctl(*words, check=False, timeout_s=timeout_s)
+        except subprocess.TimeoutExpired:
+            return UNREACHABLE
+        assert done.returncode in (0, FAILED, REFUSED, UNREACHABLE), done
+        return done.returncode
 
     def state_db(self) -> str:
         return self.control.config["upstream"]["state_db"]

@@ -9,22 +9,21 @@ from harness import CtlError
 
 from fleet import NAMESPACE
 
-UNREACHABLE = 4
-
 
 class Sweeps(threading.Thread):
     def __init__(self, fleet):
         super().__init__(daemon=True, name="operator")
         self.fleet = fleet
         self.stopping = threading.Event()
-        self.complete = self.failed = 0
+        self.failed = 0
+        self.ended = set()  # ids of complete jobs
         self.client = fleet.direct(serverSelectionTimeoutMS=5000, timeoutMS=15000)
         self.jobs = self.client[fleet.state_db()].jobs
 
     def run(self):
         while not self.stopping.is_set():
-            self.ctl("keys", "rotate")
-            self.ctl("start", NAMESPACE)
+            self.fleet.try_ctl("keys", "rotate")
+            self.fleet.try_ctl("start", NAMESPACE)
             self.see_to_the_end(self.stopping.is_set)
             self.stopping.wait(0.5)
 
@@ -39,19 +38,12 @@ class Sweeps(threading.Thread):
                 return
             if newest["state"] == "failed":
                 self.failed += 1
-                self.ctl("resume", str(newest["_id"]))
+                self.fleet.try_ctl("resume", str(newest["_id"]))
             elif newest["state"] in ("complete", "cancelled"):
-                self.complete += newest["state"] == "complete"
+                if newest["state"] == "complete":
+                    self.ended.add(newest["_id"])
                 return
             time.sleep(0.2)
-
-    def ctl(self, *words) -> bool:
-        try:
-            self.fleet.control.ctl(*words, timeout_s=90)
-        except CtlError as failure:
-            assert failure.returncode in (1, 3, UNREACHABLE), failure
-            return False
-        return True
 
     def finish(self, timeout_s=240) -> int:
         """With everything healed: what is under way to its end, then one sweep to a new key, whose id
@@ -64,7 +56,7 @@ class Sweeps(threading.Thread):
             assert time.monotonic() < deadline, f"not done after {timeout_s} s: {self.last_jobs()}"
             return False
 
-        self.ctl("resume", "all")
+        self.fleet.try_ctl("resume", "all")
         self.see_to_the_end(late)
         while True:
             try:
@@ -73,7 +65,7 @@ class Sweeps(threading.Thread):
             except CtlError:
                 late()
                 time.sleep(0.5)
-        while not self.ctl("start", NAMESPACE):
+        while self.fleet.try_ctl("start", NAMESPACE) != 0:
             late()
             time.sleep(0.5)
         self.see_to_the_end(late)

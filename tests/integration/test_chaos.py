@@ -1,5 +1,6 @@
-"""./dev chaos in short: whether its checks can fail."""
+"""./dev chaos in short: whether its checks can fail, and two minutes of it."""
 
+import json
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import pytest
 from harness.process import ROOT
 
 CHAOS = ROOT / "tests" / "chaos" / "chaos.py"
+SEED = 7
 
 
 def chaos(tmp_path, *words, timeout_s) -> str:
@@ -20,3 +22,10 @@ def chaos(tmp_path, *words, timeout_s) -> str:
 @pytest.mark.timeout(150)
 def test_the_checks_find_what_is_planted(tmp_path):
     chaos(tmp_path, "--self-test", timeout_s=140)
+
+
+@pytest.mark.timeout(400)
+def test_two_minutes_of_chaos_lose_nothing(tmp_path):
+    said = chaos(tmp_path, "--quick", "--seed", str(SEED), timeout_s=380)
+    result = json.loads(said.splitlines()[-1])
+    assert result["faults"] >= 30 and result["writes"] > 1000 and result["sweeps"] > 0
