@@ -11,8 +11,8 @@
 
 #define KEY_MAX 160
 
-static enum rk_status check_numbers(const struct rk_config *config,
-                                    const struct rk_config_source *source, struct rk_error *err)
+enum rk_status rk_config_check_numbers(const struct rk_config *config,
+                                       const struct rk_config_source *source, struct rk_error *err)
 {
     for (size_t i = 0; i < rk_config_numbers_count; i++) {
         const struct rk_config_number *number = &rk_config_numbers[i];
@@ -338,9 +338,12 @@ static enum rk_status check_upstream(const struct rk_config_upstream *upstream,
 enum rk_status rk_config_check(const struct rk_config *config,
                                const struct rk_config_source *source, struct rk_error *err)
 {
-    enum rk_status status = check_numbers(config, source, err);
+    enum rk_status status = rk_config_check_numbers(config, source, err);
     if (status == RK_OK) {
         status = check_relations(config, source, err);
+    }
+    if (status == RK_OK) {
+        status = rk_config_check_window(&config->sweep, source, err);
     }
     if (status == RK_OK) {
         status = check_compression(&config->compression, source, err);

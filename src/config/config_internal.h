@@ -8,6 +8,7 @@
  *   check_keys.c  the same for the section keys
  *   check_admin.c and for admin, and TLS wherever it stands
  *   policies.c  the policy set
+ *   sweep.c  the section sweep, setting by setting
  *   schema.c  the schema, and the tables of numbers and switches with their defaults
  */
 #ifndef REKEY_CONFIG_INTERNAL_H
@@ -82,7 +83,7 @@ extern const size_t rk_config_switches_count;
 
 /* Which keys a file holds ("policies[0].fields[1].path") and in which line. */
 struct rk_config_source {
-    const char *path; /* of the file; borrowed */
+    const char *path; /* of the file; borrowed; "": no file, errors name none */
     struct rk_config_line {
         char *key;
         size_t line;
@@ -114,6 +115,28 @@ RK_MUST_CHECK enum rk_status rk_config_check_keys(const struct rk_config_keys *k
 RK_MUST_CHECK enum rk_status rk_config_check_admin(const struct rk_config_admin *admin,
                                                    const struct rk_config_source *source,
                                                    struct rk_error *err);
+/* Window and time zone. */
+RK_MUST_CHECK enum rk_status rk_config_check_window(const struct rk_config_sweep *sweep,
+                                                    const struct rk_config_source *source,
+                                                    struct rk_error *err);
+/* Numbers within their ranges. */
+RK_MUST_CHECK enum rk_status rk_config_check_numbers(const struct rk_config *config,
+                                                     const struct rk_config_source *source,
+                                                     struct rk_error *err);
+
+/* Which settings of the sweep stand in it, a bit for each (sweep.h). */
+uint64_t rk_config_sweep_given(const struct rk_config_source *source);
+/* "secondaryPreferred" */
+const char *rk_config_scan_word(enum rk_config_scan scan);
+
+/* load.c: from text to the file as it is written; free with rk_config_file_free. */
+RK_MUST_CHECK enum rk_status rk_config_file_read(const char *path, const char *text, size_t len,
+                                                 struct rk_config_source *source,
+                                                 struct rk_config_file **file,
+                                                 struct rk_error *err);
+void rk_config_file_free(struct rk_config_file *file);
+void rk_config_set_defaults(struct rk_config *config, const struct rk_config_source *source);
+
 /* section: "listener_tls". server: of those who listen. */
 RK_MUST_CHECK enum rk_status rk_config_check_tls(const struct rk_config_tls *tls,
                                                  const char *section, bool server,

@@ -54,21 +54,35 @@ static void keep_message(cyaml_log_t level, void *ctx, const char *format, va_li
     }
 }
 
-static enum rk_status fill_file(const char *path, const struct rk_buf *text,
-                                const cyaml_config_t *cyaml, struct rk_config_file **file,
-                                struct rk_error *err)
+enum rk_status rk_config_file_read(const char *path, const char *text, size_t len,
+                                   struct rk_config_source *source, struct rk_config_file **file,
+                                   struct rk_error *err)
 {
-    const struct cyaml_message *message = cyaml->log_ctx;
-    cyaml_err_t problem = cyaml_load_data(text->data, text->len, cyaml, &rk_config_schema,
+    struct cyaml_message message = {{0}};
+    const cyaml_config_t cyaml = {.log_fn = keep_message,
+                                  .log_ctx = &message,
+                                  .mem_fn = cyaml_mem,
+                                  .log_level = CYAML_LOG_ERROR};
+    enum rk_status status = rk_config_source_init(source, path, text, len, err);
+    if (status != RK_OK) {
+        return status;
+    }
+    cyaml_err_t problem = cyaml_load_data((const uint8_t *)text, len, &cyaml, &rk_config_schema,
                                           (cyaml_data_t **)file, NULL);
     if (problem != CYAML_OK) {
         return rk_error_set(err, problem == CYAML_ERR_OOM ? RK_ENOMEM : RK_EINVAL, "%s: %s (%s)",
-                            path, cyaml_strerror(problem), message->text);
+                            path, cyaml_strerror(problem), message.text);
     }
     return RK_OK;
 }
 
-static void set_defaults(struct rk_config *config, const struct rk_config_source *source)
+void rk_config_file_free(struct rk_config_file *file)
+{
+    const cyaml_config_t cyaml = {.mem_fn = cyaml_mem};
+    (void)cyaml_free(&cyaml, &rk_config_schema, file, 0);
+}
+
+void rk_config_set_defaults(struct rk_config *config, const struct rk_config_source *source)
 {
     for (size_t i = 0; i < rk_config_numbers_count; i++) {
         const struct rk_config_number *number = &rk_config_numbers[i];
@@ -98,6 +112,9 @@ static void set_defaults(struct rk_config *config, const struct rk_config_source
     }
     if (!rk_config_source_has(source, "listener.socket_access")) {
         config->listener.socket_mode = 0600;
+    }
+    if (!rk_config_source_has(source, "sweep.time_zone")) {
+        (void)snprintf(config->sweep.time_zone, sizeof config->sweep.time_zone, "UTC");
     }
 }
 
@@ -221,18 +238,10 @@ enum rk_status rk_config_load(const char *path, struct rk_config **out, struct r
     struct rk_config_source source = {0};
     struct rk_config_file *file = NULL;
     struct rk_config *config = NULL;
-    struct cyaml_message message = {{0}};
-    const cyaml_config_t cyaml = {.log_fn = keep_message,
-                                  .log_ctx = &message,
-                                  .mem_fn = cyaml_mem,
-                                  .log_level = CYAML_LOG_ERROR};
     rk_buf_init(&text, FILE_MAX + 4096);
     enum rk_status status = read_file(path, &text, err);
     if (status == RK_OK) {
-        status = rk_config_source_init(&source, path, (const char *)text.data, text.len, err);
-    }
-    if (status == RK_OK) {
-        status = fill_file(path, &text, &cyaml, &file, err);
+        status = rk_config_file_read(path, (const char *)text.data, text.len, &source, &file, err);
     }
     if (status != RK_OK) {
         goto done;
@@ -244,7 +253,8 @@ enum rk_status rk_config_load(const char *path, struct rk_config **out, struct r
     }
     *config = file->config;
     memset(&file->config, 0, sizeof file->config); /* its strings moved */
-    set_defaults(config, &source);
+    rk_config_set_defaults(config, &source);
+    config->sweep_given = rk_config_sweep_given(&source);
     if (!set_texts(config, path)) {
         status = rk_error_set(err, RK_ENOMEM, "%s: out of memory", path);
         goto done;
@@ -262,7 +272,7 @@ enum rk_status rk_config_load(const char *path, struct rk_config **out, struct r
     }
 done:
     rk_config_free(config);
-    (void)cyaml_free(&cyaml, &rk_config_schema, file, 0);
+    rk_config_file_free(file);
     rk_config_source_deinit(&source);
     rk_buf_deinit(&text);
     return status;

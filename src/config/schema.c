@@ -119,6 +119,12 @@ static const cyaml_strval_t topologies[] = {{"mirror", RK_CONFIG_MIRROR},
 static const cyaml_strval_t reads[] = {{"primary", RK_CONFIG_READ_PRIMARY},
                                        {"secondary", RK_CONFIG_READ_SECONDARY},
                                        {"secondaryPreferred", RK_CONFIG_READ_SECONDARY_PREFERRED}};
+static const cyaml_strval_t scans[] = {
+    {"primary", RK_CONFIG_SCAN_PRIMARY},
+    {"secondary", RK_CONFIG_SCAN_SECONDARY},
+    {"secondaryPreferred", RK_CONFIG_SCAN_SECONDARY_PREFERRED},
+    {"nearest", RK_CONFIG_SCAN_NEAREST},
+};
 static const cyaml_strval_t unreadables[] = {{"error", RK_CONFIG_UNREADABLE_ERROR},
                                              {"placeholder", RK_CONFIG_UNREADABLE_PLACEHOLDER}};
 static const cyaml_strval_t undecryptables[] = {{"error", RK_UNDECRYPTABLE_ERROR},
@@ -292,9 +298,17 @@ static const cyaml_schema_field_t key_fields[] = {
 
 static const cyaml_schema_field_t guard_fields[] = {GUARD_NUMBERS(GUARD_FIELD) CYAML_FIELD_END};
 
+static const cyaml_schema_value_t span_schema = {
+    CYAML_VALUE_STRING(CYAML_FLAG_DEFAULT, struct rk_config_span, 0, RK_WINDOW_TEXT_SIZE - 1),
+};
+
 static const cyaml_schema_field_t sweep_fields[] = {
     SWITCH("pause", struct rk_config_sweep, pause),
     CHOICE("mode", OPTIONAL, struct rk_config_sweep, mode, sweep_modes),
+    CYAML_FIELD_SEQUENCE("window", OPTIONAL, struct rk_config_sweep, window, &span_schema, 0,
+                         RK_WINDOW_SPANS_MAX),
+    CYAML_FIELD_STRING("time_zone", OPTIONAL, struct rk_config_sweep, time_zone, 0),
+    CHOICE("read_preference", OPTIONAL, struct rk_config_sweep, read_preference, scans),
     CYAML_FIELD_MAPPING("guard", OPTIONAL, struct rk_config_sweep, guard, guard_fields),
     SWEEP_NUMBERS(SWEEP_FIELD) CYAML_FIELD_END,
 };
@@ -419,3 +433,13 @@ const struct rk_config_switch rk_config_switches[] = {
     {"sweep.pause", offsetof(struct rk_config, sweep.pause), false},
 };
 const size_t rk_config_switches_count = CYAML_ARRAY_LEN(rk_config_switches);
+
+const char *rk_config_scan_word(enum rk_config_scan scan)
+{
+    for (size_t i = 0; i < CYAML_ARRAY_LEN(scans); i++) {
+        if (scans[i].val == (int64_t)scan) {
+            return scans[i].str;
+        }
+    }
+    return "";
+}

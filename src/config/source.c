@@ -240,6 +240,10 @@ static enum rk_status check_scalar(struct scan *scan, const cyaml_schema_value_t
         return rk_config_refuse(scan->source, scan->err, key,
                                 "must be a whole number, not \"%.*s\"", WORD_MAX, text);
     }
+    if (schema->type == CYAML_STRING && strlen(text) > schema->string.max) {
+        return rk_config_refuse(scan->source, scan->err, key, "must not be longer than %u bytes",
+                                (unsigned)schema->string.max);
+    }
     return schema->type == CYAML_ENUM ? check_choice(scan, schema, text, key) : RK_OK;
 }
 
@@ -368,6 +372,9 @@ enum rk_status rk_config_refuse(const struct rk_config_source *source, struct rk
     (void)vsnprintf(reason, sizeof reason, format, args);
     va_end(args);
     const char *shown = key[0] != '\0' ? key : "top level";
+    if (source->path[0] == '\0') {
+        return rk_error_set(err, RK_EINVAL, "%s: %s", shown, reason);
+    }
     if (line == 0) {
         return rk_error_set(err, RK_EINVAL, "%s: %s: %s", source->path, shown, reason);
     }

@@ -10,6 +10,7 @@
 #ifndef REKEY_CONFIG_CONFIG_H
 #define REKEY_CONFIG_CONFIG_H
 
+#include <rekey/admission/window.h>
 #include <rekey/log/log.h>
 #include <rekey/policy/policy.h>
 #include <rekey/wire/compress.h>
@@ -195,6 +196,21 @@ enum rk_config_sweep_mode {
     RK_CONFIG_SWEEP_LAZY,
 };
 
+#define RK_CONFIG_ZONE_SIZE 64u
+
+/* Whom the sweep reads from. */
+enum rk_config_scan {
+    RK_CONFIG_SCAN_PRIMARY,
+    RK_CONFIG_SCAN_SECONDARY,
+    RK_CONFIG_SCAN_SECONDARY_PREFERRED,
+    RK_CONFIG_SCAN_NEAREST,
+};
+
+struct rk_config_span {
+    char text[RK_WINDOW_TEXT_SIZE]; /* rekey/admission/window.h */
+};
+
+/* Without pointers: may be copied. */
 struct rk_config_sweep {
     bool pause;
     enum rk_config_sweep_mode mode;
@@ -212,6 +228,10 @@ struct rk_config_sweep {
     uint32_t retry_backoff_max_ms;
     uint32_t write_timeout_ms; /* wtimeout of majority writes */
     struct rk_config_guard guard;
+    struct rk_config_span window[RK_WINDOW_SPANS_MAX]; /* when it may sweep; none: always */
+    unsigned window_count;
+    char time_zone[RK_CONFIG_ZONE_SIZE]; /* whose local time that is, as mongod knows it */
+    enum rk_config_scan read_preference;
 };
 
 struct rk_config_log {
@@ -229,6 +249,7 @@ struct rk_config {
     struct rk_config_compression compression;
     struct rk_config_keys keys;
     struct rk_config_sweep sweep;
+    uint64_t sweep_given; /* bit i: the file sets setting i of the sweep (config/sweep.h) */
     struct rk_config_admin admin;
     struct rk_config_log log;
     struct rk_policy_set *policies;

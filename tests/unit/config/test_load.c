@@ -47,6 +47,9 @@ static void test_documented_defaults_are_the_compiled_ones(void **state)
                         offsetof(struct rk_config_sweep, guard) -
                             offsetof(struct rk_config_sweep, max_rate));
     assert_int_equal(a->sweep.pause, b->sweep.pause);
+    assert_int_equal(a->sweep.window_count, b->sweep.window_count);
+    assert_string_equal(a->sweep.time_zone, b->sweep.time_zone);
+    assert_int_equal(a->sweep.read_preference, b->sweep.read_preference);
     assert_int_equal(a->keys.provider, b->keys.provider);
     same_text(a->keys.vault.transit_mount, b->keys.vault.transit_mount);
     same_text(a->keys.vault.key, b->keys.vault.key);

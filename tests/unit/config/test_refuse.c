@@ -143,6 +143,19 @@ static void test_words_and_numbers_are_checked(void **state)
          "rekey.yaml:3: sweep.threads: must be a whole number, not \"4294967298\""},
         {UPSTREAM "sweep:\n  batch_docs: 0\n",
          "rekey.yaml:3: sweep.batch_docs: must be from 1 to 100000, not 0"},
+        {UPSTREAM "sweep:\n  window:\n    - Mon 22:00-06:00\n    - Mon-Fri 22-06\n",
+         "rekey.yaml:5: sweep.window[1]: must read like \"Mon-Fri 22:00-06:00\", \"Sat "
+         "00:00-24:00\" or \"22:00-06:00\", not \"Mon-Fri 22-06\""},
+        {UPSTREAM "sweep:\n  window: [Monday-Friday 22:00-06:00 and later]\n",
+         "rekey.yaml:3: sweep.window[0]: must not be longer than 31 bytes"},
+        {UPSTREAM "sweep:\n  window: 22:00-06:00\n",
+         "rekey.yaml:3: sweep.window: must be a list (\"- item\" lines, or [] for none)"},
+        {UPSTREAM "sweep:\n  time_zone: Central European\n",
+         "rekey.yaml:3: sweep.time_zone: must be the name of a time zone such as Europe/London, "
+         "not \"Central European\""},
+        {UPSTREAM "sweep:\n  read_preference: fastest\n",
+         "rekey.yaml:3: sweep.read_preference: must be one of primary, secondary, "
+         "secondaryPreferred, nearest, not \"fastest\""},
         {UPSTREAM "sweep:\n\n  threads: 257\n",
          "rekey.yaml:4: sweep.threads: must be from 1 to 256, not 257"},
         {UPSTREAM "limits:\n  advertised_message_bytes_max: 16809983\n",
