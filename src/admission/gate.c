@@ -30,6 +30,8 @@ struct rk_gate {
     void *sensor_arg;
     rk_gate_brake_fn *brake;
     void *brake_arg;
+    enum rk_gate_hold hold;
+    uint64_t open_until_us; /* the window closes then; UINT64_MAX: it does not */
     bool stopping;
     unsigned waiters; /* inside rk_gate_take */
 
@@ -50,8 +52,18 @@ struct rk_gate {
     uint64_t halvings;
 };
 
+static bool same_config(const struct rk_gate_config *a, const struct rk_gate_config *b)
+{
+    return a->pause == b->pause && a->max_rate == b->max_rate &&
+           a->p99_limit_ms == b->p99_limit_ms && a->interval_ms == b->interval_ms &&
+           a->samples_min == b->samples_min && a->rate_min == b->rate_min;
+}
+
 static void apply_config(struct rk_gate *gate, const struct rk_gate_config *config)
 {
+    if (same_config(&gate->config, config)) {
+        return;
+    }
     bool guard_keeps = config->p99_limit_ms != 0 && config->max_rate == gate->config.max_rate;
     gate->config = *config;
     if (guard_keeps) {
@@ -88,9 +100,26 @@ void rk_gate_set_brake(struct rk_gate *gate, rk_gate_brake_fn *brake, void *arg)
     pthread_mutex_unlock(&gate->lock);
 }
 
+static enum rk_gate_hold hold_now(const struct rk_gate *gate)
+{
+    bool over = gate->hold == RK_GATE_OPEN && rk_clock_mono_us() >= gate->open_until_us;
+    return over ? RK_GATE_OUTSIDE_WINDOW : gate->hold;
+}
+
+void rk_gate_set_hours(struct rk_gate *gate, const struct rk_gate_hours *hours)
+{
+    uint64_t now = rk_clock_mono_us();
+    pthread_mutex_lock(&gate->lock);
+    gate->hold = hours->hold;
+    gate->open_until_us = hours->open_us > UINT64_MAX - now ? UINT64_MAX : now + hours->open_us;
+    pthread_cond_broadcast(&gate->changed);
+    pthread_mutex_unlock(&gate->lock);
+}
+
 static bool is_paused(const struct rk_gate *gate)
 {
-    return gate->config.pause || (gate->brake != NULL && gate->brake(gate->brake_arg));
+    return gate->config.pause || hold_now(gate) != RK_GATE_OPEN ||
+           (gate->brake != NULL && gate->brake(gate->brake_arg));
 }
 
 bool rk_gate_take(struct rk_gate *gate, uint32_t n, const _Atomic bool *cancel)
@@ -250,6 +279,7 @@ enum rk_status rk_gate_start(const struct rk_gate_config *config, rk_gate_sensor
     gate->sensor_arg = arg;
     gate->refilled_us = gate->measured_us = rk_clock_mono_us();
     gate->config = *config;
+    gate->open_until_us = UINT64_MAX;
     gate->limited = config->max_rate != 0;
     gate->rate = gate->ceiling = (double)config->max_rate;
     if (sensor != NULL) {
@@ -300,6 +330,7 @@ struct rk_gate_state rk_gate_state(struct rk_gate *gate)
         .paused = is_paused(gate),
         .pause = gate->config.pause,
         .braked = gate->brake != NULL && gate->brake(gate->brake_arg),
+        .hold = hold_now(gate),
         .held_back = gate->limited && (gate->config.max_rate == 0 || gate->rate < gate->ceiling),
         .limited = gate->limited,
         .rate_docs_per_s = gate->rate,

@@ -14,6 +14,8 @@ void rk_gate_metrics(struct rk_gate *gate, struct rk_metrics *m)
     rk_metrics_family(m, "rekey_sweep_throttled", RK_METRIC_GAUGE,
                       "1 for what keeps the sweep from going faster, else 0.");
     rk_metric(m, state.pause, RK_L("by", "pause"));
+    rk_metric(m, state.hold == RK_GATE_OUTSIDE_WINDOW, RK_L("by", "window"));
+    rk_metric(m, state.hold == RK_GATE_NO_SETTINGS, RK_L("by", "settings"));
     rk_metric(m, state.braked, RK_L("by", "provider"));
     rk_metric(m, state.held_back || stopped, RK_L("by", "guard"));
     rk_metric(m, state.max_rate != 0 && !state.held_back, RK_L("by", "max_rate"));

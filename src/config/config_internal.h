@@ -126,8 +126,8 @@ RK_MUST_CHECK enum rk_status rk_config_check_numbers(const struct rk_config *con
 
 /* Which settings of the sweep stand in it, a bit for each (sweep.h). */
 uint64_t rk_config_sweep_given(const struct rk_config_source *source);
-/* "secondaryPreferred" */
-const char *rk_config_scan_word(enum rk_config_scan scan);
+/* The word for the value of a setting of the sweep that is one of several: "secondaryPreferred". */
+const char *rk_config_sweep_word(const char *key, uint32_t value);
 
 /* load.c: from text to the file as it is written; free with rk_config_file_free. */
 RK_MUST_CHECK enum rk_status rk_config_file_read(const char *path, const char *text, size_t len,

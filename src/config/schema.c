@@ -5,6 +5,8 @@
  */
 #include "config_internal.h"
 
+#include <string.h>
+
 /* A client may send a document of 16 MiB and the envelope must still fit (mongod's internal
  * limit of 16,793,600 bytes for one object, and 16 KiB for the command around it). */
 #define MESSAGE_BYTES_MIN (16793600u + 16384u)
@@ -434,11 +436,16 @@ const struct rk_config_switch rk_config_switches[] = {
 };
 const size_t rk_config_switches_count = CYAML_ARRAY_LEN(rk_config_switches);
 
-const char *rk_config_scan_word(enum rk_config_scan scan)
+const char *rk_config_sweep_word(const char *key, uint32_t value)
 {
-    for (size_t i = 0; i < CYAML_ARRAY_LEN(scans); i++) {
-        if (scans[i].val == (int64_t)scan) {
-            return scans[i].str;
+    for (const cyaml_schema_field_t *f = sweep_fields; f->key != NULL; f++) {
+        if (strcmp(f->key, key) != 0 || f->value.type != CYAML_ENUM) {
+            continue;
+        }
+        for (uint32_t i = 0; i < f->value.enumeration.count; i++) {
+            if (f->value.enumeration.strings[i].val == (int64_t)value) {
+                return f->value.enumeration.strings[i].str;
+            }
         }
     }
     return "";

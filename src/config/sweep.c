@@ -12,8 +12,11 @@
 
 #define OFFSET(member) offsetof(struct rk_config, sweep.member)
 
-/* What is neither number nor switch. */
-enum kind { KIND_NUMBER, KIND_SWITCH, KIND_WINDOW, KIND_ZONE, KIND_SCAN };
+_Static_assert(sizeof(enum rk_config_scan) == sizeof(uint32_t) &&
+                   sizeof(enum rk_config_sweep_mode) == sizeof(uint32_t),
+               "settings of several words are copied as numbers");
+
+enum kind { KIND_NUMBER, KIND_SWITCH, KIND_WINDOW, KIND_ZONE, KIND_WORD };
 
 struct setting {
     const char *key; /* with PREFIX */
@@ -26,14 +29,15 @@ static const struct setting others[] = {
     {PREFIX "window", OFFSET(window), sizeof(struct rk_config_span[RK_WINDOW_SPANS_MAX]),
      KIND_WINDOW},
     {PREFIX "time_zone", OFFSET(time_zone), RK_CONFIG_ZONE_SIZE, KIND_ZONE},
-    {PREFIX "read_preference", OFFSET(read_preference), sizeof(enum rk_config_scan), KIND_SCAN},
+    {PREFIX "mode", OFFSET(mode), sizeof(uint32_t), KIND_WORD},
+    {PREFIX "read_preference", OFFSET(read_preference), sizeof(uint32_t), KIND_WORD},
 };
 #define N_OTHERS (sizeof others / sizeof others[0])
 
 /* Those that are meant for the fleet as a whole; the others say how an instance works. */
 static const char *const fleet[] = {
-    "pause",   "max_rate",   "window",          "time_zone",
-    "threads", "batch_docs", "read_preference", "guard.p99_limit_ms",
+    "mode",       "pause",           "max_rate",           "window", "time_zone", "threads",
+    "batch_docs", "read_preference", "guard.p99_limit_ms",
 };
 
 static bool of_sweep(const char *key)
@@ -161,8 +165,10 @@ const char *rk_config_sweep_value(const struct rk_config_sweep *sweep, size_t i,
     case KIND_ZONE:
         (void)snprintf(out, RK_SWEEP_VALUE_SIZE, "%s", sweep->time_zone);
         break;
-    case KIND_SCAN:
-        (void)snprintf(out, RK_SWEEP_VALUE_SIZE, "%s", rk_config_scan_word(sweep->read_preference));
+    case KIND_WORD:
+        memcpy(&number, place(sweep, &setting), sizeof number);
+        (void)snprintf(out, RK_SWEEP_VALUE_SIZE, "%s",
+                       rk_config_sweep_word(setting.key + PREFIX_LEN, number));
         break;
     }
     return out;
@@ -213,25 +219,30 @@ struct rk_window rk_config_sweep_window(const struct rk_config_sweep *sweep)
     return window;
 }
 
-/* The settings of source, checked, from laid over to *sweep. */
-static enum rk_status copy_given(struct rk_config_sweep *sweep, struct rk_config *laid,
-                                 uint64_t given, struct rk_error *err)
+void rk_config_sweep_take(struct rk_config_sweep *sweep, const struct rk_config_sweep *from,
+                          uint64_t given)
 {
     struct setting setting;
     for (size_t i = 0; at(i, &setting); i++) {
         if ((given & UINT64_C(1) << i) == 0) {
             continue;
         }
-        if (!rk_config_sweep_for_fleet(i)) {
-            return rk_error_set(err, RK_EINVAL,
-                                "%s: is each instance's own; it cannot be set for "
-                                "the fleet",
-                                setting.key);
-        }
-        memcpy((char *)sweep + (setting.offset - offsetof(struct rk_config, sweep)),
-               (const char *)laid + setting.offset, setting.size);
+        size_t offset = setting.offset - offsetof(struct rk_config, sweep);
+        memcpy((char *)sweep + offset, (const char *)from + offset, setting.size);
         if (setting.kind == KIND_WINDOW) {
-            sweep->window_count = laid->sweep.window_count;
+            sweep->window_count = from->window_count;
+        }
+    }
+}
+
+static enum rk_status check_for_fleet(uint64_t given, struct rk_error *err)
+{
+    struct setting setting;
+    for (size_t i = 0; at(i, &setting); i++) {
+        if ((given & UINT64_C(1) << i) != 0 && !rk_config_sweep_for_fleet(i)) {
+            return rk_error_set(err, RK_EINVAL,
+                                "%s: is each instance's own; it cannot be set for the fleet",
+                                setting.key);
         }
     }
     return RK_OK;
@@ -242,7 +253,6 @@ enum rk_status rk_config_sweep_lay(struct rk_config_sweep *sweep, const char *ma
 {
     struct rk_config_source source = {0};
     struct rk_config_file *file = NULL;
-    struct rk_config_sweep next = *sweep;
     char *text = NULL;
     enum rk_status status = RK_OK;
     if (asprintf(&text, "{\"upstream\": {\"uri\": \"mongodb://h/\"}, \"sweep\": %s}", mapping) <
@@ -260,10 +270,10 @@ enum rk_status rk_config_sweep_lay(struct rk_config_sweep *sweep, const char *ma
         status = rk_config_check_window(&file->config.sweep, &source, err);
     }
     if (status == RK_OK) {
-        status = copy_given(&next, &file->config, *given, err);
+        status = check_for_fleet(*given, err);
     }
     if (status == RK_OK) {
-        *sweep = next;
+        rk_config_sweep_take(sweep, &file->config.sweep, *given);
     }
 done:
     rk_config_file_free(file);

@@ -38,6 +38,12 @@ enum rk_ctl_exit rk_ctl_follow(struct rk_ctl *ctl, const char (*ids)[RK_JOB_ID_L
 
 enum rk_ctl_exit rk_ctl_print_jobs(struct rk_ctl *ctl, const struct rk_job *jobs, size_t n);
 
+/* ---- throttle.c */
+
+/* Why nothing is swept at present; empty: something may be. size of at least 200 bytes. */
+struct rk_sweep_now;
+void rk_ctl_sweep_reason(const struct rk_sweep_now *now, char *out, size_t size);
+
 enum rk_ctl_exit rk_ctl_run_status(struct rk_ctl *ctl, int argc, char **argv);
 enum rk_ctl_exit rk_ctl_run_jobs(struct rk_ctl *ctl, int argc, char **argv);
 enum rk_ctl_exit rk_ctl_run_verify(struct rk_ctl *ctl, int argc, char **argv);

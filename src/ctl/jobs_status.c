@@ -2,6 +2,7 @@
 #include "jobs_internal.h"
 
 #include <rekey/base/clock.h>
+#include <rekey/jobs/settings.h>
 
 #include <bson/bson.h>
 #include <getopt.h>
@@ -160,10 +161,13 @@ static void append_job(bson_t *array, uint32_t i, const struct rk_job *job)
     bson_append_document_end(array, &doc);
 }
 
-static enum rk_ctl_exit print_jobs_json(const struct rk_job *jobs, size_t n)
+static enum rk_ctl_exit print_jobs_json(const struct rk_job *jobs, size_t n, const char *held)
 {
     bson_t doc = BSON_INITIALIZER;
     bson_t array;
+    if (held != NULL) {
+        BSON_APPEND_UTF8(&doc, "held", held);
+    }
     BSON_APPEND_ARRAY_BEGIN(&doc, "jobs", &array);
     for (size_t i = 0; i < n; i++) {
         append_job(&array, (uint32_t)i, &jobs[i]);
@@ -174,16 +178,26 @@ static enum rk_ctl_exit print_jobs_json(const struct rk_job *jobs, size_t n)
     return code;
 }
 
-enum rk_ctl_exit rk_ctl_print_jobs(struct rk_ctl *ctl, const struct rk_job *jobs, size_t n)
+/* held: why nothing is swept, "": something is, NULL: not asked. */
+static enum rk_ctl_exit print_jobs(struct rk_ctl *ctl, const struct rk_job *jobs, size_t n,
+                                   const char *held)
 {
     if (ctl->json) {
-        return print_jobs_json(jobs, n);
+        return print_jobs_json(jobs, n, held);
+    }
+    if (held != NULL && held[0] != '\0') {
+        (void)printf("nothing is swept now: %s\n", held);
     }
     for (size_t i = 0; i < n; i++) {
         rk_ctl_print_progress(stdout, &jobs[i], rk_ctl_job_rate(&jobs[i]), "\n");
         print_details(&jobs[i]);
     }
     return RK_CTL_OK;
+}
+
+enum rk_ctl_exit rk_ctl_print_jobs(struct rk_ctl *ctl, const struct rk_job *jobs, size_t n)
+{
+    return print_jobs(ctl, jobs, n, NULL);
 }
 
 static enum rk_ctl_exit list(struct rk_ctl *ctl, bool only_active, const char *when_none)
@@ -193,13 +207,22 @@ static enum rk_ctl_exit list(struct rk_ctl *ctl, bool only_active, const char *w
     size_t n = 0;
     mongoc_client_t *client = mongoc_client_pool_pop(ctl->client_pool);
     const struct rk_job_filter filter = {.only_active = only_active};
-    enum rk_status status =
-        rk_jobs_list(client, ctl->config->upstream.state_db, &filter, JOBS_MAX, &jobs, &n, &err);
+    struct rk_sweep_now now;
+    char held[256] = "";
+    const char *state_db = ctl->config->upstream.state_db;
+    enum rk_status status = rk_jobs_list(client, state_db, &filter, JOBS_MAX, &jobs, &n, &err);
+    if (status == RK_OK && only_active) {
+        status = rk_sweep_read(client, state_db, &ctl->config->sweep, &now, &err);
+    }
     mongoc_client_pool_push(ctl->client_pool, client);
     if (status != RK_OK) {
+        free(jobs);
         return rk_ctl_job_fail(&err);
     }
-    enum rk_ctl_exit code = rk_ctl_print_jobs(ctl, jobs, n);
+    if (only_active) {
+        rk_ctl_sweep_reason(&now, held, sizeof held);
+    }
+    enum rk_ctl_exit code = print_jobs(ctl, jobs, n, only_active ? held : NULL);
     if (n == 0 && !ctl->json) {
         (void)printf("%s\n", when_none);
     }

@@ -18,6 +18,7 @@ static const struct rk_ctl_command *const tables[] = {
     rk_ctl_config_commands,
     rk_ctl_key_commands,
     rk_ctl_job_commands,
+    rk_ctl_throttle_commands,
 };
 #define N_TABLES (sizeof tables / sizeof tables[0])
 

@@ -53,8 +53,6 @@ void rk_daemon_watch(struct rk_daemon *d);
 void rk_daemon_process_metrics(void *daemon, struct rk_metrics *m);
 
 /* reload.c: settings, and their change while rekeyd runs */
-struct rk_gate_config rk_daemon_gate_config(const struct rk_config_sweep *sweep);
-struct rk_engine_settings rk_daemon_engine_settings(const struct rk_config_sweep *sweep);
 /* As many open files as limits.connections_max needs, if the system lets us. */
 void rk_daemon_raise_file_limit(const struct rk_config *config);
 /* Reads the configuration anew; what is refused is logged and changes nothing. */

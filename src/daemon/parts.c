@@ -2,6 +2,7 @@
 #include "daemon_internal.h"
 
 #include <rekey/base/clock.h>
+#include <rekey/jobs/settings.h>
 #include <rekey/keys/mongo.h>
 #include <rekey/vault/provider.h>
 #include <stdio.h>
@@ -160,7 +161,7 @@ static bool provider_is_away(void *arg)
 
 static enum rk_status start_sweeper(struct rk_daemon *d, struct rk_error *err)
 {
-    const struct rk_gate_config gate = rk_daemon_gate_config(&d->config->sweep);
+    const struct rk_gate_config gate = rk_sweep_gate_config(&d->config->sweep);
     enum rk_status status = rk_gate_start(&gate, foreground_sensor, d->server, &d->gate, err);
     if (status != RK_OK) {
         return status;
@@ -174,7 +175,7 @@ static enum rk_status start_sweeper(struct rk_daemon *d, struct rk_error *err)
         .gate = d->gate,
         .hot = d->hot,
         .policies = d->config->policies,
-        .settings = rk_daemon_engine_settings(&d->config->sweep),
+        .sweep = d->config->sweep,
     };
     return rk_engine_start(&engine, &d->engine, err);
 }

@@ -20,40 +20,6 @@ void rk_daemon_raise_file_limit(const struct rk_config *config)
     }
 }
 
-struct rk_gate_config rk_daemon_gate_config(const struct rk_config_sweep *sweep)
-{
-    return (struct rk_gate_config){
-        .pause = sweep->pause,
-        .max_rate = sweep->max_rate,
-        .p99_limit_ms = sweep->guard.p99_limit_ms,
-        .interval_ms = sweep->guard.interval_ms,
-        .samples_min = sweep->guard.samples_min,
-        .rate_min = sweep->guard.rate_min,
-    };
-}
-
-struct rk_engine_settings rk_daemon_engine_settings(const struct rk_config_sweep *sweep)
-{
-    static const enum rk_sweep_mode modes[] = {
-        [RK_CONFIG_SWEEP_PROACTIVE] = RK_SWEEP_PROACTIVE,
-        [RK_CONFIG_SWEEP_LAZY] = RK_SWEEP_LAZY,
-        [RK_CONFIG_SWEEP_BOTH] = RK_SWEEP_BOTH,
-    };
-    return (struct rk_engine_settings){
-        .mode = modes[sweep->mode],
-        .threads = sweep->threads,
-        .range_docs = sweep->range_docs,
-        .batch_docs = sweep->batch_docs,
-        .ranges_ahead = sweep->ranges_ahead,
-        .lease_ms = sweep->lease_ms,
-        .poll_interval_ms = sweep->poll_interval_ms,
-        .attempts_max = sweep->attempts_max,
-        .retry_backoff_ms = sweep->retry_backoff_ms,
-        .retry_backoff_max_ms = sweep->retry_backoff_max_ms,
-        .write_timeout_ms = sweep->write_timeout_ms,
-    };
-}
-
 static bool may_reload(const struct rk_daemon *d, const struct rk_config *next,
                        struct rk_error *err)
 {
@@ -107,11 +73,8 @@ void rk_daemon_reload(struct rk_daemon *d)
     rk_log_set_limit(next->log.event_lines_per_s);
     take_policies(d, next);
     rk_daemon_raise_file_limit(next);
-    if (d->gate != NULL) {
-        const struct rk_gate_config gate = rk_daemon_gate_config(&next->sweep);
-        const struct rk_engine_settings engine = rk_daemon_engine_settings(&next->sweep);
-        rk_gate_reconfigure(d->gate, &gate);
-        rk_engine_reconfigure(d->engine, &engine, next->policies);
+    if (d->engine != NULL) {
+        rk_engine_reconfigure(d->engine, &next->sweep, next->policies);
     }
     if (d->config != d->started_with) {
         rk_config_free(d->config);

@@ -22,17 +22,7 @@ static void publish(struct rk_engine *engine, const struct rk_job_view *jobs, si
     memcpy(engine->jobs, jobs, n_jobs * sizeof *jobs);
     engine->n_jobs = n_jobs;
     engine->retries_waiting = retries;
-    for (unsigned i = 0; i < RK_ENGINE_THREADS_MAX; i++) {
-        struct rk_sweeper *s = &engine->sweepers[i];
-        bool wanted = false;
-        for (size_t j = 0; j < n_jobs; j++) {
-            wanted = wanted || bson_oid_equal(&jobs[j].id, &s->job);
-        }
-        if (s->holds &&
-            (!wanted || i >= engine->settings.threads || engine->settings.mode == RK_SWEEP_LAZY)) {
-            atomic_store(&s->cancel, true);
-        }
-    }
+    rk_engine_stop_unwanted(engine);
     pthread_mutex_unlock(&engine->lock);
 }
 
@@ -112,15 +102,27 @@ static void range_cut(void *arg)
     struct coordinator *c = arg;
     wake_sweepers(c->engine);
     renew_if_due(c);
+    rk_controls_refresh_if_due(c->engine, c->client);
 }
 
-/* Cuts the job's next ranges, or closes it when nothing is left. */
+static bool is_held(struct rk_engine *engine)
+{
+    pthread_mutex_lock(&engine->lock);
+    bool held = engine->controls.held;
+    pthread_mutex_unlock(&engine->lock);
+    return held;
+}
+
+/* Cuts the job's next ranges unless work is held up, or closes it when nothing is left. */
 static enum rk_status advance_job(struct coordinator *c, const struct rk_lease *lease,
                                   const struct rk_engine_settings *settings,
-                                  const struct rk_job_view *job, struct rk_error *err)
+                                  const struct rk_job_view *job, bool held, struct rk_error *err)
 {
     struct rk_planner_settings plan = {settings->range_docs, settings->ranges_ahead, range_cut, c};
     uint32_t cut = 0;
+    if (!job->plan_complete && held) {
+        return RK_OK;
+    }
     if (!job->plan_complete) {
         return rk_planner_step(lease, &job->id, &job->ns, &plan, &cut, err);
     }
@@ -219,6 +221,9 @@ static enum rk_status tick(struct coordinator *c, const struct rk_engine_setting
         c->prepared = status == RK_OK;
     }
     if (status == RK_OK) {
+        status = rk_controls_refresh(engine, c->client, err);
+    }
+    if (status == RK_OK) {
         status = remember_policies(c, err);
     }
     if (status == RK_OK) {
@@ -240,7 +245,8 @@ static enum rk_status tick(struct coordinator *c, const struct rk_engine_setting
             continue; /* another instance's configuration knows it */
         }
         renew_if_due(c);
-        if (advance_job(c, &lease, settings, &c->jobs[i], &job_err) != RK_OK) {
+        bool held = is_held(engine);
+        if (advance_job(c, &lease, settings, &c->jobs[i], held, &job_err) != RK_OK) {
             /* Said for each job, and the others go on. */
             rk_log(RK_LOG_WARN, "job_planning_failed", RK_S("ns", c->jobs[i].ns.full),
                    RK_S("error", job_err.message));

@@ -1,7 +1,8 @@
 /*
  * The engine's life, and what its threads share.
  *
- * Lock order: the engine's lock is a leaf; nobody holds it while talking to mongod.
+ * Lock order: only the gate's lock is taken under the engine's; nobody holds either while talking
+ * to mongod.
  */
 #include "engine_internal.h"
 
@@ -56,6 +57,21 @@ void rk_engine_sleep(struct rk_engine *engine, uint32_t ms, const _Atomic bool *
     pthread_mutex_unlock(&engine->lock);
 }
 
+void rk_engine_stop_unwanted(struct rk_engine *engine)
+{
+    for (unsigned i = 0; i < RK_ENGINE_THREADS_MAX; i++) {
+        struct rk_sweeper *s = &engine->sweepers[i];
+        bool wanted = false;
+        for (size_t j = 0; j < engine->n_jobs && !engine->controls.held; j++) {
+            wanted = wanted || bson_oid_equal(&engine->jobs[j].id, &s->job);
+        }
+        if (s->holds &&
+            (!wanted || i >= engine->settings.threads || engine->settings.mode == RK_SWEEP_LAZY)) {
+            atomic_store(&s->cancel, true);
+        }
+    }
+}
+
 bool rk_engine_has_transport(const struct rk_engine *engine)
 {
     const struct rk_transport *t = &engine->transport;
@@ -90,7 +106,9 @@ enum rk_status rk_engine_start(const struct rk_engine_config *config, struct rk_
     engine->gate = config->gate;
     engine->hot = config->hot;
     engine->transport = config->transport;
-    engine->settings = config->settings;
+    engine->controls = (struct rk_controls){.file = config->sweep, .audited = config->sweep};
+    engine->controls.hours.open_us = UINT64_MAX;
+    rk_controls_apply(engine);
     engine->policies = rk_policy_set_ref(config->policies);
     engine->state_db = strdup(config->state_db);
     engine->instance = strdup(config->instance);
@@ -159,14 +177,16 @@ bool rk_engine_deliver(struct rk_engine *engine, const struct rk_hint *hint)
     return taken;
 }
 
-void rk_engine_reconfigure(struct rk_engine *engine, const struct rk_engine_settings *settings,
+void rk_engine_reconfigure(struct rk_engine *engine, const struct rk_config_sweep *sweep,
                            struct rk_policy_set *policies)
 {
     struct rk_policy_set *next = rk_policy_set_ref(policies);
     pthread_mutex_lock(&engine->lock);
     struct rk_policy_set *former = engine->policies;
     engine->policies = next;
-    engine->settings = *settings;
+    engine->controls.file = *sweep;
+    engine->controls.generation++;
+    rk_controls_apply(engine);
     engine->nudged = true;
     pthread_cond_broadcast(&engine->changed);
     pthread_mutex_unlock(&engine->lock);

@@ -15,6 +15,28 @@
 #define RK_JOBS_MAX 256u
 #define RK_IDS_MAX (16u << 20) /* bytes of a batch of _ids */
 
+enum rk_sweep_mode {
+    RK_SWEEP_PROACTIVE, /* jobs alone */
+    RK_SWEEP_LAZY,      /* documents that applications read under an old key, and no job's ranges */
+    RK_SWEEP_BOTH,      /* jobs, and those documents of their collections first */
+};
+
+/* All but threads > 0. Pause, rate and hours are the gate's. */
+struct rk_engine_settings {
+    enum rk_sweep_mode mode;
+    uint32_t threads; /* ranges worked on at once; 0: jobs are watched, not worked on */
+    uint32_t range_docs;
+    uint32_t batch_docs;
+    uint32_t ranges_ahead;
+    uint32_t lease_ms;
+    uint32_t poll_interval_ms;
+    uint32_t attempts_max;
+    uint32_t retry_backoff_ms;
+    uint32_t retry_backoff_max_ms;
+    uint32_t write_timeout_ms;
+    enum rk_config_scan read_preference;
+};
+
 /* A job as the coordinator last saw it. */
 struct rk_job_view {
     bson_oid_t id;
@@ -24,6 +46,18 @@ struct rk_job_view {
     int32_t priority;
     bool plan_complete;
     int64_t started_at_ms;
+};
+
+/* What the sweep works by; see controls.c. Under the engine's lock. */
+struct rk_controls {
+    struct rk_config_sweep file;
+    uint64_t generation;          /* of file */
+    struct rk_config_sweep fleet; /* what of it by_fleet has a bit for */
+    uint64_t by_fleet;
+    struct rk_gate_hours hours;
+    struct rk_config_sweep audited; /* the file's settings that the audit log knows of */
+    bool held;                      /* no range is worked on: paused, or not the hour */
+    uint64_t looked_us;             /* when mongod was last asked */
 };
 
 /* A sweeper's own tools; everything but holds/held/job/cancel belongs to its thread. */
@@ -65,7 +99,8 @@ struct rk_engine {
     bool nudged; /* the coordinator shall look now */
     bool retries_waiting;
     uint64_t ticks; /* of the coordinator; what sweepers without work wait for */
-    struct rk_engine_settings settings;
+    struct rk_engine_settings settings; /* of controls */
+    struct rk_controls controls;
     struct rk_policy_set *policies;
     struct rk_job_view jobs[RK_JOBS_MAX];
     size_t n_jobs;
@@ -104,6 +139,19 @@ RK_MUST_CHECK enum rk_status rk_offers_step(const struct rk_lease *lease,
                                             const struct rk_job_view *job,
                                             const struct rk_transport *transport, uint32_t max,
                                             bool *open, struct rk_error *err);
+/* ---- controls.c: the file's settings, the fleet's on top of them, and the hours */
+
+/* Under the engine's lock: makes the settings of controls those of engine and gate. */
+void rk_controls_apply(struct rk_engine *engine);
+/* Asks mongod, and writes what the file has changed to the audit log. Sweepers stop when it says
+ * so. */
+RK_MUST_CHECK enum rk_status rk_controls_refresh(struct rk_engine *engine, mongoc_client_t *client,
+                                                 struct rk_error *err);
+/* The same if the last time is a poll interval ago; a failure is the next refresh's to tell. */
+void rk_controls_refresh_if_due(struct rk_engine *engine, mongoc_client_t *client);
+
+/* ---- engine.c, under the engine's lock: stops the sweepers whose job is not to be worked on. */
+void rk_engine_stop_unwanted(struct rk_engine *engine);
 
 /* ---- sweeper.c */
 

@@ -41,7 +41,7 @@ static void hold(struct rk_sweeper *s, const struct rk_range *range, const bson_
     struct rk_engine *engine = s->engine;
     bool runnable = false;
     pthread_mutex_lock(&engine->lock);
-    for (size_t i = 0; i < engine->n_jobs; i++) {
+    for (size_t i = 0; i < engine->n_jobs && !engine->controls.held; i++) {
         runnable = runnable || bson_oid_equal(&engine->jobs[i].id, job);
     }
     s->holds = true;

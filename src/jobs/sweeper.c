@@ -201,10 +201,11 @@ static bool work_once(struct rk_sweeper *s, struct rk_range *range, struct rk_jo
     const struct rk_engine_settings settings = engine->settings;
     size_t n_jobs = engine->n_jobs;
     bool retries = engine->retries_waiting;
+    bool held = engine->controls.held;
     memcpy(jobs, engine->jobs, n_jobs * sizeof *jobs);
     pthread_mutex_unlock(&engine->lock);
     struct rk_lease lease = rk_engine_lease(engine, s->client, &settings);
-    if (s->index >= settings.threads) {
+    if (s->index >= settings.threads || held) {
         return false;
     }
     bool claims = settings.mode != RK_SWEEP_LAZY && !rk_engine_has_transport(engine);

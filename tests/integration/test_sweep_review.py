@@ -103,8 +103,8 @@ def test_a_standalone_server(start_swept, standalone):
 
 def test_a_job_is_not_complete_while_a_failed_range_is_revived(start_swept, fragile_set):
     """The engine asks for open ranges, then for failed ones; a resume may come in between."""
-    swept = start_swept(fragile_set, {"sweep": {"pause": True}})
-    swept.insert(range(10))
+    swept = start_swept(fragile_set, {"sweep": {"max_rate": 1}})
+    swept.insert(range(40))
     swept.rotate()
     swept.start()
     swept.wait(lambda: swept.job()["rangesRunning"] == 1 and swept.job()["planComplete"])
@@ -125,6 +125,6 @@ def test_a_job_is_not_complete_while_a_failed_range_is_revived(start_swept, frag
     swept.wait(lambda: swept.job()["state"] != "running" or swept.job()["rangesRunning"])
     if swept.job()["state"] == "failed":
         swept.rekeyd.ctl("resume", swept.job()["id"])
-    swept.rekeyd.reload({"sweep": {"pause": False}})
+    swept.rekeyd.reload({"sweep": {"max_rate": 0}})
     swept.wait(lambda: swept.job()["state"] == "complete")
     assert swept.keys_used() == {2}

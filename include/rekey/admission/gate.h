@@ -28,13 +28,27 @@ struct rk_gate_config {
     uint32_t rate_min; /* docs/s that halving never goes below; 0: it may stop the sweep */
 };
 
+enum rk_gate_hold {
+    RK_GATE_OPEN,
+    RK_GATE_OUTSIDE_WINDOW,
+    RK_GATE_NO_SETTINGS, /* there are settings that cannot be understood, and might forbid it */
+};
+
+/* Whether the hours allow to sweep, by a clock that is not this machine's. */
+struct rk_gate_hours {
+    enum rk_gate_hold hold;
+    uint64_t open_us; /* open: for how long at most, should nobody say otherwise; UINT64_MAX */
+    char why[200];    /* "outside the window until Mon 22:00 (UTC)"; empty: open */
+};
+
 /* Adds the foreground's counters so far to *into. Called on the gate's thread. */
 typedef void rk_gate_sensor_fn(void *arg, struct rk_histogram_snapshot *into);
 
 struct rk_gate_state {
-    bool paused;            /* by configuration or by the brake */
+    bool paused;            /* by configuration, by the brake or by the hours */
     bool pause;             /* by configuration */
     bool braked;            /* by the brake */
+    enum rk_gate_hold hold; /* by the hours, or by settings that make no sense */
     bool held_back;         /* by the guard: rate is below what the configuration allows */
     bool limited;           /* false: rate_docs_per_s says nothing */
     double rate_docs_per_s; /* allowed now; 0 and limited: the guard has stopped the sweep */
@@ -59,6 +73,9 @@ typedef bool rk_gate_brake_fn(void *arg);
 void rk_gate_set_brake(struct rk_gate *gate, rk_gate_brake_fn *brake, void *arg);
 /* Takes effect at once, for those who wait as well. */
 void rk_gate_reconfigure(struct rk_gate *gate, const struct rk_gate_config *config);
+
+/* Holds until the next call; a gate is open at start. */
+void rk_gate_set_hours(struct rk_gate *gate, const struct rk_gate_hours *hours);
 
 /* Waits until n documents may be swept. False when the gate was stopped, or when cancelled
  * (*cancel, checked at least every 100 ms) became true. */

@@ -34,6 +34,10 @@ size_t rk_config_sweep_find(const char *key);
 RK_MUST_CHECK enum rk_status rk_config_sweep_lay(struct rk_config_sweep *sweep, const char *mapping,
                                                  uint64_t *given, struct rk_error *err);
 
+/* Copies those settings of from to which there is a bit in given. */
+void rk_config_sweep_take(struct rk_config_sweep *sweep, const struct rk_config_sweep *from,
+                          uint64_t given);
+
 /* The parsed window of settings that were checked. */
 struct rk_window rk_config_sweep_window(const struct rk_config_sweep *sweep);
 

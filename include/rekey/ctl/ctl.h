@@ -48,9 +48,10 @@ struct rk_ctl_command {
 };
 
 /* The tables, each ended by an entry whose name is NULL. */
-extern const struct rk_ctl_command rk_ctl_config_commands[]; /* src/ctl/config.c */
-extern const struct rk_ctl_command rk_ctl_key_commands[];    /* src/ctl/keys.c */
-extern const struct rk_ctl_command rk_ctl_job_commands[];    /* src/ctl/jobs.c */
+extern const struct rk_ctl_command rk_ctl_config_commands[];   /* src/ctl/config.c */
+extern const struct rk_ctl_command rk_ctl_key_commands[];      /* src/ctl/keys.c */
+extern const struct rk_ctl_command rk_ctl_job_commands[];      /* src/ctl/jobs.c */
+extern const struct rk_ctl_command rk_ctl_throttle_commands[]; /* src/ctl/throttle.c */
 
 /* All of main: options, command, exit code. */
 int rk_ctl_main(int argc, char **argv);

@@ -10,6 +10,7 @@
 #define REKEY_JOBS_ENGINE_H
 
 #include <rekey/admission/gate.h>
+#include <rekey/config/config.h>
 #include <rekey/jobs/hot.h>
 #include <rekey/jobs/store.h>
 #include <rekey/jobs/transport.h>
@@ -18,37 +19,16 @@
 
 #define RK_ENGINE_THREADS_MAX 64u
 
-enum rk_sweep_mode {
-    RK_SWEEP_PROACTIVE, /* jobs alone */
-    RK_SWEEP_LAZY,      /* documents that applications read under an old key, and no job's ranges */
-    RK_SWEEP_BOTH,      /* jobs, and those documents of their collections first */
-};
-
-/* All but threads > 0. Pause and rate are the gate's. */
-struct rk_engine_settings {
-    enum rk_sweep_mode mode;
-    uint32_t threads; /* ranges worked on at once; 0: jobs are watched, not worked on */
-    uint32_t range_docs;
-    uint32_t batch_docs;
-    uint32_t ranges_ahead;
-    uint32_t lease_ms;
-    uint32_t poll_interval_ms;
-    uint32_t attempts_max;
-    uint32_t retry_backoff_ms;
-    uint32_t retry_backoff_max_ms;
-    uint32_t write_timeout_ms;
-};
-
 struct rk_engine_config {
     struct _mongoc_client_pool_t *client_pool; /* borrowed; one client per thread is taken */
     const char *state_db;                      /* copied */
     const char *instance;                      /* copied; unique to this process */
     struct rk_key_service *keys;               /* borrowed; stopped after the engine */
-    struct rk_gate *gate;                      /* borrowed; stopped after the engine */
+    struct rk_gate *gate;                      /* borrowed; stopped after the engine; set by it */
     struct rk_hot *hot;                        /* borrowed; NULL: nobody notes any */
     struct rk_policy_set *policies;            /* referenced */
     struct rk_transport transport;             /* ops NULL: local; self outlives the engine */
-    struct rk_engine_settings settings;
+    struct rk_config_sweep sweep;              /* of the file */
 };
 
 struct rk_engine;
@@ -64,8 +44,9 @@ void rk_engine_stop(struct rk_engine *engine);
  * waits; false: there is no room, and the hint stays the caller's. */
 bool rk_engine_deliver(struct rk_engine *engine, const struct rk_hint *hint);
 
-/* Effective with the next batch of every sweeper. */
-void rk_engine_reconfigure(struct rk_engine *engine, const struct rk_engine_settings *settings,
+/* Effective with the next batch of every sweeper, as far as the fleet has no settings of its own.
+ * What has changed is written to the audit log. */
+void rk_engine_reconfigure(struct rk_engine *engine, const struct rk_config_sweep *sweep,
                            struct rk_policy_set *policies);
 
 /* What this instance has done since it started. */

@@ -160,6 +160,37 @@ static void test_pause_holds_until_it_is_lifted(void **state)
     rk_gate_stop(waiter.gate);
 }
 
+static void test_the_hours_hold_and_end_by_themselves(void **state)
+{
+    (void)state;
+    const struct rk_gate_config config = {.interval_ms = 1000};
+    struct waiter waiter = {.gate = start(&config, NULL)};
+    struct rk_gate_hours hours = {.hold = RK_GATE_OUTSIDE_WINDOW};
+    const _Atomic bool cancel = true;
+    pthread_t thread;
+    rk_gate_set_hours(waiter.gate, &hours);
+    pthread_create(&thread, NULL, take_one, &waiter);
+    usleep(50000);
+    assert_true(rk_gate_state(waiter.gate).paused);
+    assert_int_equal(rk_gate_state(waiter.gate).hold, RK_GATE_OUTSIDE_WINDOW);
+    assert_false(waiter.granted);
+    hours = (struct rk_gate_hours){.hold = RK_GATE_OPEN, .open_us = UINT64_MAX};
+    rk_gate_set_hours(waiter.gate, &hours);
+    pthread_join(thread, NULL);
+    assert_true(waiter.granted);
+    assert_int_equal(rk_gate_state(waiter.gate).hold, RK_GATE_OPEN);
+    /* Nobody says that the window has closed, and still it has. */
+    hours.open_us = 20000;
+    rk_gate_set_hours(waiter.gate, &hours);
+    usleep(30000);
+    assert_int_equal(rk_gate_state(waiter.gate).hold, RK_GATE_OUTSIDE_WINDOW);
+    assert_false(rk_gate_take(waiter.gate, 1, &cancel));
+    hours.hold = RK_GATE_NO_SETTINGS;
+    rk_gate_set_hours(waiter.gate, &hours);
+    assert_int_equal(rk_gate_state(waiter.gate).hold, RK_GATE_NO_SETTINGS);
+    rk_gate_stop(waiter.gate);
+}
+
 static void test_stop_refuses_those_who_wait(void **state)
 {
     (void)state;
@@ -302,6 +333,7 @@ int main(void)
         cmocka_unit_test(test_cancel_is_seen),
         cmocka_unit_test(test_the_brake_holds_until_it_is_let_go),
         cmocka_unit_test(test_pause_holds_until_it_is_lifted),
+        cmocka_unit_test(test_the_hours_hold_and_end_by_themselves),
         cmocka_unit_test(test_stop_refuses_those_who_wait),
         cmocka_unit_test(test_a_debt_ends_when_the_rate_changes),
         cmocka_unit_test(test_a_slow_foreground_halves_the_rate_down_to_the_floor),

@@ -3,6 +3,8 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdlib.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -168,6 +170,37 @@ static void test_every_minute_of_the_week(void **state)
     }
 }
 
+/* Minutes of the 24 hours from a time on that are in the window, by London's clocks. */
+static unsigned open_minutes(const char *text, time_t from)
+{
+    const struct rk_window w = window(&text, 1);
+    unsigned n = 0;
+    for (unsigned i = 0; i < DAY; i++) {
+        time_t at = from + (time_t)i * 60;
+        struct tm local;
+        assert_non_null(localtime_r(&at, &local));
+        uint32_t day = (uint32_t)(local.tm_wday + 6) % 7;
+        n += rk_window_look(&w, day * DAY + (uint32_t)local.tm_hour * HOUR + (uint32_t)local.tm_min)
+                 .open;
+    }
+    return n;
+}
+
+static void test_an_hour_that_is_left_out_and_one_that_comes_twice(void **state)
+{
+    const time_t spring = 1774742400; /* 2026-03-29T00:00Z: 01:00 is followed by 02:00 */
+    const time_t autumn = 1792881000; /* 2026-10-24T23:50+01:00, a Saturday: 01:00 comes twice */
+    (void)state;
+    assert_int_equal(setenv("TZ", "GMT0BST,M3.5.0/1,M10.5.0", 1), 0);
+    tzset();
+    assert_int_equal(open_minutes("Sun 01:00-02:00", spring), 0);
+    assert_int_equal(open_minutes("Sun 00:30-01:30", spring), 30);
+    assert_int_equal(open_minutes("Sun 00:30-02:30", spring), 60);
+    assert_int_equal(open_minutes("Sun 01:00-02:00", autumn), 120);
+    assert_int_equal(open_minutes("Sun 01:30-02:30", autumn), 90);
+    assert_int_equal(open_minutes("Sat 23:55-00:05", autumn), 10);
+}
+
 static void test_names_of_times(void **state)
 {
     char time[RK_WINDOW_TIME_SIZE];
@@ -188,6 +221,7 @@ int main(void)
         cmocka_unit_test(test_all_week),
         cmocka_unit_test(test_one_minute),
         cmocka_unit_test(test_every_minute_of_the_week),
+        cmocka_unit_test(test_an_hour_that_is_left_out_and_one_that_comes_twice),
         cmocka_unit_test(test_names_of_times),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
