@@ -20,22 +20,36 @@ enum rk_ctl_exit rk_ctl_job_fail(const struct rk_error *err)
 struct started {
     char (*ids)[RK_JOB_ID_LEN];
     size_t n;
-    size_t active; /* namespaces that had a job already */
+    size_t active;  /* namespaces that had a job already */
+    size_t refused; /* those that cannot be swept */
 };
+
+static void show_warning(void *arg, const char *text)
+{
+    (void)arg;
+    (void)fprintf(stderr, "rekeyctl: warning: %s\n", text);
+}
 
 static enum rk_ctl_exit start_each(struct rk_ctl *ctl, mongoc_client_t *client,
                                    const char *transform, char **namespaces, size_t n,
                                    struct started *started)
 {
     struct rk_error err;
-    uint32_t settle_ms = ctl->config->keys.refresh_interval_ms * SETTLE_REFRESHES + SETTLE_EXTRA_MS;
+    struct rk_job_spec spec = {
+        .transform = transform,
+        .actor = ctl->actor,
+        .settle_ms = ctl->config->keys.refresh_interval_ms * SETTLE_REFRESHES + SETTLE_EXTRA_MS,
+        .policies = ctl->config->policies,
+        .warn = show_warning,
+    };
     for (size_t i = 0; i < n; i++) {
-        enum rk_status status =
-            rk_jobs_create(client, ctl->config->upstream.state_db, transform, namespaces[i],
-                           ctl->actor, settle_ms, started->ids[started->n], &err);
-        if (status == RK_ESTATE) {
+        spec.ns = namespaces[i];
+        enum rk_status status = rk_jobs_create(client, ctl->config->upstream.state_db, &spec,
+                                               started->ids[started->n], &err);
+        if (status == RK_EREFUSED || status == RK_ESTATE) {
             (void)fprintf(stderr, "rekeyctl: %s\n", err.message);
-            started->active++;
+            started->refused += status == RK_EREFUSED;
+            started->active += status == RK_ESTATE;
         } else if (status != RK_OK) {
             return rk_ctl_job_fail(&err);
         } else {
@@ -93,6 +107,9 @@ static enum rk_ctl_exit start(struct rk_ctl *ctl, const char *transform, const c
         code = print_started(&started);
     } else if (code == RK_CTL_OK && wait) {
         code = rk_ctl_follow(ctl, started.ids, started.n, false);
+    }
+    if (code == RK_CTL_OK && started.refused > 0) {
+        code = RK_CTL_FAILED; /* the others are under way, or done */
     }
 done:
     free(started.ids);

@@ -7,6 +7,7 @@
 #include "inbox_internal.h"
 #include "range_internal.h"
 #include "scan_internal.h"
+#include "shard_key_internal.h"
 
 #include <pthread.h>
 #include <rekey/jobs/engine.h>
@@ -46,6 +47,7 @@ struct rk_job_view {
     int32_t priority;
     bool plan_complete;
     int64_t started_at_ms;
+    struct rk_shard_key shard_key;
 };
 
 /* What the sweep works by; see controls.c. Under the engine's lock. */
@@ -184,8 +186,8 @@ struct rk_sweep_task {
     const struct rk_ns *ns;
     const struct rk_policy *policy;
     const struct rk_transform_ops *transform;
-    uint32_t key_id; /* the current key must be this one or a later one; 0: any */
-    struct rk_scan scan;
+    uint32_t key_id;          /* the current key must be this one or a later one; 0: any */
+    struct rk_scan scan;      /* with the collection's shard key */
     const struct rk_buf *ids; /* a BSON array: these documents instead of those of scan; or NULL */
 };
 

@@ -47,6 +47,7 @@ void rk_sweeper_work_docs(struct rk_sweeper *s, const struct rk_engine_settings 
                                        .policy = policy,
                                        .transform = &rk_transform_reencrypt,
                                        .key_id = key_id,
+                                       .scan = {.policy = policy},
                                        .ids = ids};
     enum rk_status status = rk_sweep_batch(s, &lease, &task, &done, &last, &exhausted, &err);
     if (status != RK_OK && status != RK_ESTATE) {

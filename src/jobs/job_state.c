@@ -8,6 +8,7 @@
 static bool read_job(const struct rk_bson_view *doc, struct rk_job_view *job)
 {
     struct rk_bson_elem elem;
+    struct rk_bson_view key;
     const char *text;
     uint32_t len;
     *job = (struct rk_job_view){0};
@@ -22,6 +23,9 @@ static bool read_job(const struct rk_bson_view *doc, struct rk_job_view *job)
     if (!rk_bson_find(doc, "transform", &elem) || !rk_bson_elem_utf8(&elem, &text, &len)) {
         return false;
     }
+    if (rk_view_int(doc, "format") > RK_JOB_FORMAT) {
+        return false; /* a later version's */
+    }
     job->transform = rk_transform_find(text);
     job->key_id = (uint32_t)rk_view_int(doc, "keyId");
     job->priority = (int32_t)rk_view_int(doc, "priority");
@@ -29,6 +33,10 @@ static bool read_job(const struct rk_bson_view *doc, struct rk_job_view *job)
     if ((rk_bson_find(doc, "startedAt", &elem) || rk_bson_find(doc, "createdAt", &elem)) &&
         elem.type == RK_BSON_DATE) {
         job->started_at_ms = rk_load_i64(elem.value);
+    }
+    if (rk_bson_find(doc, "shardKey", &elem) &&
+        !(rk_bson_elem_view(&elem, &key) && rk_shard_key_set(&job->shard_key, &key))) {
+        return false;
     }
     return job->transform != NULL;
 }

@@ -6,6 +6,7 @@
 #include "scan_internal.h"
 
 #include <rekey/base/clock.h>
+#include <rekey/log/log.h>
 
 #include <string.h>
 
@@ -241,6 +242,29 @@ static enum rk_status insert_range(const struct planner *p, const struct rk_id *
     return status;
 }
 
+/* Once in a job's life. value: findAndModify's, the job as it was before; null: it ran already. */
+static void log_start(const struct planner *p, const struct rk_bson_elem *value)
+{
+    struct rk_bson_view job;
+    struct rk_bson_view warnings;
+    struct rk_bson_elem elem;
+    struct rk_bson_iter iter;
+    const char *text;
+    uint32_t len;
+    if (value->type != RK_BSON_DOCUMENT || !rk_bson_elem_view(value, &job)) {
+        return;
+    }
+    rk_log(RK_LOG_INFO, "job_started", RK_S("ns", p->ns->full));
+    if (rk_bson_find(&job, "warnings", &elem) && rk_bson_elem_view(&elem, &warnings)) {
+        rk_bson_iter_init(&iter, &warnings);
+        while (rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM) {
+            if (rk_bson_elem_utf8(&elem, &text, &len)) {
+                rk_log(RK_LOG_WARN, "job_warning", RK_S("ns", p->ns->full), RK_S("text", text));
+            }
+        }
+    }
+}
+
 static enum rk_status start_running(const struct planner *p, struct rk_error *err)
 {
     bson_t reply;
@@ -250,6 +274,11 @@ static enum rk_status start_running(const struct planner *p, struct rk_error *er
                                "startedAt", BCON_BOOL(true), "}", "}");
     put_majority(command, p->lease->wtimeout_ms);
     enum rk_status status = run(p, command, &reply, err);
+    struct rk_bson_view view = rk_reply_view(&reply);
+    struct rk_bson_elem value;
+    if (status == RK_OK && rk_bson_find(&view, "value", &value)) {
+        log_start(p, &value);
+    }
     bson_destroy(&reply);
     bson_destroy(command);
     return status;

@@ -101,6 +101,7 @@ static enum rk_status next_batch(struct rk_sweeper *s, struct work *work,
                  .max = &range->end,
                  .after = &range->position,
                  .policy = policy,
+                 .shard_key = &work->job->shard_key,
                  .limit = rk_sweeper_batch_limit(s, &work->settings)},
     };
     enum rk_status status =

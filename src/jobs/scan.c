@@ -44,21 +44,52 @@ static void put_id_order(struct rk_bson_writer *w, const char *key)
     rk_bson_end(w);
 }
 
-/* Top-level fields only: an inclusion of "contacts.phone" would drop the array elements that are
- * no documents, and with them the positions that concrete paths are made of. */
-static void put_projection(struct rk_bson_writer *w, const struct rk_policy *policy)
+/* Top-level fields that are projected to besides those of the policy. */
+#define EXTRA_FIELDS_MAX 64u /* an index has 32 paths at most */
+
+struct projection {
+    struct rk_bson_writer *w;
+    const struct rk_policy *policy;
+    uint32_t n_extra;
+    struct rk_bson_elem extra[EXTRA_FIELDS_MAX]; /* keys only */
+};
+
+/* The first component of a path, unless it is there already: mongod refuses repetitions. */
+static void project_extra(void *arg, const char *path, size_t path_len)
 {
     static const uint8_t one[4] = {1, 0, 0, 0};
-    const char *tenant = policy != NULL ? policy->tenant : NULL;
-    size_t tenant_len = tenant != NULL ? strcspn(tenant, ".") : 0;
+    struct projection *p = arg;
+    const char *dot = memchr(path, '.', path_len);
+    size_t len = dot != NULL ? (size_t)(dot - path) : path_len;
+    bool known = p->n_extra == EXTRA_FIELDS_MAX ||
+                 (p->policy != NULL && rk_path_child(&p->policy->root, path, len) != NULL);
+    for (uint32_t i = 0; !known && i < p->n_extra; i++) {
+        known = p->extra[i].key_len == len && memcmp(p->extra[i].key, path, len) == 0;
+    }
+    if (!known) {
+        p->extra[p->n_extra++] = (struct rk_bson_elem){.key = path, .key_len = (uint32_t)len};
+        rk_bson_put(p->w, RK_BSON_INT32, path, len, one, sizeof one);
+    }
+}
+
+/* Top-level fields only: an inclusion of "contacts.phone" would drop the array elements that are
+ * no documents, and with them the positions that concrete paths are made of. */
+static void put_projection(struct rk_bson_writer *w, const struct rk_scan *scan)
+{
+    static const uint8_t one[4] = {1, 0, 0, 0};
+    const struct rk_policy *policy = scan->policy;
+    struct projection projection = {.w = w, .policy = policy};
     rk_bson_begin_doc(w, "projection");
     rk_bson_put_int32(w, "_id", 1);
     for (size_t i = 0; policy != NULL && i < policy->root.n_children; i++) {
         const struct rk_path_node *node = &policy->root.children[i];
         rk_bson_put(w, RK_BSON_INT32, node->name, node->name_len, one, sizeof one);
     }
-    if (tenant != NULL && rk_path_child(&policy->root, tenant, tenant_len) == NULL) {
-        rk_bson_put(w, RK_BSON_INT32, tenant, tenant_len, one, sizeof one);
+    if (policy != NULL && policy->tenant != NULL) {
+        project_extra(&projection, policy->tenant, strlen(policy->tenant));
+    }
+    if (policy != NULL && scan->shard_key != NULL) {
+        rk_shard_key_paths(scan->shard_key, project_extra, &projection);
     }
     rk_bson_end(w);
 }
@@ -78,7 +109,7 @@ static void put_find(struct rk_bson_writer *w, const struct rk_ns *ns, const str
     rk_bson_put_string(w, "find", ns->coll);
     put_majority_read(w);
     if (!scan->whole) {
-        put_projection(w, scan->policy);
+        put_projection(w, scan);
     }
     put_id_order(w, "hint");
     put_id_order(w, "sort");
@@ -181,7 +212,7 @@ static enum rk_status read_max_key(mongoc_client_t *client, const struct rk_ns *
     rk_bson_put_string(&w, "find", ns->coll);
     put_majority_read(&w);
     if (!scan->whole) {
-        put_projection(&w, scan->policy);
+        put_projection(&w, scan);
     }
     rk_bson_begin_doc(&w, "filter");
     rk_bson_put(&w, RK_BSON_MAXKEY, "_id", 3, NULL, 0);
@@ -219,8 +250,8 @@ enum rk_status rk_scan_read(mongoc_client_t *client, const struct rk_ns *ns,
 
 /* The documents whose _ids are in the array, n of them at most. */
 static enum rk_status read_these(mongoc_client_t *client, const struct rk_ns *ns,
-                                 const struct rk_policy *policy, const struct rk_buf *ids,
-                                 uint32_t n, struct rk_scan_batch *batch, struct rk_error *err)
+                                 const struct rk_scan *like, const struct rk_buf *ids, uint32_t n,
+                                 struct rk_scan_batch *batch, struct rk_error *err)
 {
     struct rk_buf command;
     struct rk_bson_writer w;
@@ -229,7 +260,7 @@ static enum rk_status read_these(mongoc_client_t *client, const struct rk_ns *ns
     rk_bson_begin(&w);
     rk_bson_put_string(&w, "find", ns->coll);
     put_majority_read(&w);
-    put_projection(&w, policy);
+    put_projection(&w, like);
     rk_bson_begin_doc(&w, "filter");
     rk_bson_begin_doc(&w, "_id");
     rk_bson_put(&w, RK_BSON_ARRAY, "$in", 3, ids->data, (uint32_t)ids->len);
@@ -244,7 +275,7 @@ static enum rk_status read_these(mongoc_client_t *client, const struct rk_ns *ns
 }
 
 enum rk_status rk_scan_read_ids(mongoc_client_t *client, const struct rk_ns *ns,
-                                const struct rk_policy *policy, const struct rk_buf *ids,
+                                const struct rk_scan *like, const struct rk_buf *ids,
                                 struct rk_scan_batch *batch, struct rk_error *err)
 {
     struct rk_bson_view view;
@@ -258,11 +289,11 @@ enum rk_status rk_scan_read_ids(mongoc_client_t *client, const struct rk_ns *ns,
     while (rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM) {
         n++;
     }
-    return read_these(client, ns, policy, ids, n, batch, err);
+    return read_these(client, ns, like, ids, n, batch, err);
 }
 
 enum rk_status rk_scan_read_planned(mongoc_client_t *client, const struct rk_ns *ns,
-                                    const struct rk_policy *policy, const struct rk_plan *plan,
+                                    const struct rk_scan *like, const struct rk_plan *plan,
                                     struct rk_scan_batch *batch, struct rk_error *err)
 {
     struct rk_buf ids;
@@ -282,7 +313,7 @@ enum rk_status rk_scan_read_planned(mongoc_client_t *client, const struct rk_ns 
     }
     rk_bson_end(&w);
     enum rk_status status = rk_bson_writer_status(&w) == RK_OK
-                                ? read_these(client, ns, policy, &ids, n, batch, err)
+                                ? read_these(client, ns, like, &ids, n, batch, err)
                                 : rk_error_set(err, RK_ENOMEM, "cannot build a find command");
     rk_buf_deinit(&ids);
     return status;

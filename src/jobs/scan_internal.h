@@ -13,6 +13,7 @@
 #define REKEY_JOBS_SCAN_INTERNAL_H
 
 #include "command_internal.h"
+#include "shard_key_internal.h"
 
 #include <rekey/policy/policy.h>
 
@@ -22,7 +23,8 @@ struct rk_scan {
     const struct rk_id
         *after; /* NULL or none: start at min; else after this one, which is left out */
     const struct rk_policy *policy; /* project to what holds protected values; NULL: _id alone */
-    bool whole;                     /* do not project */
+    const struct rk_shard_key *shard_key; /* of the collection; NULL: not sharded */
+    bool whole;                           /* do not project */
     uint32_t skip;
     uint32_t limit;
 };
@@ -41,18 +43,16 @@ void rk_scan_batch_deinit(struct rk_scan_batch *batch);
 RK_MUST_CHECK enum rk_status rk_scan_read(mongoc_client_t *client, const struct rk_ns *ns,
                                           const struct rk_scan *scan, struct rk_scan_batch *batch,
                                           struct rk_error *err);
-/* The documents of these _ids, a BSON array; those that do not fit into one reply are left out. */
+/* The documents of these _ids, a BSON array, projected as by another scan; those that do not fit
+ * into one reply are left out. */
 RK_MUST_CHECK enum rk_status rk_scan_read_ids(mongoc_client_t *client, const struct rk_ns *ns,
-                                              const struct rk_policy *policy,
-                                              const struct rk_buf *ids, struct rk_scan_batch *batch,
-                                              struct rk_error *err);
-/* The documents that the plan wants changed and that did not fail, in any order. */
+                                              const struct rk_scan *like, const struct rk_buf *ids,
+                                              struct rk_scan_batch *batch, struct rk_error *err);
+/* The same for those that the plan wants changed and that did not fail, in any order. */
 struct rk_plan;
-RK_MUST_CHECK enum rk_status rk_scan_read_planned(mongoc_client_t *client, const struct rk_ns *ns,
-                                                  const struct rk_policy *policy,
-                                                  const struct rk_plan *plan,
-                                                  struct rk_scan_batch *batch,
-                                                  struct rk_error *err);
+RK_MUST_CHECK enum rk_status
+rk_scan_read_planned(mongoc_client_t *client, const struct rk_ns *ns, const struct rk_scan *like,
+                     const struct rk_plan *plan, struct rk_scan_batch *batch, struct rk_error *err);
 
 /*
  * Every document of a collection, whole, in batches. first says how many there may be, each calls

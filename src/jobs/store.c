@@ -1,7 +1,7 @@
 /*
  * Jobs for the control plane: indexes, creation, and the state changes that people ask for.
  */
-#include "command_internal.h"
+#include "preflight_internal.h"
 
 #include <rekey/jobs/store.h>
 #include <rekey/jobs/transform.h>
@@ -75,10 +75,8 @@ static enum rk_status audited(mongoc_client_t *client, const char *state_db, con
 
 struct creation {
     const bson_oid_t *id;
-    const char *transform;
-    const char *ns;
-    const char *actor;
-    uint32_t settle_ms;
+    const struct rk_job_spec *spec;
+    struct rk_preflight preflight;
     int64_t key_id;
     int64_t activated_at_ms;
 };
@@ -119,12 +117,25 @@ static void put_not_before(bson_t *set, const struct creation *c)
     BCON_APPEND(set, "notBefore", "{", "$cond", "[", "{", "$gt", "[",
                 BCON_DATE_TIME(c->activated_at_ms), "{", "$subtract", "[", BCON_UTF8("$$NOW"),
                 BCON_INT64(KEY_NEW_MS), "]", "}", "]", "}", "{", "$add", "[", BCON_UTF8("$$NOW"),
-                BCON_INT64((int64_t)c->settle_ms), "]", "}", BCON_UTF8("$$NOW"), "]", "}");
+                BCON_INT64((int64_t)c->spec->settle_ms), "]", "}", BCON_UTF8("$$NOW"), "]", "}");
 }
 
 static void put_literal(bson_t *set, const char *key, const char *text)
 {
     BCON_APPEND(set, key, "{", "$literal", BCON_UTF8(text), "}");
+}
+
+static void put_preflight(bson_t *set, const struct rk_preflight *found)
+{
+    if (found->shard_key.len > 0) {
+        bson_t key;
+        if (bson_init_static(&key, found->shard_key.doc, found->shard_key.len)) {
+            BCON_APPEND(set, "shardKey", "{", "$literal", BCON_DOCUMENT(&key), "}");
+        }
+    }
+    if (!bson_empty(found->warnings)) {
+        BCON_APPEND(set, "warnings", "{", "$literal", BCON_ARRAY(found->warnings), "}");
+    }
 }
 
 /* An upsert instead of an insert, because only an update can take the server's clock. */
@@ -137,13 +148,14 @@ static enum rk_status create(mongoc_client_t *client, const char *state_db, void
     int64_t code = 0;
     bson_t reply;
     bson_t set = BSON_INITIALIZER;
-    put_literal(&set, "transform", c->transform);
-    put_literal(&set, "ns", c->ns);
-    put_literal(&set, "createdBy", c->actor);
-    BCON_APPEND(&set, "state", BCON_UTF8("planning"), "active", BCON_BOOL(true), "createdAt",
-                BCON_UTF8("$$NOW"), "keyId", BCON_INT64(c->key_id), "plannerOwner", BCON_NULL,
-                "plannerEpoch", BCON_INT64(0), "planComplete", BCON_BOOL(false), "error",
-                BCON_UTF8(""));
+    put_literal(&set, "transform", c->spec->transform);
+    put_literal(&set, "ns", c->spec->ns);
+    put_literal(&set, "createdBy", c->spec->actor);
+    put_preflight(&set, &c->preflight);
+    BCON_APPEND(&set, "format", BCON_INT32(RK_JOB_FORMAT), "state", BCON_UTF8("planning"), "active",
+                BCON_BOOL(true), "createdAt", BCON_UTF8("$$NOW"), "keyId", BCON_INT64(c->key_id),
+                "plannerOwner", BCON_NULL, "plannerEpoch", BCON_INT64(0), "planComplete",
+                BCON_BOOL(false), "error", BCON_UTF8(""));
     put_not_before(&set, c);
     bson_t *command = BCON_NEW(
         "update", BCON_UTF8("jobs"), "updates", "[", "{", "q", "{", "_id", BCON_OID(c->id), "}",
@@ -154,7 +166,7 @@ static enum rk_status create(mongoc_client_t *client, const char *state_db, void
     if (status == RK_OK && rk_view_path(&view, code_path, 3, &elem) &&
         rk_bson_elem_int(&elem, &code)) {
         status = code == CODE_DUPLICATE_KEY
-                     ? rk_error_set(err, RK_ESTATE, "%s has an active job already", c->ns)
+                     ? rk_error_set(err, RK_ESTATE, "%s has an active job already", c->spec->ns)
                      : rk_error_set_code(err, RK_EREFUSED, (int)code,
                                          "mongod refused the job (code %d)", (int)code);
     }
@@ -164,31 +176,63 @@ static enum rk_status create(mongoc_client_t *client, const char *state_db, void
     return status;
 }
 
-enum rk_status rk_jobs_create(mongoc_client_t *client, const char *state_db, const char *transform,
-                              const char *ns, const char *actor, uint32_t settle_ms,
-                              char id[RK_JOB_ID_LEN], struct rk_error *err)
+static void tell_warnings(const struct rk_job_spec *spec, const struct rk_preflight *found)
 {
-    struct rk_ns parsed;
-    bson_oid_t oid;
-    if (rk_transform_find(transform) == NULL) {
-        return rk_error_set(err, RK_EINVAL, "there is no transform \"%s\"", transform);
+    bson_iter_t iter;
+    if (spec->warn != NULL && bson_iter_init(&iter, found->warnings)) {
+        while (bson_iter_next(&iter)) {
+            spec->warn(spec->arg, bson_iter_utf8(&iter, NULL));
+        }
     }
-    if (!rk_ns_parse(&parsed, ns)) {
+}
+
+static enum rk_status check_spec(const struct rk_job_spec *spec, struct rk_ns *ns,
+                                 const struct rk_policy **policy, struct rk_error *err)
+{
+    if (rk_transform_find(spec->transform) == NULL) {
+        return rk_error_set(err, RK_EINVAL, "there is no transform \"%s\"", spec->transform);
+    }
+    if (!rk_ns_parse(ns, spec->ns)) {
         return rk_error_set(err, RK_EINVAL, "\"%s\" is no namespace: it must read db.collection",
-                            ns);
+                            spec->ns);
     }
-    struct creation creation = {&oid, transform, ns, actor, settle_ms, 0, 0};
-    enum rk_status status = rk_jobs_prepare(client, state_db, err);
+    *policy = rk_policy_find(spec->policies, ns->db, strlen(ns->db), ns->coll, strlen(ns->coll));
+    return *policy != NULL ? RK_OK
+                           : rk_error_set(err, RK_ENOENT, "no policy protects %s", spec->ns);
+}
+
+enum rk_status rk_jobs_create(mongoc_client_t *client, const char *state_db,
+                              const struct rk_job_spec *spec, char id[RK_JOB_ID_LEN],
+                              struct rk_error *err)
+{
+    struct rk_ns ns;
+    const struct rk_policy *policy = NULL;
+    bson_oid_t oid;
+    struct creation creation = {.id = &oid, .spec = spec};
+    enum rk_status status = check_spec(spec, &ns, &policy, err);
+    if (status != RK_OK) {
+        return status;
+    }
+    rk_preflight_init(&creation.preflight);
+    status = rk_jobs_prepare(client, state_db, err);
+    if (status == RK_OK) {
+        status = rk_preflight(client, &ns, policy, &creation.preflight, err);
+    }
     if (status == RK_OK) {
         status =
             read_current_key(client, state_db, &creation.key_id, &creation.activated_at_ms, err);
     }
-    if (status != RK_OK) {
-        return status;
+    if (status == RK_OK) {
+        bson_oid_init(&oid, NULL);
+        bson_oid_to_string(&oid, id);
+        status =
+            audited(client, state_db, spec->actor, "job.start", spec->ns, create, &creation, err);
     }
-    bson_oid_init(&oid, NULL);
-    bson_oid_to_string(&oid, id);
-    return audited(client, state_db, actor, "job.start", ns, create, &creation, err);
+    if (status == RK_OK) {
+        tell_warnings(spec, &creation.preflight);
+    }
+    rk_preflight_deinit(&creation.preflight);
+    return status;
 }
 
 struct action {

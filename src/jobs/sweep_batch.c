@@ -220,7 +220,7 @@ static enum rk_status look_again(struct rk_sweeper *s, const struct rk_sweep_tas
                                  struct rk_error *err)
 {
     enum rk_status status =
-        rk_scan_read_planned(s->client, task->ns, task->policy, plan, batch, err);
+        rk_scan_read_planned(s->client, task->ns, &task->scan, plan, batch, err);
     if (status == RK_OK && !batch->exhausted) {
         /* The documents have outgrown one reply; the batch as a whole will be read again. */
         status = rk_error_set(err, RK_EIO, "documents changed while they were being swept");
@@ -253,8 +253,8 @@ static enum rk_status write_rounds(struct rk_sweeper *s, const struct rk_lease *
             counts->rejected += settle(&left, count_changes(plan));
             give_up(plan);
         }
-        status =
-            rk_write_plan(s->client, task->ns, plan, lease->wtimeout_ms, &s->command, &result, err);
+        status = rk_write_plan(s->client, task->ns, task->scan.shard_key, plan, lease->wtimeout_ms,
+                               &s->command, &result, err);
         counts->swept += settle(&left, result.matched);
         counts->rejected += settle(&left, result.failed);
         if (status == RK_OK &&
@@ -281,7 +281,7 @@ enum rk_status rk_sweep_batch(struct rk_sweeper *s, const struct rk_lease *lease
     last->type = 0;
     enum rk_status status =
         task->ids != NULL
-            ? rk_scan_read_ids(s->client, task->ns, task->policy, task->ids, &s->batches[0], err)
+            ? rk_scan_read_ids(s->client, task->ns, &task->scan, task->ids, &s->batches[0], err)
             : rk_scan_read(s->client, task->ns, &task->scan, &s->batches[0], err);
     if (status != RK_OK) {
         return status;

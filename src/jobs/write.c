@@ -13,6 +13,7 @@
 struct builder {
     struct rk_bson_writer w;
     const struct rk_ns *ns;
+    const struct rk_shard_key *shard_key;
     struct rk_plan *plan;
     uint32_t wtimeout_ms;
     size_t next;       /* document of the plan to go on with */
@@ -30,9 +31,10 @@ static size_t op_size(const struct rk_plan *plan, const struct rk_doc_plan *doc)
     return size;
 }
 
-static void put_op(struct rk_bson_writer *w, uint32_t index, const struct rk_plan *plan,
-                   const struct rk_doc_plan *doc)
+static void put_op(struct builder *b, uint32_t index, const struct rk_doc_plan *doc)
 {
+    struct rk_bson_writer *w = &b->w;
+    const struct rk_plan *plan = b->plan;
     const char *arena = (const char *)plan->arena.data;
     const char *key;
     char buf[16];
@@ -40,6 +42,9 @@ static void put_op(struct rk_bson_writer *w, uint32_t index, const struct rk_pla
     rk_bson_begin_sub(w, RK_BSON_DOCUMENT, key, key_len);
     rk_bson_begin_doc(w, "q");
     bool simple_collation = rk_condition_put(w, plan, doc);
+    if (b->shard_key != NULL) {
+        rk_shard_key_put(b->shard_key, w, &doc->doc);
+    }
     rk_bson_end(w);
     rk_bson_begin_doc(w, "u");
     rk_bson_begin_doc(w, "$set");
@@ -91,7 +96,7 @@ static enum rk_status build(struct builder *b, struct rk_buf *out, struct rk_wri
         if (b->n_ops > 0 && out->len + size > COMMAND_SOFT_MAX) {
             break;
         }
-        put_op(&b->w, b->n_ops++, b->plan, doc);
+        put_op(b, b->n_ops++, doc);
         status = rk_buf_append_u32(&b->ops, (uint32_t)b->next);
     }
     rk_bson_end(&b->w);
@@ -106,6 +111,8 @@ static const char *failure_reason(int64_t code)
         return "duplicate key";
     case 121:
         return "document fails validation";
+    case 10003:
+        return "a document of a capped collection cannot grow";
     case 10334:
     case 17280:
     case 17419:
@@ -187,11 +194,12 @@ static enum rk_status run_command(mongoc_client_t *client, const struct builder 
     return status;
 }
 
-enum rk_status rk_write_plan(mongoc_client_t *client, const struct rk_ns *ns, struct rk_plan *plan,
+enum rk_status rk_write_plan(mongoc_client_t *client, const struct rk_ns *ns,
+                             const struct rk_shard_key *shard_key, struct rk_plan *plan,
                              uint32_t wtimeout_ms, struct rk_buf *command,
                              struct rk_write_result *result, struct rk_error *err)
 {
-    struct builder b = {.ns = ns, .plan = plan, .wtimeout_ms = wtimeout_ms};
+    struct builder b = {.ns = ns, .shard_key = shard_key, .plan = plan, .wtimeout_ms = wtimeout_ms};
     enum rk_status status;
     *result = (struct rk_write_result){0};
     rk_buf_init(&b.ops, OPS_MAX_BYTES);

@@ -7,6 +7,7 @@
 #define REKEY_JOBS_WRITE_INTERNAL_H
 
 #include "command_internal.h"
+#include "shard_key_internal.h"
 
 #include <rekey/jobs/transform.h>
 
@@ -17,8 +18,10 @@ struct rk_write_result {
     /* The rest, tried - matched - failed, did not match: gone, or changed since the read. */
 };
 
-/* command: scratch space, cleared first. Documents that failed before are left out. */
+/* shard_key: NULL: not sharded. command: scratch space, cleared first. Documents that failed before
+ * are left out. */
 RK_MUST_CHECK enum rk_status rk_write_plan(mongoc_client_t *client, const struct rk_ns *ns,
+                                           const struct rk_shard_key *shard_key,
                                            struct rk_plan *plan, uint32_t wtimeout_ms,
                                            struct rk_buf *command, struct rk_write_result *result,
                                            struct rk_error *err);

@@ -6,6 +6,9 @@
  *     active: bool,              planning, running or paused: at most one for a namespace
  *     keyId: int64, notBefore: Date,   the current key at creation, and its settling time
  *     createdAt, createdBy, startedAt, completedAt, error,
+ *     format: int32            absent: 1; engines leave jobs with a higher one than theirs alone
+ *     shardKey: {...}          of a sharded collection
+ *     warnings: [string, ...]  about the collection, as it was at creation
  *     plannerOwner, plannerEpoch, plannerLeaseUntil, plannedTo, planComplete: bool }
  *
  *   planning -> running    an engine starts to cut its ranges
@@ -24,6 +27,7 @@
 
 struct _mongoc_client_t;
 
+#define RK_JOB_FORMAT 1   /* of the job documents that this version writes */
 #define RK_JOB_ID_LEN 25u /* 24 hex digits and NUL */
 
 /* Each document that was read has one outcome:
@@ -64,16 +68,29 @@ struct rk_job {
 RK_MUST_CHECK enum rk_status rk_jobs_prepare(struct _mongoc_client_t *client, const char *state_db,
                                              struct rk_error *err);
 
+/* What a job is to be. */
+struct rk_job_spec {
+    const char *transform;
+    const char *ns; /* "db.coll" */
+    const char *actor;
+    uint32_t settle_ms;
+    const struct rk_policy_set *policies;
+    /* Called with each thing that is good to know about the collection; NULL: not wanted. The job
+     * keeps them, and rekeyd logs them when it begins. */
+    void (*warn)(void *arg, const char *text);
+    void *arg;
+};
+
 /*
- * Adds a job for ns ("db.coll"); id receives its id. RK_ESTATE when one is active there. Its
- * sweepers work under the key that is current now or a later one. When that key is new, they start
- * settle_ms from now: by then every instance that can reach the registry writes under it, and
- * nothing that the sweep has passed falls back to the former key.
+ * Adds a job; id receives its id. RK_ESTATE when one is active there; RK_EREFUSED when the
+ * collection is of a kind that cannot be swept, with the reason; RK_ENOENT when no policy protects
+ * it. Its sweepers work under the key that is current now or a later one. When that key is new,
+ * they start settle_ms from now: by then every instance that can reach the registry writes under
+ * it, and nothing that the sweep has passed falls back to the former key.
  */
 RK_MUST_CHECK enum rk_status rk_jobs_create(struct _mongoc_client_t *client, const char *state_db,
-                                            const char *transform, const char *ns,
-                                            const char *actor, uint32_t settle_ms,
-                                            char id[RK_JOB_ID_LEN], struct rk_error *err);
+                                            const struct rk_job_spec *spec, char id[RK_JOB_ID_LEN],
+                                            struct rk_error *err);
 
 struct rk_job_filter {
     bool only_active;                 /* leave out those that have ended */

@@ -1,0 +1,272 @@
+"""Each kind of collection is swept, or refused with the reason before anything begins."""
+
+import datetime
+import random
+
+import pytest
+from bson import Binary, Int64, MaxKey, MinKey, ObjectId
+
+from harness import CtlError, ReplicaSet
+from harness.protected import key_id
+from legacy_corpus import encrypt
+from test_sweep import FAILED, legacy_format, letters, start_swept, swept  # noqa: F401 (fixtures)
+
+pytestmark = pytest.mark.timeout(120)
+PAST = datetime.datetime(2020, 1, 1)
+
+
+def refused(swept, why, namespace=None):
+    with pytest.raises(CtlError, match=why):
+        swept.rekeyd.ctl("start", namespace or swept.namespace, "--wait")
+    assert swept.state.jobs.count_documents({}) == 0
+
+
+def warned(swept, *options):
+    """What start says about the collection, which is in the job and in the log, too."""
+    result = swept.rekeyd.ctl("start", swept.namespace, "--wait", *options, check=False)
+    assert result.returncode == 0, result.stderr
+    job = swept.state.jobs.find_one()
+    for text in job["warnings"]:
+        assert f"rekeyctl: warning: {text}" in result.stderr
+        assert text in swept.rekeyd.logs()
+    return job["warnings"]
+
+
+def test_time_series_and_system_collections_are_refused(swept):
+    swept.stored_db.create_collection("people", timeseries={"timeField": "t"})
+    swept.stored.insert_one({"t": PAST, "answer": "x"})
+    refused(swept, "is a timeseries, not a collection")
+    refused(swept, "no policy protects", f"{swept.stored_db.name}.system.buckets.people")
+
+
+def test_one_that_cannot_be_swept_does_not_stop_the_others(swept):
+    swept.insert(range(3))
+    swept.stored_db.other.insert_one({"_id": 1})
+    sharded = {"_id": f"{swept.stored_db.name}.other", "key": {"answer": 1}}
+    swept.direct.config.collections.insert_one(sharded)
+    try:
+        swept.rotate()
+        result = swept.rekeyd.ctl("start", "--wait", check=False)
+    finally:
+        swept.direct.config.collections.delete_one({"_id": sharded["_id"]})
+    assert result.returncode == FAILED
+    assert 'is sharded by "answer", which is protected' in result.stderr
+    assert swept.keys_used() == {2}
+
+
+def test_capped_collections_and_validators_are_warned_of(swept):
+    validator = {"$jsonSchema": {"properties": {"answer": {"bsonType": "string"}}}}
+    swept.stored_db.create_collection(
+        "people", capped=True, size=1 << 20, validator=validator, validationAction="error"
+    )
+    swept.stored.insert_many([{"_id": i, "answer": f"a{i}"} for i in range(10)])
+    capped, validated = warned(swept, "--transform", "encrypt")
+    assert "is capped" in capped and "has a validator" in validated
+    assert {letter["reason"] for letter in letters(swept)} == {"document fails validation"}
+    swept.stored_db.command("collMod", "people", validationAction="warn")
+    job = swept.rekeyd.ctl("start", swept.namespace, "--transform", "encrypt", "--wait")["jobs"][0]
+    assert (job["swept"], job["deadLettered"]) == (10, 0)
+
+
+def test_a_unique_index_holds_per_key(start_swept, single_member_set):
+    swept = start_swept(single_member_set, fields={"answer": "deterministic"})
+    swept.stored.create_index("answer", unique=True)
+    swept.insert(range(10))
+    swept.rotate()
+    swept.wait(lambda: swept.app.insert_one({"answer": str(ObjectId())}) and 2 in swept.keys_used())
+    swept.stored.delete_many({"_id": {"$type": "objectId"}})
+    swept.app.insert_one({"_id": "twin", "answer": "answer 7"})
+    (warning,) = warned(swept)
+    assert "the unique index answer_1 covers the protected path answer" in warning
+    (letter,) = letters(swept)
+    assert (letter["docId"], letter["reason"]) == (7, "duplicate key")
+    assert swept.job()["swept"] == 9
+
+
+@pytest.fixture
+def expiring_set(tmp_path):
+    args = ["--setParameter", "ttlMonitorSleepSecs=1"]
+    with ReplicaSet(1, tmp_path / "expiring", args=args) as servers:
+        yield servers
+
+
+def test_what_expires_meanwhile_is_gone(start_swept, expiring_set):
+    swept = start_swept(expiring_set, {"sweep": {"pause": True}})
+    swept.app.insert_many([{"_id": i, "answer": "x", "at": PAST} for i in range(7)])
+    swept.app.insert_many([{"_id": i, "answer": "x"} for i in range(7, 10)])
+    swept.rotate()
+    swept.stored_db.command("profile", 2)
+    swept.start()
+    batch = {"command.find": "people", "command.projection.answer": {"$exists": True}}
+    swept.wait(lambda: swept.stored_db.system.profile.find_one(batch))
+    swept.stored.create_index("at", expireAfterSeconds=1)
+    swept.wait(lambda: swept.stored.count_documents({}) == 3)
+    swept.rekeyd.reload({"sweep": {"pause": False}})
+    swept.wait(lambda: swept.job()["state"] == "complete")
+    job = swept.job()
+    assert (job["scanned"], job["swept"], job["gone"]) == (10, 3, 7)
+
+
+@pytest.fixture
+def sharded(swept):
+    """As mongos leaves it in config.collections; what mongos would get is in the profile."""
+    key = {"region": 1, "a.b": "hashed", "_id": 1}
+    swept.direct.config.collections.insert_one({"_id": swept.namespace, "key": key})
+    yield swept
+    swept.direct.config.collections.delete_one({"_id": swept.namespace})
+
+
+def test_updates_of_a_sharded_collection_name_its_key(sharded):
+    documents = [
+        {"_id": 0, "region": "eu", "a": {"b": 5, "c": 1}, "answer": "x"},
+        {"_id": 1, "region": {"$x": 1}, "a": {"b": None}, "answer": "x"},
+        {"_id": 2, "a": {"c": 1}, "answer": "x"},
+        {"_id": 3, "a": 5, "answer": "x"},
+    ]
+    sharded.app.insert_many(documents)
+    sharded.rotate()
+    sharded.stored_db.command("profile", 2)
+    job = sharded.sweep()
+    sharded.stored_db.command("profile", 0)
+    assert (job["swept"], sharded.keys_used()) == (4, {2})
+    assert sharded.state.jobs.find_one()["shardKey"] == {"region": 1, "a.b": "hashed", "_id": 1}
+    updates = sharded.stored_db.system.profile.find({"op": "update", "ns": sharded.namespace})
+    seen = {u["command"]["q"]["_id"]: u["command"]["q"] for u in updates}
+    assert {i: (q["region"]["$eq"], q["a.b"]["$eq"]) for i, q in seen.items()} == {
+        0: ("eu", 5),
+        1: ({"$x": 1}, None),
+        2: (None, None),
+        3: (None, None),
+    }
+    assert list(sharded.app.find().sort("_id")) == documents
+
+
+def test_a_legacy_value_that_outgrows_its_document(start_swept, single_member_set):
+    """An envelope has more around its plaintext than the former format."""
+    key, rng = bytes(range(32)), random.Random(1)
+    legacy = [legacy_format(version_hex="01")]
+    fields = {"answer": {"algorithm": "random", "legacy": legacy}}
+    swept = start_swept(single_member_set, fields=fields, legacy_keys={"old": key})
+    value = Binary(b"\x01" + encrypt("cbc", key, b"x" * 1000, rng))
+    room = 16 * 1024 * 1024 - len(value) - 60
+    swept.stored.insert_one({"_id": 1, "answer": value, "rest": "r" * room})
+    swept.stored.insert_one({"_id": 2, "answer": value, "rest": "r" * (room - 200)})
+    job = swept.sweep()
+    assert (job["state"], job["swept"], job["deadLettered"]) == ("complete", 1, 1)
+    (letter,) = letters(swept)
+    assert (letter["docId"], letter["reason"]) == (1, "document too large")
+    assert swept.stored.find_one({"_id": 1}, {"answer": 1})["answer"] == bytes(value)
+
+
+def test_thousands_of_values_in_one_document(start_swept, single_member_set):
+    swept = start_swept(single_member_set, fields={"contacts.phones": "random", "answer": "random"})
+    contacts = [{"phones": f"{i}", "at": i} for i in range(5000)]
+    deep = {"phones": "deep"}
+    for _ in range(60):
+        deep = [deep]
+    swept.app.insert_one({"_id": 1, "contacts": contacts})
+    swept.app.insert_one({"_id": 2, "contacts": deep, "answer": "x"})
+    swept.rotate()
+    job = swept.sweep()
+    assert (job["swept"], job["deadLettered"]) == (2, 0)
+    assert swept.app.find_one({"_id": 1})["contacts"] == contacts
+    (first, _) = swept.verify()["fields"]
+    assert first["keys"] == {"2": 5001}
+
+
+# Documents as version 0.1.0 wrote them before jobs had a format.
+
+
+def former_job(swept, **changes):
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return {
+        "_id": ObjectId(),
+        "active": True,
+        "createdAt": now,
+        "createdBy": "root@vm",
+        "error": "",
+        "keyId": Int64(2),
+        "notBefore": now,
+        "ns": swept.namespace,
+        "planComplete": False,
+        "plannerEpoch": Int64(1),
+        "plannerOwner": "vm:1234:0a1b2c3d",
+        "plannerLeaseUntil": PAST,
+        "plannedTo": 60,
+        "startedAt": now,
+        "state": "running",
+        "transform": "reencrypt",
+        **changes,
+    }
+
+
+def former_range(job, seq, start, end, **changes):
+    return {
+        "_id": ObjectId(),
+        "jobId": job["_id"],
+        "seq": Int64(seq),
+        "collectionName": job["ns"],
+        "batchSize": Int64(30),
+        "consumerProcessed": Int64(0),
+        "startId": start,
+        "endId": end,
+        "isComplete": False,
+        "creationTimeStamp": job["createdAt"],
+        "state": "pending",
+        "epoch": Int64(0),
+        "attempts": Int64(0),
+        **changes,
+    }
+
+
+def taken(job, processed, **changes):
+    names = ["consumerProcessed", "scanned", "swept"]
+    rest = ["alreadyCurrent", "gone", "changedAgain", "deadLettered", "plaintext"]
+    return {
+        "owner": "vm:1234:0a1b2c3d",
+        "epoch": Int64(1),
+        "leaseUntil": PAST,
+        "error": "",
+        **{name: Int64(processed) for name in names},
+        **{name: Int64(0) for name in rest},
+        **changes,
+    }
+
+
+def test_a_job_of_the_former_version_goes_on(swept):
+    swept.insert(range(100))
+    swept.rotate()
+    swept.wait(lambda: swept.app.replace_one({"_id": 0}, {"answer": "n"}) and 2 in swept.keys_used())
+    job = former_job(swept)
+    done = taken(job, 30, state="done", isComplete=True, finishedAt=PAST, position=29)
+    running = taken(job, 10, state="running", position=39)
+    ranges = [
+        former_range(job, 0, MinKey(), 30, **done),
+        former_range(job, 1, 30, 60, **running),
+    ]
+    swept.state.jobStatus.insert_many(ranges)
+    swept.state.jobs.insert_one(job)
+    swept.wait(lambda: swept.job()["state"] == "complete")
+    job, ranges = swept.job(), swept.ranges()
+    assert (job["scanned"], job["swept"]) == (100, 100)
+    assert [(r["startId"], r["state"], r["epoch"]) for r in ranges[:3]] == [
+        (MinKey(), "done", 1),
+        (30, "done", 2),
+        (60, "done", 1),
+    ]
+    assert isinstance(ranges[-1]["endId"], MaxKey)
+    # What the former version had swept was not touched again.
+    by_id = {d["_id"]: key_id(d["answer"]) for d in swept.stored.find()}
+    assert {by_id[i] for i in [*range(1, 30), *range(30, 40)]} == {1}
+    assert {by_id[i] for i in range(40, 100)} == {2}
+
+
+def test_a_job_of_a_later_version_is_left_alone(swept):
+    swept.insert(range(10))
+    swept.rotate()
+    later = former_job(swept, format=99, state="planning")
+    swept.state.jobs.insert_one(later)
+    swept.stored_db.create_collection("other")
+    swept.rekeyd.ctl("start", f"{swept.stored_db.name}.other", "--wait")
+    assert swept.state.jobs.find_one({"_id": later["_id"]})["state"] == "planning"
+    assert swept.keys_used() == {1}
