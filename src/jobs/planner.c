@@ -36,8 +36,9 @@ static void put_planner_filter(bson_t *filter, const struct planner *p)
     BSON_APPEND_DOCUMENT(&branches, "0", mine);
     BSON_APPEND_DOCUMENT(&branches, "1", nobody);
     BSON_APPEND_DOCUMENT_BEGIN(&branches, "2", &expired);
-    BCON_APPEND(&expired, "$expr", "{", "$lt", "[", BCON_UTF8("$plannerLeaseUntil"),
-                BCON_UTF8("$$NOW"), "]", "}");
+    bson_t *ran_out = rk_lease_ran_out(p->lease, "$plannerLeaseUntil");
+    BSON_APPEND_DOCUMENT(&expired, "$expr", ran_out);
+    bson_destroy(ran_out);
     bson_append_document_end(&branches, &expired);
     bson_append_array_end(filter, &branches);
     bson_destroy(mine);

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#define LEASES_MAX 10 /* as long as no lease is that was given by a right clock */
+
 void rk_range_init(struct rk_range *range)
 {
     *range = (struct rk_range){0};
@@ -78,6 +80,13 @@ static void put_literal_string(struct rk_bson_writer *w, const char *key, const 
     rk_bson_end(w);
 }
 
+bson_t *rk_lease_ran_out(const struct rk_lease *lease, const char *field)
+{
+    return BCON_NEW("$or", "[", "{", "$lt", "[", BCON_UTF8(field), BCON_UTF8("$$NOW"), "]", "}",
+                    "{", "$gt", "[", BCON_UTF8(field), "{", "$add", "[", BCON_UTF8("$$NOW"),
+                    BCON_INT64((int64_t)lease->lease_ms * LEASES_MAX), "]", "}", "]", "}", "]");
+}
+
 /* id: of that range alone; NULL: of any. */
 static void put_claim(struct rk_bson_writer *w, const struct rk_lease *lease, const bson_oid_t *job,
                       const bson_oid_t *id, bool expired)
@@ -91,12 +100,10 @@ static void put_claim(struct rk_bson_writer *w, const struct rk_lease *lease, co
     rk_bson_put_oid(w, "jobId", job);
     rk_bson_put_string(w, "state", expired ? "running" : "pending");
     if (expired) {
-        rk_bson_begin_doc(w, "$expr");
-        rk_bson_begin_array(w, "$lt");
-        rk_bson_put_string(w, "0", "$leaseUntil");
-        rk_bson_put_string(w, "1", "$$NOW");
-        rk_bson_end(w);
-        rk_bson_end(w);
+        bson_t *ran_out = rk_lease_ran_out(lease, "$leaseUntil");
+        rk_bson_put(w, RK_BSON_DOCUMENT, "$expr", strlen("$expr"), bson_get_data(ran_out),
+                    ran_out->len);
+        bson_destroy(ran_out);
     }
     rk_bson_end(w);
     rk_bson_begin_doc(w, "sort");

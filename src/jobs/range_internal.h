@@ -55,6 +55,14 @@ struct rk_lease {
 void rk_range_init(struct rk_range *range);
 void rk_range_deinit(struct rk_range *range);
 
+/*
+ * The condition (for $expr; to be destroyed) that the lease whose end is in field has run out. A
+ * lease that would last ten times as long as ours has run out, too: the clock of the server that
+ * gave it was ahead, and its owner, while it lives, renews it long before. Should that be wrong,
+ * an epoch that is fenced off is all that is lost.
+ */
+bson_t *rk_lease_ran_out(const struct rk_lease *lease, const char *field);
+
 /* Takes the next range of the job that is pending, or whose owner's lease ran out. RK_ENOENT:
  * there is none. */
 RK_MUST_CHECK enum rk_status rk_range_claim(const struct rk_lease *lease, const bson_oid_t *job,

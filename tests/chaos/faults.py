@@ -27,6 +27,7 @@ class Runner:
         self.fleet, self.say = fleet, say
         self.counts = Counter()
         self.failures = []
+        self.primary = None  # the member that was seen to be it last
         self.ending = threading.Event()
         self._lock = threading.Lock()
         self._began = time.monotonic()
@@ -118,7 +119,7 @@ class Runner:
         self.fail_point(member, "off")
 
     def fail_point(self, member, mode, **more):
-        with MongoClient(HOST, member.port, directConnection=True, timeoutMS=20000) as client:
+        with self.at(member) as client:
             client.admin.command("configureFailPoint", "failCommand", mode=mode, **more)
 
     def disk_full(self, fault):
@@ -134,13 +135,19 @@ class Runner:
         self.fleet.keep_alive(member)
 
     def member(self, primary: bool):
-        """The primary, or a secondary; any member when nobody is primary."""
+        """The primary, or a secondary; the last that was primary when nobody is."""
         members = self.fleet.servers.members
-        try:
-            found = self.fleet.servers.primary()
-        except PyMongoError:
-            return members[0]
+        for member in (each for each in members if each.alive):
+            with suppress(PyMongoError), self.at(member) as client:
+                if client.admin.command("hello")["isWritablePrimary"]:
+                    self.primary = member
+        found = self.primary or members[0]
         return found if primary else next(m for m in members if m is not found)
+
+    @staticmethod
+    def at(member) -> MongoClient:
+        """Past all faults of links."""
+        return MongoClient(HOST, member.port, directConnection=True, timeoutMS=20000)
 
     # The network.
 

@@ -1,5 +1,6 @@
 """The sweep when things die, stall and fail: nothing is lost, nothing finished is repeated."""
 
+import datetime
 import time
 
 import pytest
@@ -97,6 +98,27 @@ def test_a_suspended_instance_loses_its_ranges(start_swept, single_member_set):
     assert all(r["epoch"] == 2 and r["isComplete"] for r in taken)
     assert swept.keys_used() == {2}
     assert sum(r["swept"] + r["alreadyCurrent"] for r in swept.ranges()) == 400
+
+
+def test_a_lease_that_a_wrong_clock_gave_does_not_last(start_swept, single_member_set):
+    """A primary whose clock was a day ahead when it gave the leases: when their owner died, what it
+    held was nobody's to take for that day."""
+    swept = start_swept(single_member_set, {"sweep": {**slow(100)["sweep"], "ranges_ahead": 2}})
+    swept.insert(range(600))
+    swept.rotate()
+    swept.start()
+    swept.wait(lambda: swept.job()["rangesRunning"] > 0)
+    swept.rekeyd.kill9()
+    tomorrow = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=1)
+    held = swept.state.jobStatus.update_many({"state": "running"}, {"$set": {"leaseUntil": tomorrow}})
+    planned = swept.state.jobs.update_one(
+        {"planComplete": False}, {"$set": {"plannerLeaseUntil": tomorrow}}
+    )
+    assert held.modified_count > 0 and planned.modified_count == 1
+    swept.rekeyd.start()
+    swept.rekeyd.reload({"sweep": {"max_rate": 0}})
+    swept.wait(lambda: swept.job()["state"] == "complete", 30)
+    assert swept.keys_used() == {2}
 
 
 def test_a_step_down_in_the_middle(start_swept, tmp_path):
