@@ -358,6 +358,10 @@ enum rk_status rk_config_check(const struct rk_config *config,
         status = rk_config_check_keys(&config->keys, source, err);
     }
     if (status == RK_OK) {
+        status = rk_config_check_amqp(
+            &config->amqp, config->sweep.transport == RK_CONFIG_TRANSPORT_AMQP, source, err);
+    }
+    if (status == RK_OK) {
         status = rk_config_check_tls(&config->listener_tls, "listener_tls", true, source, err);
     }
     return status == RK_OK ? rk_config_check_admin(&config->admin, source, err) : status;

@@ -6,6 +6,7 @@
  *   load.c    libcyaml fills struct rk_config_file by the same schema; then defaults
  *   check.c   ranges, and values that contradict each other
  *   check_keys.c  the same for the section keys
+ *   check_amqp.c  and for amqp
  *   check_admin.c and for admin, and TLS wherever it stands
  *   policies.c  the policy set
  *   sweep.c  the section sweep, setting by setting
@@ -109,6 +110,10 @@ RK_MUST_CHECK enum rk_status rk_config_check(const struct rk_config *config,
 
 /* The section keys. */
 RK_MUST_CHECK enum rk_status rk_config_check_keys(const struct rk_config_keys *keys,
+                                                  const struct rk_config_source *source,
+                                                  struct rk_error *err);
+
+RK_MUST_CHECK enum rk_status rk_config_check_amqp(const struct rk_config_amqp *amqp, bool used,
                                                   const struct rk_config_source *source,
                                                   struct rk_error *err);
 

@@ -168,9 +168,11 @@ static bool set_vault_texts(struct rk_config_vault *vault, const char *path)
 
 static bool set_texts(struct rk_config *config, const char *path)
 {
-    struct rk_config_tls *tls[] = {&config->upstream.tls, &config->listener_tls,
-                                   &config->admin.tls};
-    bool ok = default_text(&config->path, path) &&
+    struct rk_config_tls *tls[] = {&config->upstream.tls, &config->listener_tls, &config->admin.tls,
+                                   &config->amqp.tls};
+    bool ok = default_text(&config->path, path) && default_text(&config->amqp.vhost, "/") &&
+              default_text(&config->amqp.prefix, "rekey") &&
+              anchor_file(&config->amqp.password_file, path) &&
               default_text(&config->upstream.state_db, "rekey") &&
               anchor_file(&config->keys.keyring_file, path) &&
               anchor_file(&config->log.file, path) && anchor_file(&config->admin.token_file, path);
@@ -327,6 +329,17 @@ static void free_vault(struct rk_config_vault *vault)
     free(vault->token_file);
 }
 
+static void free_amqp(struct rk_config_amqp *amqp)
+{
+    free_texts(amqp->addresses, amqp->addresses_count);
+    free(amqp->vhost);
+    free(amqp->user);
+    free(amqp->password_file);
+    free(amqp->password_env);
+    free_tls(&amqp->tls);
+    free(amqp->prefix);
+}
+
 void rk_config_free(struct rk_config *config)
 {
     if (config == NULL) {
@@ -343,6 +356,7 @@ void rk_config_free(struct rk_config *config)
     free(config->admin.token_file);
     free_texts(config->listener.proxy_networks, config->listener.proxy_networks_count);
     free_vault(&config->keys.vault);
+    free_amqp(&config->amqp);
     free(config->keys.keyring_file);
     free(config->log.file);
     rk_policy_set_unref(config->policies);

@@ -96,6 +96,20 @@ static bool same_admin(const struct rk_config_admin *a, const struct rk_config_a
            a->request_timeout_ms == b->request_timeout_ms;
 }
 
+static bool same_amqp(const struct rk_config_amqp *a, const struct rk_config_amqp *b)
+{
+    return same_texts(a->addresses, a->addresses_count, b->addresses, b->addresses_count) &&
+           same_text(a->vhost, b->vhost) && same_text(a->user, b->user) &&
+           same_text(a->password_file, b->password_file) &&
+           same_text(a->password_env, b->password_env) && same_tls(&a->tls, &b->tls) &&
+           same_text(a->prefix, b->prefix) && a->prefetch == b->prefetch &&
+           a->heartbeat_s == b->heartbeat_s && a->connect_timeout_ms == b->connect_timeout_ms &&
+           a->confirm_timeout_ms == b->confirm_timeout_ms &&
+           a->reconnect_backoff_ms == b->reconnect_backoff_ms &&
+           a->reconnect_backoff_max_ms == b->reconnect_backoff_max_ms &&
+           a->refeed_interval_ms == b->refeed_interval_ms;
+}
+
 bool rk_config_reloadable(const struct rk_config *now, const struct rk_config *next,
                           const char **key)
 {
@@ -118,6 +132,8 @@ bool rk_config_reloadable(const struct rk_config *now, const struct rk_config *n
         {"limits.workers", now->limits.workers == next->limits.workers},
         {"limits.listen_backlog", now->limits.listen_backlog == next->limits.listen_backlog},
         {"keys", same_keys(&now->keys, &next->keys)},
+        {"sweep.transport", now->sweep.transport == next->sweep.transport},
+        {"amqp", same_amqp(&now->amqp, &next->amqp)},
         {"admin", same_admin(&now->admin, &next->admin)},
         {"sweep.hot_docs_max", now->sweep.hot_docs_max == next->sweep.hot_docs_max},
         {"sweep.hot_repeat_ms", now->sweep.hot_repeat_ms == next->sweep.hot_repeat_ms},

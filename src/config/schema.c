@@ -88,6 +88,15 @@
     X(retry_backoff_max_ms, 10000, 1, HOUR_MS)                                                     \
     X(write_timeout_ms, 30000, 1, HOUR_MS)
 
+#define AMQP_NUMBERS(X)                                                                            \
+    X(prefetch, 2, 1, 1000)                                                                        \
+    X(heartbeat_s, 10, 1, 3600)                                                                    \
+    X(connect_timeout_ms, 5000, 1, HOUR_MS)                                                        \
+    X(confirm_timeout_ms, 3000, 1, HOUR_MS)                                                        \
+    X(reconnect_backoff_ms, 200, 1, HOUR_MS)                                                       \
+    X(reconnect_backoff_max_ms, 10000, 1, HOUR_MS)                                                 \
+    X(refeed_interval_ms, 60000, 100, 24 * HOUR_MS)
+
 #define GUARD_NUMBERS(X)                                                                           \
     X(p99_limit_ms, 50, 0, HOUR_MS)                                                                \
     X(interval_ms, 1000, 10, HOUR_MS)                                                              \
@@ -133,6 +142,8 @@ static const cyaml_strval_t undecryptables[] = {{"error", RK_UNDECRYPTABLE_ERROR
                                                 {"leave", RK_UNDECRYPTABLE_LEAVE}};
 static const cyaml_strval_t providers[] = {{"keyring", RK_CONFIG_KEYRING},
                                            {"vault", RK_CONFIG_VAULT}};
+static const cyaml_strval_t transports[] = {{"local", RK_CONFIG_TRANSPORT_LOCAL},
+                                            {"amqp", RK_CONFIG_TRANSPORT_AMQP}};
 static const cyaml_strval_t vault_modes[] = {{"envelope", RK_CONFIG_VAULT_ENVELOPE},
                                              {"transit", RK_CONFIG_VAULT_TRANSIT}};
 static const cyaml_strval_t sweep_modes[] = {{"proactive", RK_CONFIG_SWEEP_PROACTIVE},
@@ -232,6 +243,8 @@ static const cyaml_schema_field_t upstream_fields[] = {
     CYAML_FIELD_UINT(#name, OPTIONAL, struct rk_config_vault, name),
 #define TRANSIT_FIELD(name, d, min, max)                                                           \
     CYAML_FIELD_UINT(#name, OPTIONAL, struct rk_config_transit, name),
+#define AMQP_FIELD(name, d, min, max)                                                              \
+    CYAML_FIELD_UINT(#name, OPTIONAL, struct rk_config_amqp, name),
 #define SWEEP_FIELD(name, d, min, max)                                                             \
     CYAML_FIELD_UINT(#name, OPTIONAL, struct rk_config_sweep, name),
 #define GUARD_FIELD(name, d, min, max)                                                             \
@@ -304,7 +317,19 @@ static const cyaml_schema_value_t span_schema = {
     CYAML_VALUE_STRING(CYAML_FLAG_DEFAULT, struct rk_config_span, 0, RK_WINDOW_TEXT_SIZE - 1),
 };
 
+static const cyaml_schema_field_t amqp_fields[] = {
+    TEXTS("addresses", struct rk_config_amqp, addresses),
+    TEXT("vhost", OPTIONAL, struct rk_config_amqp, vhost),
+    TEXT("user", OPTIONAL, struct rk_config_amqp, user),
+    TEXT("password_file", OPTIONAL, struct rk_config_amqp, password_file),
+    TEXT("password_env", OPTIONAL, struct rk_config_amqp, password_env),
+    CYAML_FIELD_MAPPING("tls", OPTIONAL, struct rk_config_amqp, tls, tls_fields),
+    TEXT("prefix", OPTIONAL, struct rk_config_amqp, prefix),
+    AMQP_NUMBERS(AMQP_FIELD) CYAML_FIELD_END,
+};
+
 static const cyaml_schema_field_t sweep_fields[] = {
+    CHOICE("transport", OPTIONAL, struct rk_config_sweep, transport, transports),
     SWITCH("pause", struct rk_config_sweep, pause),
     CHOICE("mode", OPTIONAL, struct rk_config_sweep, mode, sweep_modes),
     CYAML_FIELD_SEQUENCE("window", OPTIONAL, struct rk_config_sweep, window, &span_schema, 0,
@@ -387,6 +412,7 @@ static const cyaml_schema_field_t file_fields[] = {
                         compression_fields),
     CYAML_FIELD_MAPPING("keys", OPTIONAL, struct rk_config_file, config.keys, key_fields),
     CYAML_FIELD_MAPPING("sweep", OPTIONAL, struct rk_config_file, config.sweep, sweep_fields),
+    CYAML_FIELD_MAPPING("amqp", OPTIONAL, struct rk_config_file, config.amqp, amqp_fields),
     CYAML_FIELD_MAPPING("admin", OPTIONAL, struct rk_config_file, config.admin, admin_fields),
     CYAML_FIELD_MAPPING("log", OPTIONAL, struct rk_config_file, config.log, log_fields),
     CHOICE("on_undecryptable", OPTIONAL, struct rk_config_file, on_undecryptable, undecryptables),
@@ -407,6 +433,7 @@ const cyaml_schema_value_t rk_config_schema = {
 #define VAULT_NUMBER(...) NUMBER(keys.vault, __VA_ARGS__)
 #define TRANSIT_NUMBER(...) NUMBER(keys.vault.transit, __VA_ARGS__)
 #define SWEEP_NUMBER(...) NUMBER(sweep, __VA_ARGS__)
+#define AMQP_NUMBER(...) NUMBER(amqp, __VA_ARGS__)
 #define GUARD_NUMBER(...) NUMBER(sweep.guard, __VA_ARGS__)
 #define LOG_NUMBER(...) NUMBER(log, __VA_ARGS__)
 #define ADMIN_NUMBER(...) NUMBER(admin, __VA_ARGS__)
@@ -417,7 +444,7 @@ const struct rk_config_number rk_config_numbers[] = {
         COMPRESSION_NUMBERS(COMPRESSION_NUMBER) KEY_NUMBERS(KEY_NUMBER) VAULT_NUMBERS(VAULT_NUMBER)
             TRANSIT_NUMBERS(TRANSIT_NUMBER) SWEEP_NUMBERS(SWEEP_NUMBER) GUARD_NUMBERS(GUARD_NUMBER)
                 LOG_NUMBERS(LOG_NUMBER) LISTENER_NUMBERS(LISTENER_NUMBER)
-                    ADMIN_NUMBERS(ADMIN_NUMBER)};
+                    ADMIN_NUMBERS(ADMIN_NUMBER) AMQP_NUMBERS(AMQP_NUMBER)};
 const size_t rk_config_numbers_count = CYAML_ARRAY_LEN(rk_config_numbers);
 
 const struct rk_config_switch rk_config_switches[] = {
@@ -426,6 +453,8 @@ const struct rk_config_switch rk_config_switches[] = {
     {"listener_tls.enabled", offsetof(struct rk_config, listener_tls.enabled), false},
     {"listener.proxy_protocol", offsetof(struct rk_config, listener.proxy_required), false},
     {"listener_tls.verify", offsetof(struct rk_config, listener_tls.verify), false},
+    {"amqp.tls.enabled", offsetof(struct rk_config, amqp.tls.enabled), false},
+    {"amqp.tls.verify", offsetof(struct rk_config, amqp.tls.verify), true},
     {"admin.tls.enabled", offsetof(struct rk_config, admin.tls.enabled), false},
     {"admin.tls.verify", offsetof(struct rk_config, admin.tls.verify), false},
     {"keys.create_first_key", offsetof(struct rk_config, keys.create_first_key), true},

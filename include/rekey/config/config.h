@@ -196,6 +196,30 @@ enum rk_config_sweep_mode {
     RK_CONFIG_SWEEP_LAZY,
 };
 
+/* How instances share the ranges of a job. */
+enum rk_config_transport {
+    RK_CONFIG_TRANSPORT_LOCAL, /* each looks for the next one in jobStatus */
+    RK_CONFIG_TRANSPORT_AMQP,  /* messages name them */
+};
+
+struct rk_config_amqp {
+    char **addresses; /* host:port of the brokers of one cluster, tried in this order */
+    unsigned addresses_count;
+    char *vhost;
+    char *user;
+    char *password_file; /* read anew for every connection */
+    char *password_env;  /* name of the environment variable that holds the password */
+    struct rk_config_tls tls;
+    char *prefix;         /* of the names of exchanges and queues */
+    uint32_t prefetch;    /* messages ahead of each sweeper thread, of each queue */
+    uint32_t heartbeat_s; /* a broker that is silent for twice as long is gone */
+    uint32_t connect_timeout_ms;
+    uint32_t confirm_timeout_ms;   /* for the broker to have taken the messages of a batch */
+    uint32_t reconnect_backoff_ms; /* first pause; doubles, with jitter */
+    uint32_t reconnect_backoff_max_ms;
+    uint32_t refeed_interval_ms; /* a range that nobody took for so long is sent again */
+};
+
 #define RK_CONFIG_ZONE_SIZE 64u
 
 /* Whom the sweep reads from. */
@@ -212,6 +236,7 @@ struct rk_config_span {
 
 /* Without pointers: may be copied. */
 struct rk_config_sweep {
+    enum rk_config_transport transport;
     bool pause;
     enum rk_config_sweep_mode mode;
     uint32_t hot_docs_max;     /* documents read under an old key that wait for the sweep */
@@ -250,6 +275,7 @@ struct rk_config {
     struct rk_config_keys keys;
     struct rk_config_sweep sweep;
     uint64_t sweep_given; /* bit i: the file sets setting i of the sweep (config/sweep.h) */
+    struct rk_config_amqp amqp;
     struct rk_config_admin admin;
     struct rk_config_log log;
     struct rk_policy_set *policies;
@@ -273,8 +299,8 @@ const struct rk_config_member *rk_config_listeners(const struct rk_config *confi
 /*
  * Which settings of next cannot take effect without a restart: writes the first such key's name
  * ("upstream.members") and returns false; true when a reload may go on. Reloadable: policies,
- * on_undecryptable, upstream.members and listeners, sweep.* except hot_*, compression.*, log.level,
- * limits except workers and listen_backlog; nothing else.
+ * on_undecryptable, upstream.members and listeners, sweep.* except transport and hot_*,
+ * compression.*, log.level, limits except workers and listen_backlog; nothing else.
  */
 bool rk_config_reloadable(const struct rk_config *now, const struct rk_config *next,
                           const char **key);

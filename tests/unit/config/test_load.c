@@ -50,6 +50,12 @@ static void test_documented_defaults_are_the_compiled_ones(void **state)
     assert_int_equal(a->sweep.window_count, b->sweep.window_count);
     assert_string_equal(a->sweep.time_zone, b->sweep.time_zone);
     assert_int_equal(a->sweep.read_preference, b->sweep.read_preference);
+    assert_int_equal(a->sweep.transport, b->sweep.transport);
+    same_tls(&a->amqp.tls, &b->amqp.tls);
+    same_text(a->amqp.vhost, b->amqp.vhost);
+    same_text(a->amqp.prefix, b->amqp.prefix);
+    assert_memory_equal(&a->amqp.prefetch, &b->amqp.prefetch,
+                        sizeof a->amqp - offsetof(struct rk_config_amqp, prefetch));
     assert_int_equal(a->keys.provider, b->keys.provider);
     same_text(a->keys.vault.transit_mount, b->keys.vault.transit_mount);
     same_text(a->keys.vault.key, b->keys.vault.key);
@@ -126,7 +132,9 @@ static void test_every_setting_is_documented(void **state)
         "transit_mount auth auth_mount role_id secret_id_file secret_id_env token_file "
         "request_timeout_ms request_bytes_max retry_timeout_ms refused_login_pause_ms "
         "health_interval_ms revoke_timeout_ms "
-        "response_bytes_max field";
+        "response_bytes_max field transport amqp vhost user password_file password_env prefix "
+        "prefetch heartbeat_s confirm_timeout_ms reconnect_backoff_ms reconnect_backoff_max_ms "
+        "refeed_interval_ms";
     char *text = read_from_repository("conf/rekey.yaml");
     char *rest = NULL;
     for (char *name = strtok_r(names, " ", &rest); name != NULL;

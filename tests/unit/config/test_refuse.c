@@ -117,6 +117,46 @@ static void test_unknown_keys_are_refused_by_name(void **state)
     EXPECT_REFUSALS(cases);
 }
 
+#define AMQP UPSTREAM "sweep: {transport: amqp}\namqp:\n  addresses: ['b:5672']\n"
+static void test_amqp(void **state)
+{
+    (void)state;
+    const struct refusal cases[] = {
+        {UPSTREAM "sweep: {transport: mqtt}\n",
+         "rekey.yaml:2: sweep.transport: must be one of local, amqp, not \"mqtt\""},
+        {UPSTREAM "sweep: {transport: amqp}\n",
+         "rekey.yaml: amqp.addresses: is required with sweep.transport: amqp"},
+        {AMQP, "rekey.yaml:3: amqp.user: is required with sweep.transport: amqp"},
+        {AMQP "  user: u\n",
+         "rekey.yaml:3: amqp.password_file: or amqp.password_env is required, one of them: the "
+         "password itself does not belong in this file"},
+        {AMQP "  user: u\n  password_file: f\n  password_env: E\n",
+         "rekey.yaml:6: amqp.password_file: or amqp.password_env is required, one of them: the "
+         "password itself does not belong in this file"},
+        {AMQP "  user: u\n  password_file: f\n  tls: {enabled: true}\n",
+         "rekey.yaml:7: amqp.tls.ca_file: is required: only this authority's brokers get the "
+         "password"},
+        {AMQP "  tls: {key_file: k}\n",
+         "rekey.yaml:5: amqp.tls.key_file: is of no use without cert_file"},
+        {UPSTREAM "amqp: {addresses: ['amqp://u:secret@b']}\n",
+         "rekey.yaml:2: amqp.addresses[0]: must be host:port; the password has its own setting"},
+        {UPSTREAM "amqp: {addresses: [b]}\n",
+         "rekey.yaml:2: amqp.addresses[0]: must be host:port, not \"b\""},
+        {UPSTREAM "amqp: {prefix: 'a b'}\n",
+         "rekey.yaml:2: amqp.prefix: must be up to 60 letters, digits, dots, dashes and "
+         "underscores, and not begin with \"amq.\", not \"a b\""},
+        {UPSTREAM "amqp: {prefix: amq.x}\n",
+         "rekey.yaml:2: amqp.prefix: must be up to 60 letters, digits, dots, dashes and "
+         "underscores, and not begin with \"amq.\", not \"amq.x\""},
+        {UPSTREAM "amqp: {reconnect_backoff_ms: 20000}\n",
+         "rekey.yaml:2: amqp.reconnect_backoff_ms: must not pass amqp.reconnect_backoff_max_ms "
+         "(10000), not 20000"},
+        {UPSTREAM "amqp: {heartbeat_s: 0}\n",
+         "rekey.yaml:2: amqp.heartbeat_s: must be from 1 to 3600, not 0"},
+    };
+    EXPECT_REFUSALS(cases);
+}
+
 static void test_words_and_numbers_are_checked(void **state)
 {
     (void)state;
@@ -515,6 +555,7 @@ int main(void)
         cmocka_unit_test(test_environment_references),
         cmocka_unit_test(test_structure_is_checked),
         cmocka_unit_test(test_unknown_keys_are_refused_by_name),
+        cmocka_unit_test(test_amqp),
         cmocka_unit_test(test_words_and_numbers_are_checked),
         cmocka_unit_test(test_contradictions),
         cmocka_unit_test(test_addresses),

@@ -1,0 +1,44 @@
+/*
+ * The publishing connection and its thread. Others leave messages with it; each is published
+ * persistent and mandatory, and counts as sent when the broker has confirmed it.
+ */
+#ifndef REKEY_AMQP_PUBLISHER_H
+#define REKEY_AMQP_PUBLISHER_H
+
+#include "line.h"
+
+#include <rekey/amqp/message.h>
+#include <rekey/base/metrics.h>
+
+struct rk_publisher;
+
+/* A message that was left with a tag is settled: confirmed, refused or lost. Publisher's thread. */
+typedef void rk_settled_fn(void *arg, uint64_t tag);
+
+RK_MUST_CHECK enum rk_status rk_publisher_new(const struct rk_config_amqp *config,
+                                              const char *secret, struct rk_publisher **out,
+                                              struct rk_error *err);
+RK_MUST_CHECK enum rk_status rk_publisher_start(struct rk_publisher *p, rk_settled_fn *settled,
+                                                void *arg, struct rk_error *err);
+/* Joins the thread; offers that wait fail. What comes later is refused. */
+void rk_publisher_stop(struct rk_publisher *p);
+void rk_publisher_free(struct rk_publisher *p);
+
+/* Connected, and the broker takes messages. Any thread. */
+bool rk_publisher_ready(const struct rk_publisher *p);
+
+/* Publishes messages and waits for their confirms, as long as amqp.confirm_timeout_ms at most;
+ * *sent of them are confirmed, from the first on. RK_EIO: not all are. Any thread. */
+RK_MUST_CHECK enum rk_status rk_publisher_offer(struct rk_publisher *p,
+                                                const struct rk_amqp_message *messages, size_t n,
+                                                size_t *sent, struct rk_error *err);
+/* Leaves one message and does not wait. tag 0: nobody wants to know what became of it. False when
+ * it cannot be taken. Any thread. */
+bool rk_publisher_leave(struct rk_publisher *p, const char *key,
+                        const struct rk_amqp_message *message, uint64_t tag);
+
+bool rk_publisher_connected(const struct rk_publisher *p);
+uint64_t rk_publisher_losses(const struct rk_publisher *p);
+void rk_publisher_metrics(struct rk_publisher *p, struct rk_metrics *m);
+
+#endif
