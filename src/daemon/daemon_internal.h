@@ -6,6 +6,7 @@
 #include <mongoc/mongoc.h>
 #include <rekey/admin/admin.h>
 #include <rekey/admission/gate.h>
+#include <rekey/amqp/amqp.h>
 #include <rekey/catalog/catalog.h>
 #include <rekey/config/config.h>
 #include <rekey/jobs/engine.h>
@@ -29,6 +30,7 @@ struct rk_daemon {
     struct rk_gate *gate;
     struct rk_hot *hot;
     struct rk_engine *engine;
+    struct rk_amqp *amqp; /* NULL: local */
     struct event_base *base;
     struct event *watched[RK_DAEMON_SIGNALS]; /* signals */
     struct event *drain_timer;

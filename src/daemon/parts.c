@@ -167,17 +167,34 @@ static enum rk_status start_sweeper(struct rk_daemon *d, struct rk_error *err)
         return status;
     }
     rk_gate_set_brake(d->gate, provider_is_away, d);
+    if (d->config->sweep.transport == RK_CONFIG_TRANSPORT_AMQP) {
+        status = rk_amqp_new(&d->config->amqp, d->config->sweep.threads, &d->amqp, err);
+        if (status != RK_OK) {
+            return status;
+        }
+    }
     const struct rk_engine_config engine = {
         .client_pool = d->pool,
         .state_db = d->config->upstream.state_db,
         .instance = d->instance,
         .keys = d->keys,
         .gate = d->gate,
+        .transport = rk_amqp_transport(d->amqp),
         .hot = d->hot,
         .policies = d->config->policies,
         .sweep = d->config->sweep,
     };
     return rk_engine_start(&engine, &d->engine, err);
+}
+
+static bool deliver(void *engine, const struct rk_hint *hint)
+{
+    return rk_engine_deliver(engine, hint);
+}
+
+static enum rk_status start_transport(struct rk_daemon *d, struct rk_error *err)
+{
+    return d->amqp != NULL ? rk_amqp_start(d->amqp, deliver, d->engine, err) : RK_OK;
 }
 
 enum rk_status rk_daemon_start(struct rk_daemon *d, struct rk_error *err)
@@ -199,13 +216,18 @@ enum rk_status rk_daemon_start(struct rk_daemon *d, struct rk_error *err)
     if (status == RK_OK && d->keys != NULL) {
         status = start_sweeper(d, err);
     }
+    if (status == RK_OK) {
+        status = start_transport(d, err);
+    }
     return status;
 }
 
 void rk_daemon_stop(struct rk_daemon *d)
 {
     rk_admin_stop(d->admin);
+    rk_amqp_stop(d->amqp);
     rk_engine_stop(d->engine);
+    rk_amqp_free(d->amqp);
     rk_catalog_stop(d->catalog);
     if (d->gate != NULL) {
         rk_gate_stop(d->gate);

@@ -18,6 +18,11 @@ static void gate_metrics(void *arg, struct rk_metrics *m)
     rk_gate_metrics(arg, m);
 }
 
+static void amqp_metrics(void *arg, struct rk_metrics *m)
+{
+    rk_amqp_metrics(arg, m);
+}
+
 static void engine_metrics(void *arg, struct rk_metrics *m)
 {
     rk_engine_metrics(arg, m);
@@ -55,6 +60,9 @@ void rk_daemon_watch(struct rk_daemon *d)
         rk_admin_collect(d->admin, key_metrics, d->keys);
         rk_admin_collect(d->admin, gate_metrics, d->gate);
         rk_admin_collect(d->admin, engine_metrics, d->engine);
+        if (d->amqp != NULL) {
+            rk_admin_collect(d->admin, amqp_metrics, d->amqp);
+        }
         if (d->provider.ops->metrics != NULL) {
             rk_admin_collect(d->admin, d->provider.ops->metrics, d->provider.self);
         }

@@ -22,6 +22,7 @@ from .process import Process, ProcessError
 
 USER = "rekey"
 PASSWORD = "rabbit-only-for-tests"
+TESTER, TESTERS_PASSWORD = "tester", "looks-into-every-queue"
 DELIVERY_LIMIT = 5
 # Two cores are shared by many: no threads that spin while they wait for work.
 ERL_ARGS = "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none +A 8"
@@ -156,28 +157,24 @@ class RabbitMq(Process):
         definitions.write_text(json.dumps(self.definitions()))
 
     def definitions(self) -> dict:
-        everything = {"configure": ".*", "write": ".*", "read": ".*"}
+        # As docs/operations.md has it, but that each test has a prefix of its own.
+        own = r"^rekey(-[0-9a-f]+)?(\..*)?$"
         return {
             "vhosts": [{"name": "/"}],
-            "users": [
-                {
-                    "name": USER,
-                    "password_hash": _hashed(PASSWORD),
-                    "hashing_algorithm": "rabbit_password_hashing_sha256",
-                    "tags": "",
-                    "limits": {},
-                }
-            ],
-            "permissions": [{"user": USER, "vhost": "/", **everything}],
+            "users": [_user(USER, PASSWORD), _user(TESTER, TESTERS_PASSWORD)],
+            "permissions": [_permissions(USER, own), _permissions(TESTER, ".*")],
             "policies": [
                 {
                     "vhost": "/",
                     "name": "rekey",
-                    # As docs/operations.md has it; tests have prefixes of their own.
-                    "pattern": r"\.(plan|work\..*)$",
+                    "pattern": r"^rekey(-[0-9a-f]+)?\.(plan|work\..*)$",
                     "apply-to": "queues",
                     "priority": 0,
-                    "definition": {"delivery-limit": DELIVERY_LIMIT},
+                    "definition": {
+                        "delivery-limit": DELIVERY_LIMIT,
+                        "max-length": 100000,
+                        "overflow": "reject-publish",
+                    },
                 }
             ],
         }
@@ -262,7 +259,8 @@ class RabbitMq(Process):
     # rekeyd's side.
 
     def settings(self, directory, prefix=None, tls=False, **changes) -> dict:
-        """Parts of rekey.yaml: sweeps distributed over this broker, with quick pauses."""
+        """Parts of rekey.yaml: sweeps distributed over this broker, with quick pauses. Its user may
+        only use prefixes "rekey" and "rekey-<hexadecimal digits>"."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         password = directory / "amqp_password"
@@ -289,7 +287,7 @@ class Channel:
     """One blocking channel with a connection of its own; a context manager."""
 
     def __init__(self, broker: RabbitMq):
-        login = pika.PlainCredentials(USER, PASSWORD)
+        login = pika.PlainCredentials(TESTER, TESTERS_PASSWORD)
         self._parameters = pika.ConnectionParameters(
             HOST, broker.port, credentials=login, socket_timeout=10, blocked_connection_timeout=20
         )
@@ -304,6 +302,20 @@ class Channel:
             self._connection.close()
         except AMQPError:
             pass  # the broker was faster
+
+
+def _user(name: str, password: str) -> dict:
+    return {
+        "name": name,
+        "password_hash": _hashed(password),
+        "hashing_algorithm": "rabbit_password_hashing_sha256",
+        "tags": "",
+        "limits": {},
+    }
+
+
+def _permissions(user: str, pattern: str) -> dict:
+    return {"user": user, "vhost": "/", "configure": pattern, "write": pattern, "read": pattern}
 
 
 def _hashed(password: str) -> str:

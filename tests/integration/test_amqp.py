@@ -1,0 +1,330 @@
+"""Sweeps over RabbitMQ: instances share a job, and nothing that happens to the broker or to them loses
+a range or repeats one."""
+
+import time
+
+import pytest
+
+from harness import Certificates, RabbitMq, admin_settings
+from harness.rabbitmq import DELIVERY_LIMIT, PASSWORD
+from harness.waiting import wait_until
+from test_sweep import slow, start_swept  # noqa: F401 (a fixture)
+
+pytestmark = pytest.mark.timeout(150)
+RANGE_DOCS = 20
+
+
+@pytest.fixture(scope="module")
+def shared_broker(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("rabbitmq")
+    with RabbitMq(directory, certificates=Certificates(directory / "ca")) as broker:
+        yield broker
+
+
+@pytest.fixture
+def broker(shared_broker):
+    yield shared_broker
+    if not shared_broker.alive:
+        shared_broker.start()
+
+
+@pytest.fixture
+def start_over(start_swept, single_member_set, broker, tmp_path):  # noqa: F811
+    """start_over(rate, **amqp settings): a Swept whose ranges go over the broker."""
+
+    def start(rate=0, tls=False, ca_file=None, sweep=None, **changes):
+        settings = {**broker.settings(tmp_path, tls=tls, **changes), **admin_settings()}
+        if ca_file is not None:
+            settings["amqp"]["tls"]["ca_file"] = ca_file
+        settings["sweep"].update({"range_docs": RANGE_DOCS, "batch_docs": 10, "max_rate": rate})
+        settings["sweep"].update(sweep or {})
+        return start_swept(single_member_set, settings)
+
+    return start
+
+
+def queue(swept, name) -> str:
+    return f"{swept.rekeyd.config['amqp']['prefix']}.{name}"
+
+
+def connected(rekeyd, times=1):
+    """Both connections are up (for the so many'th time)."""
+    wait_until(lambda: len(rekeyd.events("amqp_connected")) >= 2 * times, 30)
+
+
+def complete(swept, timeout_s=60):
+    swept.wait(lambda: swept.job()["state"] == "complete", timeout_s)
+
+
+def value(rekeyd, name, **labels) -> float:
+    family = name.removesuffix("_total")
+    found = [
+        sample.value
+        for sample in rekeyd.admin.families()[family].samples
+        if labels.items() <= sample.labels.items()
+    ]
+    return sum(found)
+
+
+def check_every_range_once(swept, documents):
+    ranges = swept.ranges()
+    assert {r["state"] for r in ranges} == {"done"}
+    assert {r["epoch"] for r in ranges} == {1}, "a range was worked on twice"
+    assert sum(r["scanned"] for r in ranges) == documents
+    assert sum(r["swept"] for r in ranges) == documents
+    assert swept.keys_used() == {2}
+
+
+def finished(swept) -> dict:
+    return {r["seq"]: (r["epoch"], r["finishedAt"]) for r in swept.ranges() if r["isComplete"]}
+
+
+@pytest.mark.parametrize("instances", [2, 4])
+def test_instances_share_a_job(start_over, broker, instances):
+    swept = start_over(rate=400 // instances)
+    others = [swept.rekeyd.sibling(name=f"other{n}") for n in range(1, instances)]
+    everyone = [swept.rekeyd, *others]
+    try:
+        for other in others:
+            other.start()
+        for rekeyd in everyone:
+            connected(rekeyd)
+        swept.insert(range(800))
+        swept.rotate()
+        swept.start()
+        complete(swept)
+        check_every_range_once(swept, 800)
+        ranges = swept.ranges()
+        assert len({r["owner"] for r in ranges}) == instances
+        assert all("offeredAt" in r for r in ranges)
+        delivered = [value(r, "rekey_amqp_delivered_total", kind="range") for r in everyone]
+        assert min(delivered) > 0 and sum(delivered) >= len(ranges)
+        # One plans for all of them.
+        assert sum(value(r, "rekey_amqp_plans") for r in everyone) == 1
+        wait_until(lambda: broker.length(queue(swept, "work.cold")) == 0)
+        assert broker.length(queue(swept, "dead")) == 0
+    finally:
+        for other in others:
+            other.finish()
+
+
+def test_instances_join_and_leave(start_over):
+    swept = start_over(rate=200)
+    connected(swept.rekeyd)
+    swept.insert(range(1200))
+    swept.rotate()
+    swept.start()
+    swept.wait(lambda: swept.job()["rangesDone"] > 3)
+    other = swept.rekeyd.sibling(name="other")
+    with other.start():
+        connected(other)
+        done = swept.job()["rangesDone"]
+        swept.wait(lambda: swept.job()["rangesDone"] > done + 5)
+        before = finished(swept)
+        swept.rekeyd.terminate()
+        other.wait_event("amqp_planner", timeout_s=30)
+        other.reload({"sweep": {"max_rate": 0}})
+        wait_until(lambda: other.ctl("jobs")["jobs"][0]["state"] == "complete", 60)
+        ranges = swept.ranges()
+        assert len({r["owner"] for r in ranges}) == 2
+        assert before.items() <= finished(swept).items()
+        assert sum(r["scanned"] for r in ranges) == 1200
+    swept.rekeyd.start()
+    assert swept.keys_used() == {2}
+
+
+def test_what_a_killed_instance_held_is_delivered_again(start_over):
+    swept = start_over(rate=150)
+    other = swept.rekeyd.sibling(name="other")
+    with other.start():
+        for rekeyd in (swept.rekeyd, other):
+            connected(rekeyd)
+        swept.insert(range(1000))
+        swept.rotate()
+        swept.start()
+        swept.wait(lambda: swept.job()["rangesDone"] > 5)
+        before = finished(swept)
+        other.kill9()
+        swept.rekeyd.reload({"sweep": {"max_rate": 0}})
+        complete(swept)
+        ranges = swept.ranges()
+        assert before.items() <= finished(swept).items()
+        assert sum(r["scanned"] for r in ranges) == 1000
+        assert sum(r["swept"] + r["alreadyCurrent"] for r in ranges) == 1000
+        assert swept.keys_used() == {2}
+
+
+def test_a_broker_that_dies_costs_no_time(start_over, broker):
+    swept = start_over(rate=200)
+    connected(swept.rekeyd)
+    swept.insert(range(1600))
+    swept.rotate()
+    swept.start()
+    swept.wait(lambda: swept.job()["rangesDone"] > 3)
+    broker.kill()
+    swept.rekeyd.wait_event("amqp_lost", count=2, timeout_s=30)
+    done = swept.job()["rangesDone"]
+    swept.wait(lambda: swept.job()["rangesDone"] > done + 5)
+    swept.rekeyd.reload({"sweep": {"max_rate": 20}})
+    broker.start()
+    connected(swept.rekeyd, times=2)
+    delivered = value(swept.rekeyd, "rekey_amqp_delivered_total", kind="range")
+    done = swept.job()["rangesDone"]
+    swept.wait(lambda: swept.job()["rangesDone"] > done + 1)
+    assert value(swept.rekeyd, "rekey_amqp_delivered_total", kind="range") > delivered
+    swept.rekeyd.reload({"sweep": {"max_rate": 0}})
+    complete(swept)
+    check_every_range_once(swept, 1600)
+
+
+def test_a_wiped_broker_loses_nothing(start_over, broker):
+    swept = start_over(rate=200)
+    connected(swept.rekeyd)
+    swept.insert(range(1600))
+    swept.rotate()
+    swept.start()
+    swept.wait(lambda: swept.job()["rangesDone"] > 3)
+    broker.wipe()
+    broker.start()
+    connected(swept.rekeyd, times=2)
+    wait_until(lambda: broker.consumers(queue(swept, "plan")) == 1)
+    swept.rekeyd.reload({"sweep": {"max_rate": 0}})
+    complete(swept)
+    check_every_range_once(swept, 1600)
+
+
+def test_lost_messages_are_sent_again(start_over, broker):
+    swept = start_over(rate=100)
+    connected(swept.rekeyd)
+    swept.insert(range(1000))
+    swept.rotate()
+    swept.start()
+    cold = queue(swept, "work.cold")
+    wait_until(lambda: broker.length(cold) > 10)
+    lost = [r["_id"] for r in swept.state.jobStatus.find({"state": "pending"})]
+    broker.purge(cold)
+    offered = max(r["offeredAt"] for r in swept.ranges() if "offeredAt" in r)
+    wait_until(
+        lambda: swept.state.jobStatus.count_documents(
+            {"_id": {"$in": lost}, "offeredAt": {"$gt": offered}}
+        )
+        > 0
+    )
+    swept.rekeyd.reload({"sweep": {"max_rate": 0}})
+    complete(swept)
+    check_every_range_once(swept, 1000)
+
+
+def test_a_broker_without_memory_holds_nothing_up(start_over, broker):
+    swept = start_over(rate=60)
+    connected(swept.rekeyd)
+    swept.insert(range(800))
+    swept.rotate()
+    swept.start()
+    swept.wait(lambda: swept.job()["rangesDone"] > 3)
+    broker.alarm(True)
+    try:
+        # The broker blocks a connection when it publishes next.
+        swept.rekeyd.wait_event("amqp_blocked", timeout_s=30)
+        assert value(swept.rekeyd, "rekey_amqp_blocked") == 1
+        done = swept.job()["rangesDone"]
+        swept.wait(lambda: swept.job()["rangesDone"] > done + 2)
+    finally:
+        broker.alarm(False)
+    swept.rekeyd.wait_event("amqp_unblocked", timeout_s=30)
+    swept.rekeyd.reload({"sweep": {"max_rate": 0}})
+    complete(swept)
+    check_every_range_once(swept, 800)
+
+
+def test_garbage_goes_to_the_dead_letters(start_over, broker):
+    swept = start_over()
+    connected(swept.rekeyd)
+    garbage = [b"", b"{}", b"\x05\x00\x00\x00\x00", b"\xff" * 100, b"SECRET" * 1000]
+    for body in garbage:
+        for name in ("work.cold", "work.hot", "plan"):
+            broker.publish(queue(swept, name), body)
+    wait_until(lambda: broker.length(queue(swept, "dead")) == 3 * len(garbage))
+    assert {body for _, body in broker.peek(queue(swept, "dead"))} == set(garbage)
+    assert value(swept.rekeyd, "rekey_amqp_refused_total") == 3 * len(garbage)
+    assert len(swept.rekeyd.events("amqp_message_refused")) == 3 * len(garbage)
+    assert "SECRET" not in swept.rekeyd.logs()
+    # And the next message is taken as ever.
+    swept.insert(range(100))
+    swept.rotate()
+    assert swept.sweep()["state"] == "complete"
+    check_every_range_once(swept, 100)
+
+
+def test_a_message_that_kills_is_given_up_but_not_its_range(start_over, broker):
+    """Whoever takes it dies, until the delivery limit is reached."""
+    swept = start_over(rate=50, sweep={"threads": 1}, prefetch=1)
+    connected(swept.rekeyd)
+    swept.insert(range(600))
+    swept.rotate()
+    swept.start()
+    cold, dead = queue(swept, "work.cold"), queue(swept, "dead")
+    wait_until(lambda: broker.length(cold) > 10)
+    swept.rekeyd.kill9()
+    wait_until(lambda: broker.consumers(cold) == 0)
+    for _ in range(DELIVERY_LIMIT + 1):
+        with broker.channel() as channel:
+            assert channel.basic_get(cold)[0] is not None
+    wait_until(lambda: broker.length(dead) >= 1)
+    headers = broker.peek(dead)[0][0].headers
+    assert headers["x-death"][0]["reason"] == "delivery_limit"
+    swept.rekeyd.start()
+    swept.rekeyd.reload({"sweep": {"max_rate": 0}})
+    complete(swept)
+    ranges = swept.ranges()
+    assert sum(r["scanned"] for r in ranges) == 600
+    assert swept.keys_used() == {2}
+
+
+def sweep_without_broker(swept):
+    swept.insert(range(100))
+    swept.rotate()
+    assert swept.sweep()["state"] == "complete"
+    check_every_range_once(swept, 100)
+    assert swept.rekeyd.admin.get("/readyz")[0] == 200
+    assert value(swept.rekeyd, "rekey_amqp_connected") == 0
+    assert PASSWORD not in swept.rekeyd.logs()
+
+
+def test_a_wrong_password_is_told(start_over, tmp_path):
+    wrong = tmp_path / "wrong"
+    wrong.touch(0o600)
+    wrong.write_text("wr0ng-passw0rd\n")
+    swept = start_over(password_file=str(wrong))
+    error = swept.rekeyd.wait_event("amqp_unreachable")["error"]
+    assert "403" in error and "ACCESS_REFUSED" in error
+    sweep_without_broker(swept)
+    assert "wr0ng" not in swept.rekeyd.logs()
+    # Whoever corrects it need not restart anything.
+    wrong.write_text(PASSWORD + "\n")
+    connected(swept.rekeyd)
+
+
+def test_tls(start_over):
+    swept = start_over(tls=True)
+    connected(swept.rekeyd)
+    swept.insert(range(100))
+    swept.rotate()
+    assert swept.sweep()["state"] == "complete"
+    check_every_range_once(swept, 100)
+    assert value(swept.rekeyd, "rekey_amqp_delivered_total", kind="range") >= 5
+
+
+def test_tls_of_another_authority_is_refused(start_over, tmp_path):
+    other = Certificates(tmp_path / "other").ca_file
+    swept = start_over(tls=True, ca_file=other)
+    error = swept.rekeyd.wait_event("amqp_unreachable")["error"]
+    assert error == "connecting: the certificate is refused: certificate signature failure"
+    sweep_without_broker(swept)
+
+
+def test_tls_of_another_host_is_refused(start_over, broker):
+    swept = start_over(tls=True, addresses=[f"127.1:{broker.tls_port}"])
+    error = swept.rekeyd.wait_event("amqp_unreachable")["error"]
+    assert error == "connecting: the certificate is refused: hostname mismatch"
+    sweep_without_broker(swept)
