@@ -47,6 +47,12 @@ static bool ready(void *self)
     return rk_publisher_ready(amqp->publisher) && rk_consumer_ready(amqp->consumer);
 }
 
+static void want(void *self, bool ranges, bool docs)
+{
+    const struct rk_amqp *amqp = self;
+    rk_consumer_want(amqp->consumer, ranges, docs);
+}
+
 static bool plans(void *self)
 {
     const struct rk_amqp *amqp = self;
@@ -142,6 +148,7 @@ static uint32_t offer_again_ms(void *self)
 static const struct rk_transport_ops ops = {
     .name = "amqp",
     .ready = ready,
+    .want = want,
     .plans = plans,
     .offer = offer,
     .offer_docs = offer_docs,
@@ -229,7 +236,7 @@ void rk_amqp_metrics(struct rk_amqp *amqp, struct rk_metrics *m)
     rk_metrics_family(m, "rekey_amqp_connected", RK_METRIC_GAUGE,
                       "1 while the connection to the broker is up.");
     rk_metric(m, rk_publisher_connected(amqp->publisher), RK_L("connection", "publish"));
-    rk_metric(m, rk_consumer_ready(amqp->consumer), RK_L("connection", "consume"));
+    rk_metric(m, rk_consumer_connected(amqp->consumer), RK_L("connection", "consume"));
     rk_metrics_family(m, "rekey_amqp_losses_total", RK_METRIC_COUNTER,
                       "Connections to the broker that were lost.");
     rk_metric(m, rk_publisher_losses(amqp->publisher), RK_L("connection", "publish"));

@@ -17,6 +17,9 @@
 #define DELIVERY_BITS (64u - GENERATION_BITS - RETRIES_BITS)
 #define LOW(bits) ((UINT64_C(1) << (bits)) - 1)
 
+#define WANT_RANGES 1u
+#define WANT_DOCS 2u
+
 struct ending {
     uint64_t tag;
     enum rk_hint_end end;
@@ -36,7 +39,9 @@ struct rk_consumer {
     uint32_t prefetch; /* of each work queue */
     rk_consumer_fn *deliver;
     void *arg;
-    uint64_t place_us; /* when the planner's place was last asked for */
+    uint64_t place_us;       /* when the planner's place was last asked for */
+    _Atomic unsigned wanted; /* WANT_... */
+    _Atomic bool connected;
     _Atomic bool consuming;
     _Atomic bool plans;
 
@@ -275,20 +280,36 @@ static void new_generation(struct rk_consumer *c)
     c->place_us = 0;
 }
 
+static enum rk_status consume_wanted(struct rk_consumer *c, unsigned wanted, struct rk_error *err)
+{
+    enum rk_status status = RK_OK;
+    if ((wanted & WANT_RANGES) != 0) {
+        status = consume(c, RK_AMQP_PLAN_KEY, PLAN_PREFETCH, err);
+    }
+    if (status == RK_OK && (wanted & WANT_DOCS) != 0) {
+        status = consume(c, RK_AMQP_HOT_KEY, c->prefetch, err);
+    }
+    if (status == RK_OK && (wanted & WANT_RANGES) != 0) {
+        status = consume(c, RK_AMQP_COLD_KEY, c->prefetch, err);
+    }
+    return status;
+}
+
+/* A change of what is wanted takes a new connection: what was delivered goes back to its queues,
+ * and the planner's place to another instance. */
 static enum rk_status serve(void *self, struct rk_error *err)
 {
     struct rk_consumer *c = self;
+    unsigned wanted = atomic_load(&c->wanted);
     new_generation(c);
-    enum rk_status status = consume(c, RK_AMQP_PLAN_KEY, PLAN_PREFETCH, err);
-    if (status == RK_OK) {
-        status = consume(c, RK_AMQP_HOT_KEY, c->prefetch, err);
-    }
-    if (status == RK_OK) {
-        status = consume(c, RK_AMQP_COLD_KEY, c->prefetch, err);
-    }
-    atomic_store(&c->consuming, status == RK_OK);
-    while (status == RK_OK && !rk_amqp_line_stopping(&c->line)) {
-        ask_for_place(c);
+    atomic_store(&c->connected, true);
+    enum rk_status status = consume_wanted(c, wanted, err);
+    atomic_store(&c->consuming, status == RK_OK && wanted != 0);
+    while (status == RK_OK && !rk_amqp_line_stopping(&c->line) &&
+           atomic_load(&c->wanted) == wanted) {
+        if ((wanted & WANT_RANGES) != 0) {
+            ask_for_place(c);
+        }
         status = read_deliveries(c, err);
         if (status == RK_OK) {
             status = send_endings(c, err);
@@ -307,12 +328,26 @@ static void over(void *self)
 {
     struct rk_consumer *c = self;
     atomic_store(&c->consuming, false);
+    atomic_store(&c->connected, false);
     if (atomic_exchange(&c->plans, false)) {
         rk_log(RK_LOG_INFO, "amqp_planner", RK_B("plans", false));
     }
 }
 
 /* ---- other threads */
+
+void rk_consumer_want(struct rk_consumer *c, bool ranges, bool docs)
+{
+    unsigned wanted = (ranges ? WANT_RANGES : 0) | (docs ? WANT_DOCS : 0);
+    if (atomic_exchange(&c->wanted, wanted) != wanted) {
+        rk_amqp_line_wake(&c->line);
+    }
+}
+
+bool rk_consumer_connected(const struct rk_consumer *c)
+{
+    return atomic_load(&c->connected);
+}
 
 bool rk_consumer_ready(const struct rk_consumer *c)
 {
@@ -361,6 +396,7 @@ enum rk_status rk_consumer_new(const struct rk_config_amqp *config, const char *
     c->endings = calloc(c->endings_max, sizeof *c->endings);
     c->taken = calloc(c->endings_max, sizeof *c->taken);
     c->publisher = publisher;
+    atomic_init(&c->wanted, WANT_RANGES | WANT_DOCS);
     pthread_mutex_init(&c->lock, NULL);
     enum rk_status status = rk_amqp_line_init(&c->line, config, secret, "consume", err);
     if (status == RK_OK && (c->endings == NULL || c->taken == NULL)) {

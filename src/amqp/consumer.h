@@ -29,6 +29,11 @@ RK_MUST_CHECK enum rk_status rk_consumer_start(struct rk_consumer *c, rk_consume
 void rk_consumer_stop(struct rk_consumer *c);
 void rk_consumer_free(struct rk_consumer *c);
 
+/* What to consume from now on; at first everything. Any thread, never waits. */
+void rk_consumer_want(struct rk_consumer *c, bool ranges, bool docs);
+
+bool rk_consumer_connected(const struct rk_consumer *c);
+/* Connected, and consuming something. */
 bool rk_consumer_ready(const struct rk_consumer *c);
 bool rk_consumer_plans(const struct rk_consumer *c);
 

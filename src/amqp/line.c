@@ -66,7 +66,7 @@ static void *line_main(void *arg)
         enum rk_status status = line->ops->serve(line->self, &err);
         line->ops->over(line->self);
         if (status == RK_OK) {
-            rk_amqp_link_close(&line->link);
+            rk_amqp_link_leave(&line->link);
         } else {
             rk_amqp_link_lose(&line->link, &err);
         }

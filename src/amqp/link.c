@@ -339,10 +339,18 @@ bool rk_amqp_link_open(struct rk_amqp_link *link, uint64_t *pause_ms)
 void rk_amqp_link_close(struct rk_amqp_link *link)
 {
     if (link->conn != NULL) {
-        /* Without a farewell, which would wait for a broker that may be gone. */
         (void)amqp_destroy_connection(link->conn);
         link->conn = NULL;
     }
+}
+
+void rk_amqp_link_leave(struct rk_amqp_link *link)
+{
+    const struct timeval patience = {.tv_sec = 1};
+    if (amqp_set_rpc_timeout(link->conn, &patience) == AMQP_STATUS_OK) {
+        (void)amqp_connection_close(link->conn, AMQP_REPLY_SUCCESS);
+    }
+    rk_amqp_link_close(link);
 }
 
 void rk_amqp_link_lose(struct rk_amqp_link *link, const struct rk_error *why)

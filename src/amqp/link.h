@@ -53,7 +53,10 @@ const char *rk_amqp_retry_key(uint32_t retries);
  * comes to is logged, but not the same failure again and again; *pause_ms then says how long to
  * wait before the next one. */
 RK_MUST_CHECK bool rk_amqp_link_open(struct rk_amqp_link *link, uint64_t *pause_ms);
+/* Without a farewell, which would wait for a broker that may be gone. */
 void rk_amqp_link_close(struct rk_amqp_link *link);
+/* With one, so that the broker has read all that was sent. Waits a second at most. */
+void rk_amqp_link_leave(struct rk_amqp_link *link);
 /* Logs the loss of an open connection and closes it. */
 void rk_amqp_link_lose(struct rk_amqp_link *link, const struct rk_error *why);
 

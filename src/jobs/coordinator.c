@@ -159,6 +159,16 @@ static bool is_planner(const struct rk_engine *engine)
     return !rk_engine_has_transport(engine) || t->ops->plans(t->self);
 }
 
+/* Hints that would lie here, and the planner's place, are for instances that can work. */
+static void want_hints(struct rk_engine *engine, enum rk_sweep_mode mode, bool able)
+{
+    const struct rk_transport *t = &engine->transport;
+    bool works = able && !is_held(engine);
+    if (t->ops != NULL) {
+        t->ops->want(t->self, works && mode != RK_SWEEP_LAZY, works);
+    }
+}
+
 /* More documents than a batch of this instance's wait: others may have time for them. */
 static void share_hot(struct coordinator *c, const struct rk_engine_settings *settings)
 {
@@ -283,6 +293,7 @@ static void coordinate(struct coordinator *c)
         renew_if_due(c);
         enum rk_status status = tick(c, &settings, &err);
         report(c, status, &err);
+        want_hints(engine, settings.mode, status == RK_OK);
         uint64_t deadline = rk_clock_mono_us() + wait_us;
         wake_sweepers(engine);
         pthread_mutex_lock(&engine->lock);

@@ -1,14 +1,12 @@
 """Sweeps over RabbitMQ: instances share a job, and nothing that happens to the broker or to them loses
 a range or repeats one."""
 
-import time
-
 import pytest
 
 from harness import Certificates, RabbitMq, admin_settings
 from harness.rabbitmq import DELIVERY_LIMIT, PASSWORD
 from harness.waiting import wait_until
-from test_sweep import slow, start_swept  # noqa: F401 (a fixture)
+from test_sweep import start_swept  # noqa: F401 (a fixture)
 
 pytestmark = pytest.mark.timeout(150)
 RANGE_DOCS = 20
@@ -279,6 +277,30 @@ def test_a_message_that_kills_is_given_up_but_not_its_range(start_over, broker):
     ranges = swept.ranges()
     assert sum(r["scanned"] for r in ranges) == 600
     assert swept.keys_used() == {2}
+
+
+def test_a_paused_instance_gives_its_place_away(start_over):
+    """And the messages that it was sent ahead."""
+    swept = start_over(rate=200)
+    other = swept.rekeyd.sibling(name="other")
+    with other.start():
+        for rekeyd in (swept.rekeyd, other):
+            connected(rekeyd)
+        wait_until(lambda: swept.rekeyd.events("amqp_planner") + other.events("amqp_planner"))
+        planner, second = swept.rekeyd, other
+        if other.events("amqp_planner"):
+            planner, second = other, swept.rekeyd
+        swept.insert(range(600))
+        swept.rotate()
+        swept.start()
+        swept.wait(lambda: swept.job()["rangesDone"] > 3)
+        planner.reload({"sweep": {"pause": True}})
+        second.wait_event("amqp_planner", timeout_s=30)
+        # Not only after amqp.refeed_interval_ms: nothing lies at the paused one.
+        complete(swept)
+        check = {r["seq"]: r["state"] for r in swept.ranges()}
+        assert set(check.values()) == {"done"}
+        assert value(planner, "rekey_amqp_plans") == 0
 
 
 def sweep_without_broker(swept):

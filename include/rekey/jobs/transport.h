@@ -42,6 +42,9 @@ struct rk_transport_ops {
     const char *name; /* as sweep.transport names it */
     /* Can hints be sent and received now? Any thread. */
     bool (*ready)(void *self);
+    /* Which hints this instance can do something about at present; at first all. Without ranges it
+     * is not its turn to plan either. Any thread, never waits. */
+    void (*want)(void *self, bool ranges, bool docs);
     /* Is it this instance's turn to plan? Asked only while ready. */
     bool (*plans)(void *self);
     /* Sends hints (RANGE and PLAN) and waits until the transport has them for good; *sent of them
