@@ -151,6 +151,34 @@ enum rk_status rk_command_run(mongoc_client_t *client, const char *db, const str
     return rk_command_run_bson(client, db, &view, reply, err);
 }
 
+enum rk_status rk_command_run_on(mongoc_client_t *client, const char *db,
+                                 const struct rk_buf *command, mongoc_read_mode_t mode,
+                                 uint32_t *server, bson_t *reply, struct rk_error *err)
+{
+    bson_t view;
+    bson_error_t cause;
+    enum rk_status status = RK_OK;
+    mongoc_read_prefs_t *prefs = mongoc_read_prefs_new(mode);
+    mongoc_server_description_t *chosen = mongoc_client_select_server(client, false, prefs, &cause);
+    if (chosen == NULL) {
+        bson_init(reply);
+        status = failed(err, &cause);
+        goto done;
+    }
+    *server = mongoc_server_description_id(chosen);
+    if (!bson_init_static(&view, command->data, command->len)) {
+        bson_init(reply);
+        status = rk_error_set(err, RK_EINVAL, "command is no BSON document");
+    } else if (!mongoc_client_command_simple_with_server_id(client, db, &view, prefs, *server,
+                                                            reply, &cause)) {
+        status = failed(err, &cause);
+    }
+done:
+    mongoc_server_description_destroy(chosen);
+    mongoc_read_prefs_destroy(prefs);
+    return status;
+}
+
 struct rk_bson_view rk_reply_view(const bson_t *reply)
 {
     /* By the document's own prefix: gcc 12's fake stack under AddressSanitizer does not keep

@@ -52,6 +52,12 @@ RK_MUST_CHECK enum rk_status rk_command_run_bson(mongoc_client_t *client, const 
                                                  const bson_t *command, bson_t *reply,
                                                  struct rk_error *err);
 
+/* The same for a read, on a server of this mode's choice; *server says which one it was. */
+RK_MUST_CHECK enum rk_status rk_command_run_on(mongoc_client_t *client, const char *db,
+                                               const struct rk_buf *command,
+                                               mongoc_read_mode_t mode, uint32_t *server,
+                                               bson_t *reply, struct rk_error *err);
+
 /* Is a server's error code one that passes by itself? */
 bool rk_code_transient(int code);
 

@@ -35,7 +35,7 @@ struct rk_engine_settings {
     uint32_t retry_backoff_ms;
     uint32_t retry_backoff_max_ms;
     uint32_t write_timeout_ms;
-    enum rk_config_scan read_preference;
+    mongoc_read_mode_t read_mode; /* of scans */
 };
 
 /* A job as the coordinator last saw it. */

@@ -158,6 +158,10 @@ static enum rk_status claim(const struct rk_lease *lease, const bson_oid_t *job,
         goto done;
     }
     status = read_range(&doc, range, err);
+    range->claimed_at =
+        rk_bson_find(&view, "operationTime", &elem) && elem.type == RK_BSON_TIMESTAMP
+            ? rk_load_u64(elem.value)
+            : 0;
 done:
     bson_destroy(&reply);
     rk_buf_deinit(&command);

@@ -41,6 +41,7 @@ struct rk_range {
     struct rk_id end;
     struct rk_id position; /* type 0: nothing processed yet */
     struct rk_sweep_counts counts;
+    uint64_t claimed_at; /* operation time; 0: the server has none */
 };
 
 /* Who works on ranges, and under which terms. */

@@ -91,6 +91,9 @@ static enum rk_status next_batch(struct rk_sweeper *s, struct work *work,
     struct rk_sweep_counts done = {0};
     struct rk_id last;
     rk_id_init(&last);
+    const struct rk_scan_from from = {.mode = work->settings.read_mode,
+                                      .after = range->claimed_at,
+                                      .max_time_ms = work->settings.write_timeout_ms};
     struct rk_sweep_task task = {
         .job = &work->job->id,
         .ns = &work->job->ns,
@@ -102,7 +105,8 @@ static enum rk_status next_batch(struct rk_sweeper *s, struct work *work,
                  .after = &range->position,
                  .policy = policy,
                  .shard_key = &work->job->shard_key,
-                 .limit = rk_sweeper_batch_limit(s, &work->settings)},
+                 .limit = rk_sweeper_batch_limit(s, &work->settings),
+                 .from = from.mode != MONGOC_READ_PRIMARY ? &from : NULL},
     };
     enum rk_status status =
         rk_sweep_batch(s, &work->lease, &task, &done, &last, &work->exhausted, err);

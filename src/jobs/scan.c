@@ -94,11 +94,21 @@ static void put_projection(struct rk_bson_writer *w, const struct rk_scan *scan)
     rk_bson_end(w);
 }
 
-static void put_majority_read(struct rk_bson_writer *w)
+/* from may be NULL. */
+static void put_majority_read(struct rk_bson_writer *w, const struct rk_scan_from *from)
 {
     rk_bson_begin_doc(w, "readConcern");
     rk_bson_put_string(w, "level", "majority");
+    if (from != NULL && from->after != 0) {
+        uint8_t time[8];
+        rk_store_u64(time, from->after);
+        rk_bson_put(w, RK_BSON_TIMESTAMP, "afterClusterTime", strlen("afterClusterTime"), time,
+                    sizeof time);
+    }
     rk_bson_end(w);
+    if (from != NULL) {
+        rk_bson_put_int64(w, "maxTimeMS", from->max_time_ms);
+    }
 }
 
 static void put_find(struct rk_bson_writer *w, const struct rk_ns *ns, const struct rk_scan *scan)
@@ -107,7 +117,7 @@ static void put_find(struct rk_bson_writer *w, const struct rk_ns *ns, const str
     const struct rk_id *min = resumed ? scan->after : scan->min;
     rk_bson_begin(w);
     rk_bson_put_string(w, "find", ns->coll);
-    put_majority_read(w);
+    put_majority_read(w, scan->from);
     if (!scan->whole) {
         put_projection(w, scan);
     }
@@ -136,8 +146,10 @@ static void put_find(struct rk_bson_writer *w, const struct rk_ns *ns, const str
     rk_bson_end(w);
 }
 
-/* A reply that reached 16 MiB before the limit leaves a cursor behind. */
-static void kill_cursor(mongoc_client_t *client, const struct rk_ns *ns, int64_t cursor)
+/* A reply that reached 16 MiB before the limit leaves a cursor behind; server NULL: on the primary.
+ */
+static void kill_cursor(mongoc_client_t *client, const struct rk_ns *ns, const uint32_t *server,
+                        int64_t cursor)
 {
     bson_t command = BSON_INITIALIZER;
     bson_t cursors;
@@ -146,24 +158,33 @@ static void kill_cursor(mongoc_client_t *client, const struct rk_ns *ns, int64_t
     BSON_APPEND_INT64(&cursors, "0", cursor);
     bson_append_array_end(&command, &cursors);
     /* Should this fail, mongod drops the cursor with its session. */
-    (void)mongoc_client_command_simple(client, ns->db, &command, NULL, NULL, NULL);
+    if (server == NULL) {
+        (void)mongoc_client_command_simple(client, ns->db, &command, NULL, NULL, NULL);
+    } else {
+        (void)mongoc_client_command_simple_with_server_id(client, ns->db, &command, NULL, *server,
+                                                          NULL, NULL);
+    }
     bson_destroy(&command);
 }
 
 static enum rk_status run_find(mongoc_client_t *client, const struct rk_ns *ns,
-                               const struct rk_buf *command, uint32_t limit,
-                               struct rk_scan_batch *batch, struct rk_error *err)
+                               const struct rk_buf *command, const struct rk_scan_from *from,
+                               uint32_t limit, struct rk_scan_batch *batch, struct rk_error *err)
 {
     static const char *const batch_path[] = {"cursor", "firstBatch"};
     static const char *const id_path[] = {"cursor", "id"};
     struct rk_bson_elem elem;
     int64_t cursor = 0;
+    uint32_t server = 0;
     drop_reply(batch);
     batch->reply = aligned_alloc(_Alignof(bson_t), sizeof(bson_t));
     if (batch->reply == NULL) {
         return rk_error_set(err, RK_ENOMEM, "out of memory");
     }
-    enum rk_status status = rk_command_run(client, ns->db, command, batch->reply, err);
+    enum rk_status status =
+        from == NULL
+            ? rk_command_run(client, ns->db, command, batch->reply, err)
+            : rk_command_run_on(client, ns->db, command, from->mode, &server, batch->reply, err);
     if (status != RK_OK) {
         return status;
     }
@@ -185,19 +206,19 @@ static enum rk_status run_find(mongoc_client_t *client, const struct rk_ns *ns,
     batch->n = n;
     batch->exhausted = cursor == 0 && n < limit;
     if (cursor != 0) {
-        kill_cursor(client, ns, cursor);
+        kill_cursor(client, ns, from != NULL ? &server : NULL, cursor);
     }
     return RK_OK;
 }
 
 static enum rk_status finish_find(mongoc_client_t *client, const struct rk_ns *ns,
-                                  const struct rk_bson_writer *w, uint32_t limit,
-                                  struct rk_scan_batch *batch, struct rk_error *err)
+                                  const struct rk_bson_writer *w, const struct rk_scan_from *from,
+                                  uint32_t limit, struct rk_scan_batch *batch, struct rk_error *err)
 {
     if (rk_bson_writer_status(w) != RK_OK) {
         return rk_error_set(err, RK_ENOMEM, "cannot build a find command");
     }
-    return run_find(client, ns, w->out, limit, batch, err);
+    return run_find(client, ns, w->out, from, limit, batch, err);
 }
 
 /* The one document that a scan with min and without max leaves out. */
@@ -210,7 +231,7 @@ static enum rk_status read_max_key(mongoc_client_t *client, const struct rk_ns *
     rk_bson_writer_init(&w, command);
     rk_bson_begin(&w);
     rk_bson_put_string(&w, "find", ns->coll);
-    put_majority_read(&w);
+    put_majority_read(&w, scan->from);
     if (!scan->whole) {
         put_projection(&w, scan);
     }
@@ -219,7 +240,7 @@ static enum rk_status read_max_key(mongoc_client_t *client, const struct rk_ns *
     rk_bson_end(&w);
     rk_bson_put_int32(&w, "limit", 2); /* so that one is less than the limit: nothing follows */
     rk_bson_end(&w);
-    return finish_find(client, ns, &w, 2, batch, err);
+    return finish_find(client, ns, &w, scan->from, 2, batch, err);
 }
 
 enum rk_status rk_scan_read(mongoc_client_t *client, const struct rk_ns *ns,
@@ -236,7 +257,7 @@ enum rk_status rk_scan_read(mongoc_client_t *client, const struct rk_ns *ns,
     rk_buf_init(&command, COMMAND_MAX);
     rk_bson_writer_init(&w, &command);
     put_find(&w, ns, scan);
-    enum rk_status status = finish_find(client, ns, &w, scan->limit, batch, err);
+    enum rk_status status = finish_find(client, ns, &w, scan->from, scan->limit, batch, err);
     if (status == RK_OK && batch->exhausted && short_of_max) {
         if (batch->n == 0) {
             status = read_max_key(client, ns, scan, &command, batch, err);
@@ -259,7 +280,7 @@ static enum rk_status read_these(mongoc_client_t *client, const struct rk_ns *ns
     rk_bson_writer_init(&w, &command);
     rk_bson_begin(&w);
     rk_bson_put_string(&w, "find", ns->coll);
-    put_majority_read(&w);
+    put_majority_read(&w, NULL);
     put_projection(&w, like);
     rk_bson_begin_doc(&w, "filter");
     rk_bson_begin_doc(&w, "_id");
@@ -269,7 +290,7 @@ static enum rk_status read_these(mongoc_client_t *client, const struct rk_ns *ns
     rk_bson_put_int64(&w, "limit", (int64_t)n + 1);
     rk_bson_put_int64(&w, "batchSize", (int64_t)n + 1);
     rk_bson_end(&w);
-    enum rk_status status = finish_find(client, ns, &w, n + 1, batch, err);
+    enum rk_status status = finish_find(client, ns, &w, NULL, n + 1, batch, err);
     rk_buf_deinit(&command);
     return status;
 }

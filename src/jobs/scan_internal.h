@@ -4,7 +4,8 @@
  *
  * Reads are majority reads: what only a primary had that is lost must not let the position pass a
  * document by. They see all that came before the caller's last majority write, which is the claim
- * of the range, or the update that did not match.
+ * of the range, or the update that did not match; from other members than the primary by waiting
+ * for the operation time of the claim.
  *
  * Bounds are index bounds (min inclusive, max exclusive, with a hint), since only these compare
  * across BSON types: {_id: {$gte: 5}} would silently skip strings, NaN and sub-documents.
@@ -17,6 +18,16 @@
 
 #include <rekey/policy/policy.h>
 
+/*
+ * Whom to read from. A member that is behind is waited for until it has what a majority had at
+ * after: the document that a scan must not miss was written before that.
+ */
+struct rk_scan_from {
+    mongoc_read_mode_t mode;
+    uint64_t after;       /* operationTime of a reply; 0: a server without one */
+    uint32_t max_time_ms; /* of waiting and reading */
+};
+
 struct rk_scan {
     const struct rk_id *min; /* NULL, none or MinKey: open */
     const struct rk_id *max; /* NULL, none or MaxKey: open */
@@ -27,6 +38,7 @@ struct rk_scan {
     bool whole;                           /* do not project */
     uint32_t skip;
     uint32_t limit;
+    const struct rk_scan_from *from; /* NULL: the primary */
 };
 
 /* One batch of documents; owns them. */
