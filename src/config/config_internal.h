@@ -10,6 +10,7 @@
  *   check_admin.c and for admin, and TLS wherever it stands
  *   policies.c  the policy set
  *   sweep.c  the section sweep, setting by setting
+ *   terms.c  and policies[].sweep
  *   schema.c  the schema, and the tables of numbers and switches with their defaults
  */
 #ifndef REKEY_CONFIG_INTERNAL_H
@@ -44,6 +45,7 @@ struct rk_config_field_entry {
 enum rk_config_unreadable { RK_CONFIG_UNREADABLE_ERROR, RK_CONFIG_UNREADABLE_PLACEHOLDER };
 
 struct rk_config_policy_entry {
+    struct rk_config_terms sweep;
     char *ns;
     struct rk_config_field_entry *fields;
     unsigned fields_count;
@@ -147,6 +149,13 @@ RK_MUST_CHECK enum rk_status rk_config_check_tls(const struct rk_config_tls *tls
                                                  const char *section, bool server,
                                                  const struct rk_config_source *source,
                                                  struct rk_error *err);
+
+/* Out of the file's policies. */
+RK_MUST_CHECK enum rk_status rk_config_take_terms(const struct rk_config_file *file,
+                                                  struct rk_config *config,
+                                                  const struct rk_config_source *source,
+                                                  struct rk_error *err);
+void rk_config_free_terms(struct rk_config *config);
 
 /* Turns the file's policies into config->policies. */
 RK_MUST_CHECK enum rk_status rk_config_policies(const struct rk_config_file *file,

@@ -269,6 +269,9 @@ enum rk_status rk_config_load(const char *path, struct rk_config **out, struct r
         status = rk_config_policies(file, config, &source, err);
     }
     if (status == RK_OK) {
+        status = rk_config_take_terms(file, config, &source, err);
+    }
+    if (status == RK_OK) {
         *out = config;
         config = NULL;
     }
@@ -360,6 +363,7 @@ void rk_config_free(struct rk_config *config)
     free(config->keys.keyring_file);
     free(config->log.file);
     rk_policy_set_unref(config->policies);
+    rk_config_free_terms(config);
     free(config->path);
     free(config);
 }

@@ -386,7 +386,14 @@ static const cyaml_schema_value_t field_schema = {
     CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct rk_config_field_entry, field_fields),
 };
 
+static const cyaml_schema_field_t terms_fields[] = {
+    CYAML_FIELD_INT("priority", OPTIONAL, struct rk_config_terms, priority),
+    CYAML_FIELD_UINT("concurrency", OPTIONAL, struct rk_config_terms, concurrency),
+    CYAML_FIELD_END,
+};
+
 static const cyaml_schema_field_t policy_fields[] = {
+    CYAML_FIELD_MAPPING("sweep", OPTIONAL, struct rk_config_policy_entry, sweep, terms_fields),
     TEXT("namespace", 0, struct rk_config_policy_entry, ns),
     CYAML_FIELD_SEQUENCE("fields", CYAML_FLAG_POINTER, struct rk_config_policy_entry, fields,
                          &field_schema, 1, CYAML_UNLIMITED),

@@ -240,6 +240,10 @@ static enum rk_status check_scalar(struct scan *scan, const cyaml_schema_value_t
         return rk_config_refuse(scan->source, scan->err, key,
                                 "must be a whole number, not \"%.*s\"", WORD_MAX, text);
     }
+    if (schema->type == CYAML_INT && !is_number(text[0] == '-' ? text + 1 : text)) {
+        return rk_config_refuse(scan->source, scan->err, key,
+                                "must be a whole number, not \"%.*s\"", WORD_MAX, text);
+    }
     if (schema->type == CYAML_STRING && strlen(text) > schema->string.max) {
         return rk_config_refuse(scan->source, scan->err, key, "must not be longer than %u bytes",
                                 (unsigned)schema->string.max);

@@ -2,6 +2,7 @@
 #include "jobs_internal.h"
 
 #include <bson/bson.h>
+#include <errno.h>
 #include <getopt.h>
 #include <mongoc/mongoc.h>
 #include <stdlib.h>
@@ -30,13 +31,39 @@ static void show_warning(void *arg, const char *text)
     (void)fprintf(stderr, "rekeyctl: warning: %s\n", text);
 }
 
+/* What the command line asks for; which: RK_JOB_TERM_... that it says. */
+struct request {
+    const char *transform;
+    bool wait;
+    struct rk_job_terms terms;
+    unsigned which;
+};
+
+/* The command line's, or those of the policy that decides about the namespace. */
+static struct rk_job_terms terms_for(const struct rk_ctl *ctl, const struct request *request,
+                                     const char *ns)
+{
+    const char *dot = strchr(ns, '.');
+    const struct rk_policy *policy =
+        rk_policy_find(ctl->config->policies, ns, (size_t)(dot - ns), dot + 1, strlen(dot + 1));
+    const struct rk_config_terms *own = rk_config_terms(ctl->config, policy->ns);
+    struct rk_job_terms terms = request->terms;
+    if ((request->which & RK_JOB_TERM_PRIORITY) == 0) {
+        terms.priority = own->priority;
+    }
+    if ((request->which & RK_JOB_TERM_CONCURRENCY) == 0) {
+        terms.concurrency = own->concurrency;
+    }
+    return terms;
+}
+
 static enum rk_ctl_exit start_each(struct rk_ctl *ctl, mongoc_client_t *client,
-                                   const char *transform, char **namespaces, size_t n,
+                                   const struct request *request, char **namespaces, size_t n,
                                    struct started *started)
 {
     struct rk_error err;
     struct rk_job_spec spec = {
-        .transform = transform,
+        .transform = request->transform,
         .actor = ctl->actor,
         .settle_ms = ctl->config->keys.refresh_interval_ms * SETTLE_REFRESHES + SETTLE_EXTRA_MS,
         .policies = ctl->config->policies,
@@ -44,6 +71,7 @@ static enum rk_ctl_exit start_each(struct rk_ctl *ctl, mongoc_client_t *client,
     };
     for (size_t i = 0; i < n; i++) {
         spec.ns = namespaces[i];
+        spec.terms = terms_for(ctl, request, namespaces[i]);
         enum rk_status status = rk_jobs_create(client, ctl->config->upstream.state_db, &spec,
                                                started->ids[started->n], &err);
         if (status == RK_EREFUSED || status == RK_ESTATE) {
@@ -80,8 +108,7 @@ static enum rk_ctl_exit print_started(const struct started *started)
     return code;
 }
 
-static enum rk_ctl_exit start(struct rk_ctl *ctl, const char *transform, const char *only,
-                              bool wait)
+static enum rk_ctl_exit start(struct rk_ctl *ctl, const struct request *request, const char *only)
 {
     struct rk_error err;
     char **namespaces = NULL;
@@ -102,10 +129,10 @@ static enum rk_ctl_exit start(struct rk_ctl *ctl, const char *transform, const c
     if (n == 0) {
         (void)fprintf(stderr, "rekeyctl: no protected collection exists; nothing to do\n");
     }
-    code = start_each(ctl, client, transform, namespaces, n, &started);
-    if (code == RK_CTL_OK && ctl->json && !wait) {
+    code = start_each(ctl, client, request, namespaces, n, &started);
+    if (code == RK_CTL_OK && ctl->json && !request->wait) {
         code = print_started(&started);
-    } else if (code == RK_CTL_OK && wait) {
+    } else if (code == RK_CTL_OK && request->wait) {
         code = rk_ctl_follow(ctl, started.ids, started.n, false);
     }
     if (code == RK_CTL_OK && started.refused > 0) {
@@ -118,27 +145,103 @@ done:
     return code;
 }
 
+static bool take_number(const char *text, long min, long max, long *out)
+{
+    char *end;
+    errno = 0;
+    *out = strtol(text, &end, 10);
+    return errno == 0 && end != text && *end == '\0' && *out >= min && *out <= max;
+}
+
+/* priority and concurrency, as options and as arguments of `jobs set`; RK_CTL_OK: taken. */
+static enum rk_ctl_exit take_term(struct request *request, const char *name, const char *text)
+{
+    long number;
+    if (strcmp(name, "priority") == 0) {
+        if (!take_number(text, -RK_CONFIG_PRIORITY_MAX, RK_CONFIG_PRIORITY_MAX, &number)) {
+            return rk_ctl_usage("priority must be from -%d to %d, not %s", RK_CONFIG_PRIORITY_MAX,
+                                RK_CONFIG_PRIORITY_MAX, text);
+        }
+        request->terms.priority = (int32_t)number;
+        request->which |= RK_JOB_TERM_PRIORITY;
+        return RK_CTL_OK;
+    }
+    if (strcmp(name, "concurrency") == 0) {
+        if (!take_number(text, 0, (long)RK_CONFIG_CONCURRENCY_MAX, &number)) {
+            return rk_ctl_usage("concurrency must be from 0 (no limit) to %u, not %s",
+                                RK_CONFIG_CONCURRENCY_MAX, text);
+        }
+        request->terms.concurrency = (uint32_t)number;
+        request->which |= RK_JOB_TERM_CONCURRENCY;
+        return RK_CTL_OK;
+    }
+    return rk_ctl_usage("a job has priority and concurrency, and no %s", name);
+}
+
+static enum rk_ctl_exit run_jobs_set(struct rk_ctl *ctl, int argc, char **argv)
+{
+    struct rk_error err;
+    struct request request = {.which = 0};
+    if (argc < 3) {
+        return rk_ctl_usage("jobs set takes a job id, and priority=N or concurrency=N");
+    }
+    for (int i = 2; i < argc; i++) {
+        char *equals = strchr(argv[i], '=');
+        if (equals == NULL) {
+            return rk_ctl_usage("jobs set takes NAME=N, got %s", argv[i]);
+        }
+        *equals = '\0';
+        enum rk_ctl_exit code = take_term(&request, argv[i], equals + 1);
+        if (code != RK_CTL_OK) {
+            return code;
+        }
+    }
+    mongoc_client_t *client = mongoc_client_pool_pop(ctl->client_pool);
+    enum rk_status status = rk_jobs_set(client, ctl->config->upstream.state_db, argv[1],
+                                        &request.terms, request.which, ctl->actor, &err);
+    mongoc_client_pool_push(ctl->client_pool, client);
+    if (status != RK_OK) {
+        return rk_ctl_job_fail(&err);
+    }
+    if (!ctl->json) {
+        (void)printf("changed job %s\n", argv[1]);
+        return RK_CTL_OK;
+    }
+    bson_t doc = BSON_INITIALIZER;
+    BSON_APPEND_UTF8(&doc, "changed", argv[1]);
+    enum rk_ctl_exit code = rk_ctl_print_json(&doc);
+    bson_destroy(&doc);
+    return code;
+}
+
 static enum rk_ctl_exit run_start(struct rk_ctl *ctl, int argc, char **argv)
 {
     static const struct option options[] = {{"transform", required_argument, NULL, 't'},
                                             {"wait", no_argument, NULL, 'w'},
+                                            {"priority", required_argument, NULL, 'p'},
+                                            {"concurrency", required_argument, NULL, 'c'},
                                             {NULL, 0, NULL, 0}};
-    const char *transform = "reencrypt";
-    bool wait = false;
+    struct request request = {.transform = "reencrypt"};
+    enum rk_ctl_exit code = RK_CTL_OK;
     int option;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (option == 't') {
-            transform = optarg;
+            request.transform = optarg;
         } else if (option == 'w') {
-            wait = true;
+            request.wait = true;
+        } else if (option == 'p' || option == 'c') {
+            code = take_term(&request, option == 'p' ? "priority" : "concurrency", optarg);
         } else {
-            return RK_CTL_USAGE;
+            code = RK_CTL_USAGE;
+        }
+        if (code != RK_CTL_OK) {
+            return code;
         }
     }
     if (argc - optind > 1) {
         return rk_ctl_usage("start takes one namespace at most");
     }
-    return start(ctl, transform, optind < argc ? argv[optind] : NULL, wait);
+    return start(ctl, &request, optind < argc ? argv[optind] : NULL);
 }
 
 static const char *done_word(enum rk_job_action action)
@@ -228,9 +331,12 @@ static enum rk_ctl_exit run_cancel(struct rk_ctl *ctl, int argc, char **argv)
 const struct rk_ctl_command rk_ctl_job_commands[] = {
     {NULL, "status", "[--watch]", "show the jobs that are under way, with progress and rate",
      RK_CTL_NEEDS_SERVER, rk_ctl_run_status},
+    {"jobs", "set", "JOB [priority=N] [concurrency=N]",
+     "say how a job stands to others: higher priorities first; ranges at once on all instances",
+     RK_CTL_NEEDS_SERVER, run_jobs_set},
     {NULL, "jobs", "", "list jobs, past ones too, newest first", RK_CTL_NEEDS_SERVER,
      rk_ctl_run_jobs},
-    {NULL, "start", "[NAMESPACE] [--transform encrypt] [--wait]",
+    {NULL, "start", "[NAMESPACE] [--transform encrypt] [--wait] [--priority N] [--concurrency N]",
      "sweep every protected collection, or those of one namespace, to the current key; or encrypt "
      "what never was",
      RK_CTL_NEEDS_SERVER, run_start},

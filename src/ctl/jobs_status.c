@@ -135,6 +135,8 @@ static void append_job(bson_t *array, uint32_t i, const struct rk_job *job)
     BSON_APPEND_UTF8(&doc, "ns", job->ns);
     BSON_APPEND_UTF8(&doc, "transform", job->transform);
     BSON_APPEND_UTF8(&doc, "state", job->state);
+    BSON_APPEND_INT64(&doc, "priority", (int64_t)job->terms.priority);
+    BSON_APPEND_INT64(&doc, "concurrency", (int64_t)job->terms.concurrency);
     BSON_APPEND_UTF8(&doc, "createdBy", job->created_by);
     BSON_APPEND_UTF8(&doc, "createdAt", rk_ctl_time(job->created_at_ms, when));
     BSON_APPEND_UTF8(&doc, "startedAt", rk_ctl_time(job->started_at_ms, when));

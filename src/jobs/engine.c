@@ -57,16 +57,22 @@ void rk_engine_sleep(struct rk_engine *engine, uint32_t ms, const _Atomic bool *
     pthread_mutex_unlock(&engine->lock);
 }
 
+bool rk_engine_wants(const struct rk_engine *engine, const bson_oid_t *job, int64_t slot)
+{
+    bool wanted = false;
+    for (size_t i = 0; i < engine->n_jobs && !engine->controls.held; i++) {
+        wanted = wanted || (bson_oid_equal(&engine->jobs[i].id, job) &&
+                            rk_slot_valid(slot, engine->jobs[i].concurrency));
+    }
+    return wanted;
+}
+
 void rk_engine_stop_unwanted(struct rk_engine *engine)
 {
     for (unsigned i = 0; i < RK_ENGINE_THREADS_MAX; i++) {
         struct rk_sweeper *s = &engine->sweepers[i];
-        bool wanted = false;
-        for (size_t j = 0; j < engine->n_jobs && !engine->controls.held; j++) {
-            wanted = wanted || bson_oid_equal(&engine->jobs[j].id, &s->job);
-        }
-        if (s->holds &&
-            (!wanted || i >= engine->settings.threads || engine->settings.mode == RK_SWEEP_LAZY)) {
+        if (s->holds && (!rk_engine_wants(engine, &s->job, s->slot) ||
+                         i >= engine->settings.threads || engine->settings.mode == RK_SWEEP_LAZY)) {
             atomic_store(&s->cancel, true);
         }
     }

@@ -43,8 +43,9 @@ struct rk_job_view {
     bson_oid_t id;
     struct rk_ns ns;
     const struct rk_transform_ops *transform;
-    uint32_t key_id; /* nothing is examined under an older key than this */
-    int32_t priority;
+    uint32_t key_id;      /* nothing is examined under an older key than this */
+    int32_t priority;     /* higher ones first */
+    uint32_t concurrency; /* ranges at once over the whole fleet; 0: no limit */
     bool plan_complete;
     int64_t started_at_ms;
     struct rk_shard_key shard_key;
@@ -62,7 +63,7 @@ struct rk_controls {
     uint64_t looked_us;             /* when mongod was last asked */
 };
 
-/* A sweeper's own tools; everything but holds/held/job/cancel belongs to its thread. */
+/* A sweeper's own tools; everything but holds/held/job/slot/cancel belongs to its thread. */
 struct rk_sweeper {
     struct rk_engine *engine;
     unsigned index;
@@ -70,9 +71,10 @@ struct rk_sweeper {
     bool started;
     _Atomic bool cancel; /* give the range back; set by the coordinator */
 
-    bool holds;      /* under the engine's lock, as are the next two */
+    bool holds;      /* under the engine's lock, as are the next three */
     bson_oid_t held; /* range */
     bson_oid_t job;
+    int64_t slot; /* of held */
 
     mongoc_client_t *client;
     struct rk_aead *aead;
@@ -152,7 +154,11 @@ RK_MUST_CHECK enum rk_status rk_controls_refresh(struct rk_engine *engine, mongo
 /* The same if the last time is a poll interval ago; a failure is the next refresh's to tell. */
 void rk_controls_refresh_if_due(struct rk_engine *engine, mongoc_client_t *client);
 
-/* ---- engine.c, under the engine's lock: stops the sweepers whose job is not to be worked on. */
+/* ---- engine.c, both under the engine's lock */
+
+/* Is this job one of those that are worked on now, and the slot one of its own? */
+bool rk_engine_wants(const struct rk_engine *engine, const bson_oid_t *job, int64_t slot);
+/* Stops the sweepers that work on something else. */
 void rk_engine_stop_unwanted(struct rk_engine *engine);
 
 /* ---- sweeper.c */

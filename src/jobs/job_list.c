@@ -41,6 +41,8 @@ static void read_job(const struct rk_bson_view *doc, struct rk_job *job)
     read_text(doc, "state", job->state, sizeof job->state);
     read_text(doc, "createdBy", job->created_by, sizeof job->created_by);
     read_text(doc, "error", job->error, sizeof job->error);
+    job->terms.priority = (int32_t)rk_view_int(doc, "priority");
+    job->terms.concurrency = (uint32_t)rk_view_int(doc, "concurrency");
     job->created_at_ms = read_date(doc, "createdAt");
     job->started_at_ms = read_date(doc, "startedAt");
     job->completed_at_ms = read_date(doc, "completedAt");

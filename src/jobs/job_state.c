@@ -29,6 +29,7 @@ static bool read_job(const struct rk_bson_view *doc, struct rk_job_view *job)
     job->transform = rk_transform_find(text);
     job->key_id = (uint32_t)rk_view_int(doc, "keyId");
     job->priority = (int32_t)rk_view_int(doc, "priority");
+    job->concurrency = (uint32_t)rk_view_int(doc, "concurrency");
     job->plan_complete = rk_bson_find(doc, "planComplete", &elem) && rk_bson_elem_truthy(&elem);
     if ((rk_bson_find(doc, "startedAt", &elem) || rk_bson_find(doc, "createdAt", &elem)) &&
         elem.type == RK_BSON_DATE) {
@@ -41,6 +42,20 @@ static bool read_job(const struct rk_bson_view *doc, struct rk_job_view *job)
     return job->transform != NULL;
 }
 
+/* Highest priority first, and of equal ones the oldest, which is how they come from mongod: but for
+ * those that have none, from before there were any, which count as 0. */
+static void sort_jobs(struct rk_job_view *jobs, size_t n)
+{
+    for (size_t i = 1; i < n; i++) {
+        const struct rk_job_view job = jobs[i];
+        size_t j = i;
+        for (; j > 0 && jobs[j - 1].priority < job.priority; j--) {
+            jobs[j] = jobs[j - 1];
+        }
+        jobs[j] = job;
+    }
+}
+
 enum rk_status rk_job_load_active(const struct rk_lease *lease, struct rk_job_view *jobs,
                                   size_t jobs_max, size_t *n, struct rk_error *err)
 {
@@ -49,12 +64,12 @@ enum rk_status rk_job_load_active(const struct rk_lease *lease, struct rk_job_vi
     struct rk_bson_view docs;
     struct rk_bson_iter iter;
     bson_t reply;
-    bson_t *command =
-        BCON_NEW("find", BCON_UTF8("jobs"), "filter", "{", "active", BCON_BOOL(true), "state", "{",
-                 "$in", "[", BCON_UTF8("planning"), BCON_UTF8("running"), "]", "}", "$expr", "{",
-                 "$lte", "[", BCON_UTF8("$notBefore"), BCON_UTF8("$$NOW"), "]", "}", "}", "sort",
-                 "{", "createdAt", BCON_INT32(1), "}", "limit", BCON_INT64((int64_t)jobs_max),
-                 "batchSize", BCON_INT64((int64_t)jobs_max), "singleBatch", BCON_BOOL(true));
+    bson_t *command = BCON_NEW(
+        "find", BCON_UTF8("jobs"), "filter", "{", "active", BCON_BOOL(true), "state", "{", "$in",
+        "[", BCON_UTF8("planning"), BCON_UTF8("running"), "]", "}", "$expr", "{", "$lte", "[",
+        BCON_UTF8("$notBefore"), BCON_UTF8("$$NOW"), "]", "}", "}", "sort", "{", "priority",
+        BCON_INT32(-1), "createdAt", BCON_INT32(1), "}", "limit", BCON_INT64((int64_t)jobs_max),
+        "batchSize", BCON_INT64((int64_t)jobs_max), "singleBatch", BCON_BOOL(true));
     *n = 0;
     enum rk_status status =
         rk_command_run_bson(lease->client, lease->state_db, command, &reply, err);
@@ -71,6 +86,7 @@ enum rk_status rk_job_load_active(const struct rk_lease *lease, struct rk_job_vi
                 (*n)++;
             }
         }
+        sort_jobs(jobs, *n);
     }
     bson_destroy(&reply);
     bson_destroy(command);

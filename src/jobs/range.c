@@ -39,6 +39,7 @@ static enum rk_status read_range(const struct rk_bson_view *doc, struct rk_range
     range->epoch = rk_view_int(doc, "epoch");
     range->attempts = rk_view_int(doc, "attempts");
     range->counts = rk_sweep_counts_read(doc);
+    range->slot = rk_bson_find(doc, "slot", &elem) ? rk_view_int(doc, "slot") : -1;
     if (read_id(doc, "startId", &range->start) != RK_OK ||
         read_id(doc, "endId", &range->end) != RK_OK ||
         read_id(doc, "position", &range->position) != RK_OK) {
@@ -87,19 +88,43 @@ bson_t *rk_lease_ran_out(const struct rk_lease *lease, const char *field)
                     BCON_INT64((int64_t)lease->lease_ms * LEASES_MAX), "]", "}", "]", "}", "]");
 }
 
-/* id: of that range alone; NULL: of any. */
-static void put_claim(struct rk_bson_writer *w, const struct rk_lease *lease, const bson_oid_t *job,
-                      const bson_oid_t *id, bool expired)
+#define NO_SLOT (-1)
+#define SLOT_ATTEMPTS 4u /* at a slot that others are after as well */
+#define CODE_DUPLICATE_KEY 11000
+
+/* Which range: that one (NULL: any), pending or expired; and the slot that a pending one gets. */
+struct claim {
+    const bson_oid_t *job;
+    const bson_oid_t *id;
+    bool expired;
+    int32_t slot;
+};
+
+/* An expired range keeps its slot. */
+static void put_slot(struct rk_bson_writer *w, const struct claim *claim)
+{
+    if (claim->expired) {
+        return;
+    }
+    if (claim->slot == NO_SLOT) {
+        rk_bson_put_string(w, "slot", "$$REMOVE");
+    } else {
+        rk_bson_put_int32(w, "slot", claim->slot);
+    }
+}
+
+static void put_claim(struct rk_bson_writer *w, const struct rk_lease *lease,
+                      const struct claim *claim)
 {
     rk_bson_begin(w);
     rk_bson_put_string(w, "findAndModify", "jobStatus");
     rk_bson_begin_doc(w, "query");
-    if (id != NULL) {
-        rk_bson_put_oid(w, "_id", id);
+    if (claim->id != NULL) {
+        rk_bson_put_oid(w, "_id", claim->id);
     }
-    rk_bson_put_oid(w, "jobId", job);
-    rk_bson_put_string(w, "state", expired ? "running" : "pending");
-    if (expired) {
+    rk_bson_put_oid(w, "jobId", claim->job);
+    rk_bson_put_string(w, "state", claim->expired ? "running" : "pending");
+    if (claim->expired) {
         bson_t *ran_out = rk_lease_ran_out(lease, "$leaseUntil");
         rk_bson_put(w, RK_BSON_DOCUMENT, "$expr", strlen("$expr"), bson_get_data(ran_out),
                     ran_out->len);
@@ -122,6 +147,7 @@ static void put_claim(struct rk_bson_writer *w, const struct rk_lease *lease, co
     rk_bson_end(w);
     rk_bson_put_now_plus(w, "leaseUntil", lease->lease_ms);
     put_attempts(w);
+    put_slot(w, claim);
     rk_bson_end(w);
     rk_bson_end(w);
     rk_bson_end(w);
@@ -130,9 +156,8 @@ static void put_claim(struct rk_bson_writer *w, const struct rk_lease *lease, co
     rk_bson_end(w);
 }
 
-static enum rk_status claim(const struct rk_lease *lease, const bson_oid_t *job,
-                            const bson_oid_t *id, bool expired, struct rk_range *range,
-                            struct rk_error *err)
+static enum rk_status take(const struct rk_lease *lease, const struct claim *claim,
+                           struct rk_range *range, struct rk_error *err)
 {
     struct rk_buf command;
     struct rk_bson_writer w;
@@ -141,7 +166,7 @@ static enum rk_status claim(const struct rk_lease *lease, const bson_oid_t *job,
     bson_t reply = BSON_INITIALIZER;
     rk_buf_init(&command, 1u << 16);
     rk_bson_writer_init(&w, &command);
-    put_claim(&w, lease, job, id, expired);
+    put_claim(&w, lease, claim);
     enum rk_status status = rk_bson_writer_status(&w);
     if (status != RK_OK) {
         rk_error_set(err, status, "cannot build the claim of a range");
@@ -168,18 +193,50 @@ done:
     return status;
 }
 
-enum rk_status rk_range_claim_one(const struct rk_lease *lease, const bson_oid_t *job,
-                                  const bson_oid_t *id, struct rk_range *range,
-                                  struct rk_error *err)
+bool rk_slot_valid(int64_t slot, uint32_t concurrency)
 {
-    enum rk_status status = claim(lease, job, id, false, range, err);
-    return status == RK_ENOENT ? claim(lease, job, id, true, range, err) : status;
+    return concurrency == 0 || (slot >= 0 && slot < (int64_t)concurrency);
+}
+
+static enum rk_status take_with_slot(const struct rk_lease *lease, struct claim *claim,
+                                     uint32_t concurrency, struct rk_range *range,
+                                     struct rk_error *err)
+{
+    struct rk_error cause = {0};
+    enum rk_status status = RK_OK;
+    for (unsigned i = 0; i < SLOT_ATTEMPTS; i++) {
+        status = rk_slot_find(lease, claim->job, concurrency, &claim->slot, err);
+        if (status != RK_OK) {
+            return status;
+        }
+        status = take(lease, claim, range, &cause);
+        if (status == RK_OK || cause.code != CODE_DUPLICATE_KEY) {
+            return status == RK_OK ? RK_OK : rk_error_set(err, status, "%s", cause.message);
+        }
+    }
+    return rk_error_set(err, RK_ELIMIT, "others were faster");
+}
+
+enum rk_status rk_range_claim_one(const struct rk_lease *lease, const bson_oid_t *job,
+                                  const bson_oid_t *id, uint32_t concurrency,
+                                  struct rk_range *range, struct rk_error *err)
+{
+    struct claim pending = {.job = job, .id = id, .slot = NO_SLOT};
+    const struct claim expired = {.job = job, .id = id, .expired = true};
+    enum rk_status status = concurrency == 0
+                                ? take(lease, &pending, range, err)
+                                : take_with_slot(lease, &pending, concurrency, range, err);
+    if (status != RK_ENOENT && status != RK_ELIMIT) {
+        return status;
+    }
+    enum rk_status over = take(lease, &expired, range, err);
+    return over == RK_ENOENT ? status : over;
 }
 
 enum rk_status rk_range_claim(const struct rk_lease *lease, const bson_oid_t *job,
-                              struct rk_range *range, struct rk_error *err)
+                              uint32_t concurrency, struct rk_range *range, struct rk_error *err)
 {
-    return rk_range_claim_one(lease, job, NULL, range, err);
+    return rk_range_claim_one(lease, job, NULL, concurrency, range, err);
 }
 
 static void put_next(struct rk_bson_writer *w, const struct rk_lease *lease,

@@ -6,6 +6,7 @@
  *     state: "pending" | "running" | "done" | "failed", isComplete: bool,
  *     creationTimeStamp: Date, finishedAt: Date,
  *     owner, epoch: int64, leaseUntil: Date, attempts: int32, error,
+ *     slot: int32,               of a running range of a job with limited concurrency
  *     offeredAt: Date,           when other instances were last told of it
  *     position,                  the last processed _id; the checkpoint
  *     consumerProcessed, scanned, swept, alreadyCurrent, gone, rejected, changedAgain,
@@ -42,6 +43,7 @@ struct rk_range {
     struct rk_id position; /* type 0: nothing processed yet */
     struct rk_sweep_counts counts;
     uint64_t claimed_at; /* operation time; 0: the server has none */
+    int64_t slot;        /* of those that the job's concurrency gives; -1: none */
 };
 
 /* Who works on ranges, and under which terms. */
@@ -64,15 +66,27 @@ void rk_range_deinit(struct rk_range *range);
  */
 bson_t *rk_lease_ran_out(const struct rk_lease *lease, const char *field);
 
-/* Takes the next range of the job that is pending, or whose owner's lease ran out. RK_ENOENT:
- * there is none. */
+/*
+ * Takes the next range of the job that is pending, or whose owner's lease ran out. RK_ENOENT: there
+ * is none. RK_ELIMIT: as many are being worked on, by all instances, as concurrency allows (0: any
+ * number). That is exact: each has one of so many slots, and a unique index keeps two from having
+ * the same one.
+ */
 RK_MUST_CHECK enum rk_status rk_range_claim(const struct rk_lease *lease, const bson_oid_t *job,
-                                            struct rk_range *range, struct rk_error *err);
+                                            uint32_t concurrency, struct rk_range *range,
+                                            struct rk_error *err);
 
 /* The same for that very range. RK_ENOENT: it is done, or somebody else works on it. */
 RK_MUST_CHECK enum rk_status rk_range_claim_one(const struct rk_lease *lease, const bson_oid_t *job,
-                                                const bson_oid_t *id, struct rk_range *range,
-                                                struct rk_error *err);
+                                                const bson_oid_t *id, uint32_t concurrency,
+                                                struct rk_range *range, struct rk_error *err);
+
+/* May a range with this slot be worked on? */
+bool rk_slot_valid(int64_t slot, uint32_t concurrency);
+/* ---- slots.c: the first one that no range has; RK_ELIMIT: there is none. */
+RK_MUST_CHECK enum rk_status rk_slot_find(const struct rk_lease *lease, const bson_oid_t *job,
+                                          uint32_t concurrency, int32_t *slot,
+                                          struct rk_error *err);
 
 enum rk_range_next {
     RK_RANGE_GO_ON,   /* a checkpoint; the lease is renewed */

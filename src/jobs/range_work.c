@@ -39,15 +39,12 @@ uint32_t rk_sweeper_batch_limit(const struct rk_sweeper *s,
 static void hold(struct rk_sweeper *s, const struct rk_range *range, const bson_oid_t *job)
 {
     struct rk_engine *engine = s->engine;
-    bool runnable = false;
     pthread_mutex_lock(&engine->lock);
-    for (size_t i = 0; i < engine->n_jobs && !engine->controls.held; i++) {
-        runnable = runnable || bson_oid_equal(&engine->jobs[i].id, job);
-    }
     s->holds = true;
     s->held = range->id;
     s->job = *job;
-    atomic_store(&s->cancel, engine->stopping || !runnable);
+    s->slot = range->slot;
+    atomic_store(&s->cancel, engine->stopping || !rk_engine_wants(engine, job, range->slot));
     pthread_mutex_unlock(&engine->lock);
 }
 
@@ -91,7 +88,10 @@ static enum rk_status next_batch(struct rk_sweeper *s, struct work *work,
     struct rk_sweep_counts done = {0};
     struct rk_id last;
     rk_id_init(&last);
-    const struct rk_scan_from from = {.mode = work->settings.read_mode,
+    /* Where the primary may be read, it is after a member that was too far behind, or gone. */
+    bool again = work->failures > 0 && work->settings.read_mode != MONGOC_READ_SECONDARY;
+    const struct rk_scan_from from = {.mode =
+                                          again ? MONGOC_READ_PRIMARY : work->settings.read_mode,
                                       .after = range->claimed_at,
                                       .max_time_ms = work->settings.write_timeout_ms};
     struct rk_sweep_task task = {

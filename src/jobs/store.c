@@ -24,7 +24,10 @@ enum rk_status rk_jobs_prepare(mongoc_client_t *client, const char *state_db, st
                  BCON_INT32(1), "state", BCON_INT32(1), "seq", BCON_INT32(1), "}", "name",
                  BCON_UTF8("jobId_state_seq"), "}", "{", "key", "{", "jobId", BCON_INT32(1), "seq",
                  BCON_INT32(1), "}", "name", BCON_UTF8("jobId_seq"), "unique", BCON_BOOL(true), "}",
-                 "]"),
+                 "{", "key", "{", "jobId", BCON_INT32(1), "slot", BCON_INT32(1), "}", "name",
+                 BCON_UTF8("jobId_slot"), "unique", BCON_BOOL(true), "partialFilterExpression", "{",
+                 "state", BCON_UTF8("running"), "slot", "{", "$exists", BCON_BOOL(true), "}", "}",
+                 "}", "]"),
         BCON_NEW("createIndexes", BCON_UTF8("jobs"), "indexes", "[", "{", "key", "{", "ns",
                  BCON_INT32(1), "}", "name", BCON_UTF8("ns_active"), "unique", BCON_BOOL(true),
                  "partialFilterExpression", "{", "active", BCON_BOOL(true), "}", "}", "]"),
@@ -155,7 +158,9 @@ static enum rk_status create(mongoc_client_t *client, const char *state_db, void
     BCON_APPEND(&set, "format", BCON_INT32(RK_JOB_FORMAT), "state", BCON_UTF8("planning"), "active",
                 BCON_BOOL(true), "createdAt", BCON_UTF8("$$NOW"), "keyId", BCON_INT64(c->key_id),
                 "plannerOwner", BCON_NULL, "plannerEpoch", BCON_INT64(0), "planComplete",
-                BCON_BOOL(false), "error", BCON_UTF8(""));
+                BCON_BOOL(false), "error", BCON_UTF8(""), "priority",
+                BCON_INT32(c->spec->terms.priority), "concurrency",
+                BCON_INT32((int32_t)c->spec->terms.concurrency));
     put_not_before(&set, c);
     bson_t *command = BCON_NEW(
         "update", BCON_UTF8("jobs"), "updates", "[", "{", "q", "{", "_id", BCON_OID(c->id), "}",
@@ -350,4 +355,82 @@ enum rk_status rk_jobs_act(mongoc_client_t *client, const char *state_db, const 
         *err = cause;
     }
     return status;
+}
+
+/* ---- how a job stands among others -------------------------------------------------------- */
+
+struct setting {
+    const bson_oid_t *id;
+    const struct rk_job_terms *terms;
+    unsigned which;
+    char detail[160];
+};
+
+static void tell_terms(const struct rk_bson_view *before, struct setting *s)
+{
+    size_t used = 0;
+    if ((s->which & RK_JOB_TERM_PRIORITY) != 0) {
+        used = (size_t)snprintf(s->detail, sizeof s->detail, "priority: %lld -> %d",
+                                (long long)rk_view_int(before, "priority"), s->terms->priority);
+    }
+    if ((s->which & RK_JOB_TERM_CONCURRENCY) != 0) {
+        (void)snprintf(s->detail + used, sizeof s->detail - used, "%sconcurrency: %lld -> %u",
+                       used > 0 ? "; " : "", (long long)rk_view_int(before, "concurrency"),
+                       s->terms->concurrency);
+    }
+}
+
+static enum rk_status set_terms(mongoc_client_t *client, const char *state_db, struct setting *s,
+                                struct rk_error *err)
+{
+    struct rk_bson_elem elem;
+    struct rk_bson_view before;
+    bson_t reply;
+    bson_t set = BSON_INITIALIZER;
+    if ((s->which & RK_JOB_TERM_PRIORITY) != 0) {
+        BSON_APPEND_INT32(&set, "priority", s->terms->priority);
+    }
+    if ((s->which & RK_JOB_TERM_CONCURRENCY) != 0) {
+        BSON_APPEND_INT32(&set, "concurrency", (int32_t)s->terms->concurrency);
+    }
+    bson_t *command = BCON_NEW("findAndModify", BCON_UTF8("jobs"), "query", "{", "_id",
+                               BCON_OID(s->id), "active", BCON_BOOL(true), "}", "update", "{",
+                               "$set", BCON_DOCUMENT(&set), "}", "writeConcern", "{", "w",
+                               BCON_UTF8("majority"), "wtimeout", BCON_INT32(WTIMEOUT_MS), "}");
+    enum rk_status status = rk_command_run_bson(client, state_db, command, &reply, err);
+    struct rk_bson_view view = rk_reply_view(&reply);
+    if (status == RK_OK &&
+        (!rk_bson_find(&view, "value", &elem) || !rk_bson_elem_view(&elem, &before))) {
+        status = rk_error_set(err, RK_ENOENT, "there is no such job, or it has ended");
+    } else if (status == RK_OK) {
+        tell_terms(&before, s);
+    }
+    bson_destroy(&reply);
+    bson_destroy(command);
+    bson_destroy(&set);
+    return status;
+}
+
+enum rk_status rk_jobs_set(mongoc_client_t *client, const char *state_db, const char *id,
+                           const struct rk_job_terms *terms, unsigned which, const char *actor,
+                           struct rk_error *err)
+{
+    bson_oid_t oid;
+    struct rk_error cause = {0};
+    struct setting setting = {&oid, terms, which, ""};
+    struct rk_audit_event event = {
+        .actor = actor, .action = "job.set", .target = id, .result = "started"};
+    if (!bson_oid_is_valid(id, strlen(id))) {
+        return rk_error_set(err, RK_EINVAL, "\"%s\" is no job id: it has 24 hex digits", id);
+    }
+    bson_oid_init_from_string(&oid, id);
+    enum rk_status status = rk_audit_record(client, state_db, &event, err);
+    if (status != RK_OK) {
+        return status;
+    }
+    status = set_terms(client, state_db, &setting, &cause);
+    if (status == RK_OK) {
+        (void)rk_error_set(&cause, RK_OK, "%s", setting.detail);
+    }
+    return rk_audit_conclude(client, state_db, &event, status, &cause, err);
 }

@@ -132,9 +132,12 @@ static enum rk_hint_end work_offered(struct rk_sweeper *s, const struct rk_hint 
     if (rk_sweeper_policy(s, &job->ns) == NULL) {
         return RK_HINT_LATER; /* for an instance that knows the namespace */
     }
-    enum rk_status status = rk_range_claim_one(&lease, &job->id, &hint->range, range, &err);
+    enum rk_status status =
+        rk_range_claim_one(&lease, &job->id, &hint->range, job->concurrency, range, &err);
     if (status == RK_OK) {
         rk_sweeper_work_range(s, job, range, settings);
+    } else if (status == RK_ELIMIT) {
+        return RK_HINT_LATER;
     } else if (status != RK_ENOENT) {
         rk_log(RK_LOG_WARN, "range_claim_failed", RK_S("ns", job->ns.full),
                RK_S("error", err.message));
@@ -179,12 +182,13 @@ static bool claim_and_work(struct rk_sweeper *s, struct rk_range *range,
         if (rk_sweeper_policy(s, &jobs[i].ns) == NULL) {
             continue;
         }
-        enum rk_status status = rk_range_claim(&lease, &jobs[i].id, range, &err);
+        enum rk_status status =
+            rk_range_claim(&lease, &jobs[i].id, jobs[i].concurrency, range, &err);
         if (status == RK_OK) {
             rk_sweeper_work_range(s, &jobs[i], range, settings);
             return true;
         }
-        if (status != RK_ENOENT) {
+        if (status != RK_ENOENT && status != RK_ELIMIT) {
             rk_log(RK_LOG_WARN, "range_claim_failed", RK_S("ns", jobs[i].ns.full),
                    RK_S("error", err.message));
             rk_engine_sleep(s->engine, rk_sweeper_backoff_ms(settings, 1), &s->cancel);

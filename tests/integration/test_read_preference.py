@@ -62,8 +62,8 @@ def test_whom_batches_are_read_from(start_swept, lagging_set, preference):
 
 def test_a_secondary_that_is_behind_is_waited_for(start_swept, lagging_set):
     """Asked as it is, it would say that there is nothing to sweep."""
-    settings = {"read_preference": "secondary", "write_timeout_ms": 1000, "threads": 4}
-    swept = start_swept(lagging_set, {"sweep": {**settings, "range_docs": 20}})
+    settings = {"read_preference": "nearest", "write_timeout_ms": 1500, "threads": 4}
+    swept = start_swept(lagging_set, {"sweep": settings})
     behind = lagging_set.secondaries()[0]
     with member(lagging_set, behind) as client:
         client.admin.command("configureFailPoint", "rsSyncApplyStop", mode="alwaysOn")

@@ -259,6 +259,16 @@ struct rk_config_sweep {
     enum rk_config_scan read_preference;
 };
 
+/* What jobs over a policy's collections begin with (policies[].sweep). */
+struct rk_config_terms {
+    char *ns; /* of the policy */
+    int32_t priority;
+    uint32_t concurrency;
+};
+
+#define RK_CONFIG_PRIORITY_MAX 1000000
+#define RK_CONFIG_CONCURRENCY_MAX 1024u
+
 struct rk_config_log {
     char *file; /* NULL or "-": standard error */
     enum rk_log_level level;
@@ -279,6 +289,8 @@ struct rk_config {
     struct rk_config_admin admin;
     struct rk_config_log log;
     struct rk_policy_set *policies;
+    struct rk_config_terms *terms; /* of policies, in the file's order */
+    unsigned terms_count;
 };
 
 /*
@@ -292,6 +304,9 @@ RK_MUST_CHECK enum rk_status rk_config_load(const char *path, struct rk_config *
 RK_MUST_CHECK enum rk_status rk_config_check_daemon(const struct rk_config *config,
                                                     struct rk_error *err);
 void rk_config_free(struct rk_config *config);
+
+/* Of the policy with this namespace, as it is written there. */
+const struct rk_config_terms *rk_config_terms(const struct rk_config *config, const char *ns);
 
 /* What rekeyd listens for: the members, or in the single topology the listeners. */
 const struct rk_config_member *rk_config_listeners(const struct rk_config *config, unsigned *n);

@@ -43,6 +43,12 @@ struct rk_sweep_counts {
     int64_t plaintext;       /* protected values that are not encrypted; left as they are */
 };
 
+/* How a job stands among others. */
+struct rk_job_terms {
+    int32_t priority;     /* higher ones first */
+    uint32_t concurrency; /* ranges worked on at once by all instances; 0: no limit */
+};
+
 struct rk_job {
     char id[RK_JOB_ID_LEN];
     char ns[320];
@@ -53,6 +59,7 @@ struct rk_job {
     int64_t created_at_ms;
     int64_t started_at_ms;   /* 0: not yet */
     int64_t completed_at_ms; /* 0: not yet */
+    struct rk_job_terms terms;
     bool plan_complete;
     int64_t documents_estimated; /* of the collection, by its metadata; while it is being cut */
     int64_t documents;           /* in the ranges cut so far */
@@ -70,6 +77,7 @@ RK_MUST_CHECK enum rk_status rk_jobs_prepare(struct _mongoc_client_t *client, co
 
 /* What a job is to be. */
 struct rk_job_spec {
+    struct rk_job_terms terms;
     const char *transform;
     const char *ns; /* "db.coll" */
     const char *actor;
@@ -103,6 +111,13 @@ struct rk_job_filter {
 RK_MUST_CHECK enum rk_status rk_jobs_list(struct _mongoc_client_t *client, const char *state_db,
                                           const struct rk_job_filter *filter, size_t jobs_max,
                                           struct rk_job **jobs, size_t *n, struct rk_error *err);
+
+/* Changes what terms an active job has; which says what of them. RK_ENOENT: there is no such job,
+ * or it has ended. Recorded in the audit log with old and new values. */
+enum rk_job_term { RK_JOB_TERM_PRIORITY = 1, RK_JOB_TERM_CONCURRENCY = 2 };
+RK_MUST_CHECK enum rk_status rk_jobs_set(struct _mongoc_client_t *client, const char *state_db,
+                                         const char *id, const struct rk_job_terms *terms,
+                                         unsigned which, const char *actor, struct rk_error *err);
 
 enum rk_job_action { RK_JOB_PAUSE, RK_JOB_RESUME, RK_JOB_CANCEL };
 
