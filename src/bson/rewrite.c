@@ -21,11 +21,19 @@ static void append(struct rk_bson_writer *w, const void *data, size_t len)
     }
 }
 
+/* One check of the buffer, not three: heads are most of what a sweep writes. */
 static void append_head(struct rk_bson_writer *w, uint8_t type, const char *key, size_t key_len)
 {
-    append(w, &type, 1);
-    append(w, key, key_len);
-    append(w, "", 1);
+    if (w->status == RK_OK) {
+        w->status = rk_buf_reserve(w->out, key_len + 2);
+    }
+    if (w->status == RK_OK) {
+        uint8_t *at = w->out->data + w->out->len;
+        *at++ = type;
+        memcpy(at, key, key_len);
+        at[key_len] = '\0';
+        w->out->len += key_len + 2;
+    }
 }
 
 void rk_bson_begin(struct rk_bson_writer *w)
