@@ -254,6 +254,17 @@ static void put_next(struct rk_bson_writer *w, const struct rk_lease *lease,
     }
 }
 
+/* A checkpoint whose sender has given up may arrive after a later one of the same epoch; the
+ * position must not fall back to it. Ranges that nobody has worked on yet have no counts. */
+static void put_not_beyond(struct rk_bson_writer *w, int64_t scanned)
+{
+    rk_bson_begin_doc(w, "scanned");
+    rk_bson_begin_doc(w, "$not");
+    rk_bson_put_int64(w, "$gt", scanned);
+    rk_bson_end(w);
+    rk_bson_end(w);
+}
+
 static void put_checkpoint(struct rk_bson_writer *w, const struct rk_lease *lease,
                            const struct rk_range *range, enum rk_range_next next, const char *error)
 {
@@ -266,6 +277,7 @@ static void put_checkpoint(struct rk_bson_writer *w, const struct rk_lease *leas
     rk_bson_put_string(w, "owner", lease->owner);
     rk_bson_put_int64(w, "epoch", range->epoch);
     rk_bson_put_string(w, "state", "running");
+    put_not_beyond(w, range->counts.scanned);
     rk_bson_end(w);
     rk_bson_begin_array(w, "u");
     rk_bson_begin_doc(w, "0");

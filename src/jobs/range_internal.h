@@ -22,9 +22,9 @@
  *   running -> failed    by its owner, after attempts_max attempts without progress
  *   failed -> pending    rekeyctl resume
  *
- * Every write of an owner is guarded by {owner, epoch, state: running} and sets absolute values:
- * repeating it is harmless, and one that comes late changes nothing. Leases run on the server's
- * clock.
+ * Every write of an owner is guarded by {owner, epoch, state: running}, a checkpoint also by what
+ * has been scanned, and sets absolute values: repeating it is harmless, and one that comes late
+ * changes nothing. Leases run on the server's clock.
  */
 #ifndef REKEY_JOBS_RANGE_INTERNAL_H
 #define REKEY_JOBS_RANGE_INTERNAL_H
