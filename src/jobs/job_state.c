@@ -97,8 +97,9 @@ static enum rk_status any_range(const struct rk_lease *lease, const bson_t *quer
                                 bool *any, struct rk_error *err)
 {
     bson_t reply;
-    bson_t *command = BCON_NEW("count", BCON_UTF8("jobStatus"), "query", BCON_DOCUMENT(query),
-                               "limit", BCON_INT32(1));
+    bson_t *command =
+        BCON_NEW("count", BCON_UTF8("jobStatus"), "query", BCON_DOCUMENT(query), "limit",
+                 BCON_INT32(1), "readConcern", "{", "level", BCON_UTF8("majority"), "}");
     if (by_seq) {
         BCON_APPEND(command, "hint", "{", "jobId", BCON_INT32(1), "seq", BCON_INT32(1), "}");
     }

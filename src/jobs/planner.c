@@ -101,16 +101,19 @@ static enum rk_status count_pending(const struct planner *p, uint32_t limit, int
     return status;
 }
 
-/* Sets seq and start to go on behind the last range, or complete when that one is open-ended. */
+/* Sets seq and start to go on behind the last range, or complete when that one is open-ended. A
+ * majority read: were the last range taken back by an election, the job would count as cut without
+ * it. It sees all that came before taking the lease. */
 static enum rk_status find_last(struct planner *p, struct rk_error *err)
 {
     static const char *const last_path[] = {"cursor", "firstBatch", "0"};
     bson_t reply;
     struct rk_bson_elem elem;
     struct rk_bson_view last;
-    bson_t *command = BCON_NEW("find", BCON_UTF8("jobStatus"), "filter", "{", "jobId",
-                               BCON_OID(p->job), "}", "sort", "{", "seq", BCON_INT32(-1), "}",
-                               "limit", BCON_INT64(1), "singleBatch", BCON_BOOL(true));
+    bson_t *command =
+        BCON_NEW("find", BCON_UTF8("jobStatus"), "filter", "{", "jobId", BCON_OID(p->job), "}",
+                 "sort", "{", "seq", BCON_INT32(-1), "}", "limit", BCON_INT64(1), "singleBatch",
+                 BCON_BOOL(true), "readConcern", "{", "level", BCON_UTF8("majority"), "}");
     enum rk_status status = run(p, command, &reply, err);
     if (status != RK_OK) {
         goto done;
@@ -297,6 +300,7 @@ static enum rk_status record_progress(const struct planner *p, struct rk_error *
     rk_bson_begin_doc(&w, "query");
     rk_bson_put_oid(&w, "_id", p->job);
     rk_bson_put_string(&w, "plannerOwner", p->lease->owner);
+    rk_bson_put_bool(&w, "planComplete", false); /* one that comes late takes nothing back */
     rk_bson_end(&w);
     rk_bson_begin_doc(&w, "update");
     rk_bson_begin_doc(&w, "$set");
