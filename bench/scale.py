@@ -1,7 +1,7 @@
 """How a sweep grows past this machine: a simulation fed with what this machine measures.
 
-  1. measures  what documents, batches and ranges cost a real rekeyd and mongod, what cutting a range
-               costs the planner, and what a range's messages cost a real RabbitMQ;
+  1. measures  what documents, batches and ranges cost a real rekeyd and mongod, what cutting a
+               range costs the planner, and what a range's messages cost a real RabbitMQ;
   2. checks    the simulation against real runs of one, two and four instances, each held to so many
                documents a second that two cores are not what bounds them;
   3. shows     time and number of jobStatus documents for 18 billion records on 1 to 64 shards.

@@ -11,6 +11,7 @@
   ten_fields  sweep of documents with ten protected fields.
   members     sweep of a three-member set.
   transit     sweep to a key that never leaves a real Vault.
+  rabbitmq    one instance, and two with half its threads each that share ranges over a real broker.
   growth      memory of rekeyd, and cost per document, from 100,000 to 2 million documents.
 Prints a table as it goes and the goals at the end, then one JSON line. "CPU us" is processor time
 per document, of the program that migrates and of mongod.
@@ -33,7 +34,7 @@ BENCH = Path(__file__).resolve().parent
 sys.path[:0] = [str(BENCH.parent / "tests" / "integration"), str(BENCH / "migrators")]
 
 import csfle  # noqa: E402
-from harness import Rekeyd, ReplicaSet, Vault, policy, rekey_binary  # noqa: E402
+from harness import RabbitMq, Rekeyd, ReplicaSet, Vault, policy, rekey_binary  # noqa: E402
 from workload import DB, KINDS, LEGACY, Cost, fill, run_sweep  # noqa: E402
 from workload.documents import legacy, plaintext  # noqa: E402
 from workload.sweeping import cpu_s, peak_memory_kb  # noqa: E402
@@ -44,6 +45,7 @@ GOALS = {
     "ratio_to_raw": (">=", 0.75),
     "times_the_better_migrator": (">=", 3),
     "part_of_its_client_cpu": ("<=", 1 / 8),
+    "two_on_amqp_to_one_local": (">=", 0.9),
     "memory_mb": ("<=", 256),
     "growth_client_us": ("<=", 1.1),
     "growth_mongod_us": ("<=", 1.1),
@@ -72,11 +74,13 @@ class Bench:
 
     @contextmanager
     def instance(self, servers, kind="answers", settings=None, legacy_keys=True):
+        settings = settings or {}
         sweep = {"threads": self.args.threads, "batch_docs": self.args.batch}
+        sweep |= settings.get("sweep", {})
         field = {"algorithm": "random", "legacy": [LEGACY]}
         policies = [policy(f"{DB}.*", {path: field for path in KINDS[kind].fields})]
         keys = {"old": self.key} if legacy_keys else {}
-        with Rekeyd(servers, policies, {"sweep": sweep} | (settings or {}), legacy_keys=keys) as r:
+        with Rekeyd(servers, policies, settings | {"sweep": sweep}, legacy_keys=keys) as r:
             yield r
 
     def fill(self, client, docs, kind="answers", encrypt=None) -> str:
@@ -269,6 +273,34 @@ def transit(bench):
     bench.result["transit"] = bench.summary("transit")
 
 
+def rabbitmq(bench):
+    """As many sweeper threads in either case."""
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        RabbitMq() as broker,
+        ReplicaSet(1, cache_gb=bench.args.cache_gb) as servers,
+        servers.client() as client,
+    ):
+        shared = broker.settings(directory)
+        shared["sweep"] |= {"threads": max(1, bench.args.threads // 2)}
+        with (
+            bench.instance(servers) as local,
+            bench.instance(servers, settings=shared) as first,
+            first.sibling("rekeyd2") as second,
+        ):
+            for _ in range(bench.args.variant_rounds):
+                bench.sweep("local", client, servers, [local], bench.args.docs)
+                bench.sweep("two on amqp", client, servers, [first, second], bench.args.docs)
+            state = client[first.config["upstream"]["state_db"]]
+            assert len(state.jobStatus.distinct("owner")) == 2
+    pairs = zip(bench.costs["local"], bench.costs["two on amqp"])
+    ratio = statistics.median(two.docs_per_s / one.docs_per_s for one, two in pairs)
+    bench.result |= {
+        "two_on_amqp_to_one_local": round(ratio, 3),
+        "rabbitmq": {name: bench.summary(name) for name in ("local", "two on amqp")},
+    }
+
+
 # ---- growth --------------------------------------------------------------------------------
 
 
@@ -309,6 +341,7 @@ PARTS = {
     "ten_fields": ten_fields,
     "members": members,
     "transit": transit,
+    "rabbitmq": rabbitmq,
     "growth": growth,
 }
 

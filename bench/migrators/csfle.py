@@ -1,8 +1,8 @@
 """A migration with MongoDB's client-side field level encryption, from one data key to another.
 
 What rewrap_many_data_key cannot do: it wraps the data key anew and leaves it as it is. So every
-value is decrypted and encrypted explicitly, through libmongocrypt with a local KMS provider, between
-a cursor and bulk writes as in cursor.py. Data keys are at hand after the first document.
+value is decrypted and encrypted explicitly, through libmongocrypt with a local KMS provider,
+between a cursor and bulk writes as in cursor.py. Data keys are at hand after the first document.
 """
 
 import cursor

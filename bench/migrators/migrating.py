@@ -1,8 +1,9 @@
 """What both migrators share: slices of a collection, one process for each, and what they used.
 
 A migrator is a program that takes JSON on its standard input, {"uri", "db", "coll", "field",
-"processes"} and its keys in hexadecimal, and prints {"docs", "seconds", "cpu_s"}. The clock starts when every process
-has its interpreter, modules and connection: none of that is counted, neither as time nor as CPU.
+"processes"} and its keys in hexadecimal, and prints {"docs", "seconds", "cpu_s"}. The clock starts
+when every process has its interpreter, modules and connection: none of that is counted, neither as
+time nor as CPU.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Documents to sweep, sweeps of them, and what those cost: shared by the benchmarks of the sweep."""
+"""Documents to sweep, sweeps of them, what those cost, and a model: for benchmarks of the sweep."""
 
 from .documents import DB, KINDS, LEGACY, Kind, fill
 from .sweeping import Cost, run_sweep
