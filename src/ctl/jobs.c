@@ -9,6 +9,8 @@
 #include <string.h>
 
 #define JOBS_MAX 1000u
+#define DRY_RUN_SAMPLE 1000
+#define DRY_RUN_SAMPLE_MAX 1000000
 #define SETTLE_REFRESHES 2u /* of the key service of every instance */
 #define SETTLE_EXTRA_MS 1000u
 
@@ -35,6 +37,8 @@ static void show_warning(void *arg, const char *text)
 struct request {
     const char *transform;
     bool wait;
+    bool dry_run;
+    uint32_t sample; /* documents of each collection, of a dry run */
     struct rk_job_terms terms;
     unsigned which;
 };
@@ -124,6 +128,11 @@ static enum rk_ctl_exit start(struct rk_ctl *ctl, const struct request *request,
     if (started.ids == NULL) {
         (void)rk_error_set(&err, RK_ENOMEM, "out of memory");
         code = rk_ctl_fail(&err);
+        goto done;
+    }
+    if (request->dry_run) {
+        code = rk_ctl_dry_run(ctl, strcmp(request->transform, "encrypt") == 0, request->sample,
+                              namespaces, n);
         goto done;
     }
     if (n == 0) {
@@ -218,10 +227,13 @@ static enum rk_ctl_exit run_start(struct rk_ctl *ctl, int argc, char **argv)
 {
     static const struct option options[] = {{"transform", required_argument, NULL, 't'},
                                             {"wait", no_argument, NULL, 'w'},
+                                            {"dry-run", no_argument, NULL, 'd'},
+                                            {"sample", required_argument, NULL, 's'},
                                             {"priority", required_argument, NULL, 'p'},
                                             {"concurrency", required_argument, NULL, 'c'},
                                             {NULL, 0, NULL, 0}};
-    struct request request = {.transform = "reencrypt"};
+    struct request request = {.transform = "reencrypt", .sample = DRY_RUN_SAMPLE};
+    long sample;
     enum rk_ctl_exit code = RK_CTL_OK;
     int option;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -229,6 +241,15 @@ static enum rk_ctl_exit run_start(struct rk_ctl *ctl, int argc, char **argv)
             request.transform = optarg;
         } else if (option == 'w') {
             request.wait = true;
+        } else if (option == 'd') {
+            request.dry_run = true;
+        } else if (option == 's') {
+            if (!take_number(optarg, 1, DRY_RUN_SAMPLE_MAX, &sample)) {
+                code =
+                    rk_ctl_usage("sample must be from 1 to %d, not %s", DRY_RUN_SAMPLE_MAX, optarg);
+            } else {
+                request.sample = (uint32_t)sample;
+            }
         } else if (option == 'p' || option == 'c') {
             code = take_term(&request, option == 'p' ? "priority" : "concurrency", optarg);
         } else {
@@ -254,9 +275,18 @@ static const char *done_word(enum rk_job_action action)
     return words[action];
 }
 
-/* Does it to every job whose state allows it; when asked for all, the others are no failure. */
+/* Is it a job over that namespace: "db.coll", or "db.*"; NULL: over any? */
+static bool is_over(const struct rk_job *job, const char *ns)
+{
+    size_t len = ns != NULL ? strlen(ns) : 0;
+    bool wildcard = len > 2 && strcmp(ns + len - 2, ".*") == 0;
+    return ns == NULL || strcmp(job->ns, ns) == 0 ||
+           (wildcard && strncmp(job->ns, ns, len - 1) == 0);
+}
+
+/* Does it to every active job over ns whose state allows it; the others are no failure. */
 static enum rk_ctl_exit act_on_all(struct rk_ctl *ctl, mongoc_client_t *client,
-                                   enum rk_job_action action, int64_t *n_done)
+                                   enum rk_job_action action, const char *ns, int64_t *n_done)
 {
     struct rk_error err;
     struct rk_job *jobs = NULL;
@@ -268,6 +298,9 @@ static enum rk_ctl_exit act_on_all(struct rk_ctl *ctl, mongoc_client_t *client,
         return rk_ctl_job_fail(&err);
     }
     for (size_t i = 0; i < n && code == RK_CTL_OK; i++) {
+        if (!is_over(&jobs[i], ns)) {
+            continue;
+        }
         enum rk_status status = rk_jobs_act(client, state_db, jobs[i].id, action, ctl->actor, &err);
         if (status == RK_OK) {
             (*n_done)++;
@@ -276,6 +309,11 @@ static enum rk_ctl_exit act_on_all(struct rk_ctl *ctl, mongoc_client_t *client,
         }
     }
     free(jobs);
+    if (code == RK_CTL_OK && ns != NULL && *n_done == 0) {
+        (void)fprintf(stderr, "rekeyctl: there is no job over %s to %s\n", ns,
+                      rk_job_action_name(action));
+        return RK_CTL_STATE;
+    }
     return code;
 }
 
@@ -286,11 +324,12 @@ static enum rk_ctl_exit run_action(struct rk_ctl *ctl, int argc, char **argv,
     int64_t n_done = 0;
     enum rk_ctl_exit code = RK_CTL_OK;
     if (argc != 2) {
-        return rk_ctl_usage("%s takes a job id, or \"all\"", rk_job_action_name(action));
+        return rk_ctl_usage("%s takes a job id, a namespace, or --all", rk_job_action_name(action));
     }
     mongoc_client_t *client = mongoc_client_pool_pop(ctl->client_pool);
-    if (strcmp(argv[1], "all") == 0) {
-        code = act_on_all(ctl, client, action, &n_done);
+    bool all = strcmp(argv[1], "all") == 0 || strcmp(argv[1], "--all") == 0;
+    if (all || strchr(argv[1], '.') != NULL) {
+        code = act_on_all(ctl, client, action, all ? NULL : argv[1], &n_done);
     } else if (rk_jobs_act(client, ctl->config->upstream.state_db, argv[1], action, ctl->actor,
                            &err) != RK_OK) {
         code = rk_ctl_job_fail(&err);
@@ -336,15 +375,17 @@ const struct rk_ctl_command rk_ctl_job_commands[] = {
      RK_CTL_NEEDS_SERVER, run_jobs_set},
     {NULL, "jobs", "", "list jobs, past ones too, newest first", RK_CTL_NEEDS_SERVER,
      rk_ctl_run_jobs},
-    {NULL, "start", "[NAMESPACE] [--transform encrypt] [--wait] [--priority N] [--concurrency N]",
+    {NULL, "start",
+     "[NAMESPACE] [--transform encrypt] [--wait] [--priority N] [--concurrency N] "
+     "[--dry-run [--sample N]]",
      "sweep every protected collection, or those of one namespace, to the current key; or encrypt "
      "what never was",
      RK_CTL_NEEDS_SERVER, run_start},
-    {NULL, "pause", "JOB|all", "stop working on a job until it is resumed", RK_CTL_NEEDS_SERVER,
-     run_pause},
-    {NULL, "resume", "JOB|all", "go on with a paused job, or try a failed one again",
+    {NULL, "pause", "JOB|NAMESPACE|--all", "stop working on a job until it is resumed",
+     RK_CTL_NEEDS_SERVER, run_pause},
+    {NULL, "resume", "JOB|NAMESPACE|--all", "go on with a paused job, or try a failed one again",
      RK_CTL_NEEDS_SERVER, run_resume},
-    {NULL, "cancel", "JOB|all", "end a job for good; what it has swept stays swept",
+    {NULL, "cancel", "JOB|NAMESPACE|--all", "end a job for good; what it has swept stays swept",
      RK_CTL_NEEDS_SERVER, run_cancel},
     {NULL, "verify", "[NAMESPACE] [--deep] [--sample N]",
      "count every protected value by key; fails unless all are under the current one",

@@ -38,6 +38,10 @@ enum rk_ctl_exit rk_ctl_follow(struct rk_ctl *ctl, const char (*ids)[RK_JOB_ID_L
 
 enum rk_ctl_exit rk_ctl_print_jobs(struct rk_ctl *ctl, const struct rk_job *jobs, size_t n);
 
+/* ---- jobs_dry_run.c: what a job over each of them would do; nothing is started. */
+enum rk_ctl_exit rk_ctl_dry_run(struct rk_ctl *ctl, bool encrypt, uint32_t sample,
+                                char *const *namespaces, size_t n);
+
 /* ---- throttle.c */
 
 /* Why nothing is swept at present; empty: something may be. size of at least 200 bytes. */

@@ -239,7 +239,7 @@ def slow(rate):
 
 @pytest.mark.tsan
 def test_pause_resume_and_cancel(start_swept, single_member_set):
-    swept = start_swept(single_member_set, slow(100))
+    swept = start_swept(single_member_set, slow(40))
     swept.insert(range(500))
     swept.rotate()
     job = swept.start()
@@ -251,13 +251,17 @@ def test_pause_resume_and_cancel(start_swept, single_member_set):
     time.sleep(1)
     assert swept.job()["swept"] == paused["swept"]
     assert [j["id"] for j in swept.rekeyd.ctl("status")["jobs"]] == [job]
-    with pytest.raises(CtlError, match="cannot pause a job that is paused") as refused:
+    swept.rekeyd.ctl("pause", job)  # for a second time: it is so already
+
+    assert swept.rekeyd.ctl("pause", swept.namespace) == {"paused": 1}
+    assert swept.rekeyd.ctl("resume", f"{swept.stored_db.name}.*") == {"resumed": 1}
+    swept.wait(lambda: swept.job()["swept"] > paused["swept"])
+    assert swept.rekeyd.ctl("cancel", "--all") == {"cancelled": 1}
+    with pytest.raises(CtlError, match="cannot pause a job that is cancelled") as refused:
         swept.rekeyd.ctl("pause", job)
     assert refused.value.returncode == STATE
-
-    swept.rekeyd.ctl("resume", "all")
-    swept.wait(lambda: swept.job()["swept"] > paused["swept"])
-    swept.rekeyd.ctl("cancel", job)
+    with pytest.raises(CtlError, match="there is no job over"):
+        swept.rekeyd.ctl("pause", swept.namespace)
     swept.wait(lambda: swept.job()["rangesRunning"] == 0)
     cancelled = swept.job()
     assert cancelled["state"] == "cancelled" and cancelled["swept"] < 500

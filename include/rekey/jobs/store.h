@@ -122,7 +122,8 @@ RK_MUST_CHECK enum rk_status rk_jobs_set(struct _mongoc_client_t *client, const 
 enum rk_job_action { RK_JOB_PAUSE, RK_JOB_RESUME, RK_JOB_CANCEL };
 
 /* RK_ENOENT: no such job (RK_EINVAL: no such id can exist); RK_ESTATE: its state does not allow
- * it, and err says which one it is. Recorded in the audit log. */
+ * it, and err says which one it is. A job that is so already stays so. Recorded in the audit
+ * log. */
 RK_MUST_CHECK enum rk_status rk_jobs_act(struct _mongoc_client_t *client, const char *state_db,
                                          const char *id, enum rk_job_action action,
                                          const char *actor, struct rk_error *err);

@@ -198,7 +198,7 @@ static void test_stop_refuses_those_who_wait(void **state)
     struct waiter waiter = {.gate = start(&config, NULL)};
     pthread_t thread;
     pthread_create(&thread, NULL, take_one, &waiter);
-    usleep(50000);
+    usleep(500000); /* for the thread to wait, which it must not begin after the stop */
     rk_gate_stop(waiter.gate);
     pthread_join(thread, NULL);
     assert_false(waiter.granted);
