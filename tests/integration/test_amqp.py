@@ -8,7 +8,7 @@ from harness.rabbitmq import DELIVERY_LIMIT, PASSWORD
 from harness.waiting import wait_until
 from test_sweep import start_swept  # noqa: F401 (a fixture)
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = pytest.mark.timeout(240)  # brokers start slowly on a busy machine
 RANGE_DOCS = 20
 
 
@@ -45,12 +45,11 @@ def queue(swept, name) -> str:
     return f"{swept.rekeyd.config['amqp']['prefix']}.{name}"
 
 
-def connected(rekeyd, times=1):
-    """Both connections are up (for the so many'th time)."""
-    wait_until(lambda: len(rekeyd.events("amqp_connected")) >= 2 * times, 30)
+def connected(rekeyd):
+    wait_until(lambda: value(rekeyd, "rekey_amqp_connected") == 2, 60)
 
 
-def complete(swept, timeout_s=60):
+def complete(swept, timeout_s=120):
     swept.wait(lambda: swept.job()["state"] == "complete", timeout_s)
 
 
@@ -77,7 +76,7 @@ def finished(swept) -> dict:
     return {r["seq"]: (r["epoch"], r["finishedAt"]) for r in swept.ranges() if r["isComplete"]}
 
 
-@pytest.mark.parametrize("instances", [2, 4])
+@pytest.mark.parametrize("instances", [pytest.param(2, marks=pytest.mark.tsan), 4])
 def test_instances_share_a_job(start_over, broker, instances):
     swept = start_over(rate=400 // instances)
     others = [swept.rekeyd.sibling(name=f"other{n}") for n in range(1, instances)]
@@ -152,7 +151,7 @@ def test_what_a_killed_instance_held_is_delivered_again(start_over):
         assert swept.keys_used() == {2}
 
 
-def test_a_broker_that_dies_costs_no_time(start_over, broker):
+def test_a_broker_that_dies_costs_no_time_and_one_that_is_wiped_nothing_else(start_over, broker):
     swept = start_over(rate=200)
     connected(swept.rekeyd)
     swept.insert(range(1600))
@@ -163,32 +162,30 @@ def test_a_broker_that_dies_costs_no_time(start_over, broker):
     swept.rekeyd.wait_event("amqp_lost", count=2, timeout_s=30)
     done = swept.job()["rangesDone"]
     swept.wait(lambda: swept.job()["rangesDone"] > done + 5)
-    swept.rekeyd.reload({"sweep": {"max_rate": 20}})
-    broker.start()
-    connected(swept.rekeyd, times=2)
-    delivered = value(swept.rekeyd, "rekey_amqp_delivered_total", kind="range")
-    done = swept.job()["rangesDone"]
-    swept.wait(lambda: swept.job()["rangesDone"] > done + 1)
-    assert value(swept.rekeyd, "rekey_amqp_delivered_total", kind="range") > delivered
-    swept.rekeyd.reload({"sweep": {"max_rate": 0}})
-    complete(swept)
-    check_every_range_once(swept, 1600)
-
-
-def test_a_wiped_broker_loses_nothing(start_over, broker):
-    swept = start_over(rate=200)
-    connected(swept.rekeyd)
-    swept.insert(range(1600))
-    swept.rotate()
-    swept.start()
-    swept.wait(lambda: swept.job()["rangesDone"] > 3)
+    restart_meanwhile_paused(swept, broker)
     broker.wipe()
-    broker.start()
-    connected(swept.rekeyd, times=2)
-    wait_until(lambda: broker.consumers(queue(swept, "plan")) == 1)
+    restart_meanwhile_paused(swept, broker)
+    assert broker.consumers(queue(swept, "plan")) == 1
+    before = finished(swept)
     swept.rekeyd.reload({"sweep": {"max_rate": 0}})
     complete(swept)
-    check_every_range_once(swept, 1600)
+    # Pausing gave ranges back with their checkpoint: those have a second epoch.
+    assert before.items() <= finished(swept).items()
+    ranges = swept.ranges()
+    assert sum(r["scanned"] for r in ranges) == sum(r["swept"] for r in ranges) == 1600
+    assert swept.keys_used() == {2}
+
+
+def restart_meanwhile_paused(swept, broker):
+    """However long it takes, the job is not done by then; afterwards ranges come from the broker."""
+    swept.rekeyd.reload({"sweep": {"pause": True, "max_rate": 50}})
+    broker.start()
+    wait_until(lambda: value(swept.rekeyd, "rekey_amqp_connected") == 2, 30)
+    before = value(swept.rekeyd, "rekey_amqp_delivered_total", kind="range")
+    swept.rekeyd.reload({"sweep": {"pause": False}})
+    wait_until(
+        lambda: value(swept.rekeyd, "rekey_amqp_delivered_total", kind="range") > before, 30
+    )
 
 
 def test_lost_messages_are_sent_again(start_over, broker):

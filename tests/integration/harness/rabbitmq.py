@@ -101,7 +101,11 @@ class RabbitMq(Process):
         self.write_config()
         return super().spawn()
 
-    def wait_ready(self, timeout_s: float = 90):
+    def start(self, timeout_s: float = 120):
+        """Erlang takes its time on a busy machine."""
+        return super().start(timeout_s)
+
+    def wait_ready(self, timeout_s: float = 120):
         super().wait_ready(timeout_s)
         deadline = time.monotonic() + timeout_s
         while True:
