@@ -46,6 +46,11 @@ static enum rk_status check_relations(const struct rk_config *config,
                                 "must not pass sweep.range_docs (%u), not %u", sweep->range_docs,
                                 sweep->batch_docs);
     }
+    if (config->verify.checkpoint_interval_ms > config->verify.lease_ms / 2) {
+        return rk_config_refuse(source, err, "verify.checkpoint_interval_ms",
+                                "must be at most half of verify.lease_ms (%u), not %u",
+                                config->verify.lease_ms, config->verify.checkpoint_interval_ms);
+    }
     if (sweep->retry_backoff_ms > sweep->retry_backoff_max_ms) {
         return rk_config_refuse(source, err, "sweep.retry_backoff_ms",
                                 "must not pass sweep.retry_backoff_max_ms (%u), not %u",

@@ -103,6 +103,13 @@
     X(samples_min, 50, 1, 1000000)                                                                 \
     X(rate_min, 100, 0, 100000000)
 
+#define VERIFY_NUMBERS(X)                                                                          \
+    X(sample, 1000, 0, 1000000000)                                                                 \
+    X(max_rate, 0, 0, 100000000)                                                                   \
+    X(batch_docs, 2000, 1, 100000)                                                                 \
+    X(checkpoint_interval_ms, 5000, 10, HOUR_MS)                                                   \
+    X(lease_ms, 20000, 100, HOUR_MS)
+
 #define LOG_NUMBERS(X) X(event_lines_per_s, 20, 0, 1000000)
 
 #define ADMIN_NUMBERS(X)                                                                           \
@@ -250,6 +257,9 @@ static const cyaml_schema_field_t upstream_fields[] = {
 #define GUARD_FIELD(name, d, min, max)                                                             \
     CYAML_FIELD_UINT(#name, OPTIONAL, struct rk_config_guard, name),
 
+#define VERIFY_FIELD(name, d, min, max)                                                            \
+    CYAML_FIELD_UINT(#name, OPTIONAL, struct rk_config_verify, name),
+
 #define LOG_FIELD(name, d, min, max) CYAML_FIELD_UINT(#name, OPTIONAL, struct rk_config_log, name),
 
 static const cyaml_schema_field_t limit_fields[] = {LIMIT_NUMBERS(LIMIT_FIELD) CYAML_FIELD_END};
@@ -340,6 +350,11 @@ static const cyaml_schema_field_t sweep_fields[] = {
     SWEEP_NUMBERS(SWEEP_FIELD) CYAML_FIELD_END,
 };
 
+static const cyaml_schema_field_t verify_fields[] = {
+    CHOICE("read_preference", OPTIONAL, struct rk_config_verify, read_preference, scans),
+    VERIFY_NUMBERS(VERIFY_FIELD) CYAML_FIELD_END,
+};
+
 static const cyaml_schema_field_t log_fields[] = {
     TEXT("file", OPTIONAL, struct rk_config_log, file),
     CHOICE("level", OPTIONAL, struct rk_config_log, level, levels),
@@ -420,6 +435,7 @@ static const cyaml_schema_field_t file_fields[] = {
     CYAML_FIELD_MAPPING("keys", OPTIONAL, struct rk_config_file, config.keys, key_fields),
     CYAML_FIELD_MAPPING("sweep", OPTIONAL, struct rk_config_file, config.sweep, sweep_fields),
     CYAML_FIELD_MAPPING("amqp", OPTIONAL, struct rk_config_file, config.amqp, amqp_fields),
+    CYAML_FIELD_MAPPING("verify", OPTIONAL, struct rk_config_file, config.verify, verify_fields),
     CYAML_FIELD_MAPPING("admin", OPTIONAL, struct rk_config_file, config.admin, admin_fields),
     CYAML_FIELD_MAPPING("log", OPTIONAL, struct rk_config_file, config.log, log_fields),
     CHOICE("on_undecryptable", OPTIONAL, struct rk_config_file, on_undecryptable, undecryptables),
@@ -442,6 +458,7 @@ const cyaml_schema_value_t rk_config_schema = {
 #define SWEEP_NUMBER(...) NUMBER(sweep, __VA_ARGS__)
 #define AMQP_NUMBER(...) NUMBER(amqp, __VA_ARGS__)
 #define GUARD_NUMBER(...) NUMBER(sweep.guard, __VA_ARGS__)
+#define VERIFY_NUMBER(...) NUMBER(verify, __VA_ARGS__)
 #define LOG_NUMBER(...) NUMBER(log, __VA_ARGS__)
 #define ADMIN_NUMBER(...) NUMBER(admin, __VA_ARGS__)
 #define LISTENER_NUMBER(...) NUMBER(listener, __VA_ARGS__)
@@ -450,8 +467,9 @@ const struct rk_config_number rk_config_numbers[] = {
     UPSTREAM_NUMBERS(UPSTREAM_NUMBER) LIMIT_NUMBERS(LIMIT_NUMBER)
         COMPRESSION_NUMBERS(COMPRESSION_NUMBER) KEY_NUMBERS(KEY_NUMBER) VAULT_NUMBERS(VAULT_NUMBER)
             TRANSIT_NUMBERS(TRANSIT_NUMBER) SWEEP_NUMBERS(SWEEP_NUMBER) GUARD_NUMBERS(GUARD_NUMBER)
-                LOG_NUMBERS(LOG_NUMBER) LISTENER_NUMBERS(LISTENER_NUMBER)
-                    ADMIN_NUMBERS(ADMIN_NUMBER) AMQP_NUMBERS(AMQP_NUMBER)};
+                VERIFY_NUMBERS(VERIFY_NUMBER) LOG_NUMBERS(LOG_NUMBER)
+                    LISTENER_NUMBERS(LISTENER_NUMBER) ADMIN_NUMBERS(ADMIN_NUMBER)
+                        AMQP_NUMBERS(AMQP_NUMBER)};
 const size_t rk_config_numbers_count = CYAML_ARRAY_LEN(rk_config_numbers);
 
 const struct rk_config_switch rk_config_switches[] = {

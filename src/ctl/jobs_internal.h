@@ -25,9 +25,6 @@ double rk_ctl_job_rate(const struct rk_job *job);
 void rk_ctl_print_progress(FILE *out, const struct rk_job *job, double rate_docs_per_s,
                            const char *end);
 
-/* Of a scan, over itself on standard error; arg is not used. */
-void rk_ctl_show_progress(void *arg, const char *ns, int64_t documents, int64_t estimated);
-
 /* ---- jobs_follow.c */
 
 /* Shows progress until none of the jobs with these ids (NULL: no active job at all) goes on, then

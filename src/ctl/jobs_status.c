@@ -114,6 +114,11 @@ static void print_details(const struct rk_job *job)
                  (long long)job->ranges_done, (long long)job->ranges_running,
                  (long long)job->ranges_failed, (long long)job->ranges,
                  job->plan_complete ? "" : " cut so far");
+    if (job->verified_at_ms != 0) {
+        char when[RK_CTL_TIME_LEN];
+        (void)printf("  verified by %s at %s, proof %s\n", job->verified_by,
+                     rk_ctl_time(job->verified_at_ms, when), job->proof);
+    }
     if (job->error[0] != '\0') {
         (void)printf("  error: %s\n", job->error);
     }
@@ -141,6 +146,9 @@ static void append_job(bson_t *array, uint32_t i, const struct rk_job *job)
     BSON_APPEND_UTF8(&doc, "createdAt", rk_ctl_time(job->created_at_ms, when));
     BSON_APPEND_UTF8(&doc, "startedAt", rk_ctl_time(job->started_at_ms, when));
     BSON_APPEND_UTF8(&doc, "completedAt", rk_ctl_time(job->completed_at_ms, when));
+    BSON_APPEND_UTF8(&doc, "verifiedAt", rk_ctl_time(job->verified_at_ms, when));
+    BSON_APPEND_UTF8(&doc, "verifiedBy", job->verified_by);
+    BSON_APPEND_UTF8(&doc, "proof", job->proof);
     BSON_APPEND_BOOL(&doc, "planComplete", job->plan_complete);
     BSON_APPEND_DOUBLE(&doc, "progress", fraction(job));
     BSON_APPEND_DOUBLE(&doc, "docsPerSecond", rate < 0 ? 0 : rate);

@@ -5,7 +5,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum rk_status rk_ctl_keys_read(struct rk_ctl_keys *keys, struct rk_error *err)
 {
@@ -93,22 +92,14 @@ enum rk_status rk_ctl_end(struct rk_ctl_keys *keys, struct rk_ctl_selection *sel
                              NULL);
 }
 
-enum rk_status rk_ctl_count(struct rk_ctl_keys *keys, bool everywhere, struct rk_proof *proof,
-                            struct rk_error *err)
+enum rk_status rk_ctl_count(struct rk_ctl_keys *keys, const struct rk_ctl_count *what,
+                            struct rk_proof *proof, struct rk_error *err)
 {
-    bool progress = !keys->ctl->json && isatty(STDERR_FILENO) == 1;
-    const struct rk_proof_request request = {
-        .state_db = keys->state_db,
-        .policies = keys->ctl->config->policies,
-        .everywhere = everywhere,
-        .actor = keys->ctl->actor,
-        .progress = progress ? rk_ctl_show_progress : NULL,
-    };
-    enum rk_status status = rk_proof_make(keys->client, &request, proof, err);
-    if (progress) {
-        (void)fputs("\r\033[K", stderr);
-    }
-    return status;
+    struct rk_proof_request request = rk_ctl_proof_request(keys->ctl);
+    request.everywhere = what->everywhere;
+    request.not_before_ms = what->not_before_ms;
+    request.restart = what->restart;
+    return rk_ctl_prove(keys->ctl, keys->client, &request, proof, err);
 }
 
 void rk_ctl_append_ids(bson_t *doc, const char *field, const struct rk_ctl_selection *selection)

@@ -2,6 +2,7 @@
 #include "keys_internal.h"
 
 #include <rekey/keys/life.h>
+#include <rekey/keys/mongo.h>
 #include <rekey/vault/provider.h>
 
 #include <getopt.h>
@@ -18,7 +19,7 @@ struct request {
     const char *confirm; /* NULL: ask */
     const char *count;   /* of --shred; NULL: ask */
     bool shred;
-    bool everywhere;
+    struct rk_ctl_count scan;
     /* out */
     struct rk_proof proof;
     int64_t values; /* that became unreadable */
@@ -132,11 +133,26 @@ static enum rk_status destroy_one(struct rk_ctl_keys *keys, const struct rk_key_
     return status;
 }
 
+/* The last count begins after the keys were retired; what is shredded is counted as it is now. */
+static enum rk_status since_when(struct rk_ctl_keys *keys, const struct rk_ctl_selection *selection,
+                                 struct request *request, struct rk_error *err)
+{
+    int64_t *since_ms = &request->scan.not_before_ms;
+    for (size_t i = 0; i < selection->n; i++) {
+        int64_t retired_ms = selection->keys[i]->retired_at_ms;
+        *since_ms = retired_ms > *since_ms ? retired_ms : *since_ms;
+    }
+    return request->shred ? rk_mongo_now(keys->client, since_ms, err) : RK_OK;
+}
+
 static enum rk_status destroy_all(struct rk_ctl_keys *keys, struct rk_ctl_selection *selection,
                                   struct request *request, struct rk_error *err)
 {
     struct rk_error why = {.message = ""};
-    enum rk_status status = rk_ctl_count(keys, request->everywhere, &request->proof, &why);
+    enum rk_status status = since_when(keys, selection, request, &why);
+    if (status == RK_OK) {
+        status = rk_ctl_count(keys, &request->scan, &request->proof, &why);
+    }
     if (status == RK_OK) {
         status = check_values(request, selection, &why);
     }
@@ -292,11 +308,10 @@ static const struct rk_ctl_step destroy_step = {.action = "key.destroy",
 
 enum rk_ctl_exit rk_ctl_run_keys_destroy(struct rk_ctl *ctl, int argc, char **argv)
 {
-    static const struct option options[] = {{"confirm", required_argument, NULL, 'c'},
-                                            {"shred", no_argument, NULL, 's'},
-                                            {"count", required_argument, NULL, 'n'},
-                                            {"everywhere", no_argument, NULL, 'e'},
-                                            {NULL, 0, NULL, 0}};
+    static const struct option options[] = {
+        {"confirm", required_argument, NULL, 'c'}, {"shred", no_argument, NULL, 's'},
+        {"count", required_argument, NULL, 'n'},   {"everywhere", no_argument, NULL, 'e'},
+        {"restart", no_argument, NULL, 'r'},       {NULL, 0, NULL, 0}};
     struct request request = {.which = NULL};
     int option;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -311,7 +326,10 @@ enum rk_ctl_exit rk_ctl_run_keys_destroy(struct rk_ctl *ctl, int argc, char **ar
             request.count = optarg;
             break;
         case 'e':
-            request.everywhere = true;
+            request.scan.everywhere = true;
+            break;
+        case 'r':
+            request.scan.restart = true;
             break;
         default:
             return RK_CTL_USAGE;

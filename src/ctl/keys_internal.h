@@ -4,9 +4,10 @@
 #ifndef REKEY_CTL_KEYS_INTERNAL_H
 #define REKEY_CTL_KEYS_INTERNAL_H
 
+#include "prove_internal.h"
+
 #include <mongoc/mongoc.h>
 #include <rekey/ctl/ctl.h>
-#include <rekey/jobs/proof.h>
 #include <rekey/keys/audit.h>
 #include <rekey/keys/registry.h>
 
@@ -47,7 +48,12 @@ enum rk_status rk_ctl_end(struct rk_ctl_keys *keys, struct rk_ctl_selection *sel
                           enum rk_status status, const struct rk_error *why);
 
 /* Counts what lies under which key, with progress on a terminal. */
-RK_MUST_CHECK enum rk_status rk_ctl_count(struct rk_ctl_keys *keys, bool everywhere,
+struct rk_ctl_count {
+    bool everywhere;
+    bool restart;          /* do not go on with a count that was cut short, */
+    int64_t not_before_ms; /* and never with one that began before this */
+};
+RK_MUST_CHECK enum rk_status rk_ctl_count(struct rk_ctl_keys *keys, const struct rk_ctl_count *what,
                                           struct rk_proof *proof, struct rk_error *err);
 
 /* A step in the life of keys: what is checked before, and what is done between the entries of the

@@ -15,7 +15,7 @@
 struct request {
     bool wait;
     bool gone;
-    bool everywhere;
+    struct rk_ctl_count count;
     struct rk_proof proof; /* out */
 };
 
@@ -50,11 +50,12 @@ static enum rk_status find_earliest(struct rk_ctl_keys *keys,
 }
 
 static enum rk_status pass_time(struct rk_ctl_keys *keys, const struct rk_ctl_selection *selection,
-                                const struct request *request, struct rk_error *err)
+                                struct request *request, struct rk_error *err)
 {
     int64_t earliest_ms = 0;
     int64_t now_ms = 0;
     enum rk_status status = find_earliest(keys, selection, request->gone, &earliest_ms, err);
+    request->count.not_before_ms = earliest_ms;
     while (status == RK_OK) {
         status = rk_mongo_now(keys->client, &now_ms, err);
         if (status != RK_OK || now_ms >= earliest_ms) {
@@ -97,7 +98,7 @@ static enum rk_status retire_all(struct rk_ctl_keys *keys, struct rk_ctl_selecti
     struct rk_error first = {.message = ""};
     enum rk_status status = pass_time(keys, selection, request, &first);
     if (status == RK_OK) {
-        status = rk_ctl_count(keys, request->everywhere, &request->proof, &first);
+        status = rk_ctl_count(keys, &request->count, &request->proof, &first);
     }
     bool counted = status == RK_OK;
     for (size_t i = 0; i < selection->n; i++) {
@@ -119,10 +120,7 @@ static enum rk_ctl_exit print_retired(const struct rk_ctl *ctl,
                                       const struct rk_ctl_selection *selection, const void *arg)
 {
     const struct rk_proof *proof = &((const struct request *)arg)->proof;
-    int64_t documents = 0;
-    for (size_t i = 0; i < proof->n_parts; i++) {
-        documents += proof->parts[i].documents;
-    }
+    int64_t documents = rk_proof_documents(proof);
     if (!ctl->json) {
         for (size_t i = 0; i < selection->n; i++) {
             (void)printf("key %u is retired: of %lld documents in %zu collections none needs it\n",
@@ -151,6 +149,7 @@ enum rk_ctl_exit rk_ctl_run_keys_retire(struct rk_ctl *ctl, int argc, char **arg
     static const struct option options[] = {{"wait", no_argument, NULL, 'w'},
                                             {"gone", no_argument, NULL, 'g'},
                                             {"everywhere", no_argument, NULL, 'e'},
+                                            {"restart", no_argument, NULL, 'r'},
                                             {NULL, 0, NULL, 0}};
     struct request request = {.wait = false};
     int option;
@@ -163,7 +162,10 @@ enum rk_ctl_exit rk_ctl_run_keys_retire(struct rk_ctl *ctl, int argc, char **arg
             request.gone = true;
             break;
         case 'e':
-            request.everywhere = true;
+            request.count.everywhere = true;
+            break;
+        case 'r':
+            request.count.restart = true;
             break;
         default:
             return RK_CTL_USAGE;

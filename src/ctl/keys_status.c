@@ -261,7 +261,8 @@ static enum rk_status look(struct rk_ctl *ctl, struct view *v, bool count, struc
         status = rk_mongo_now(v->keys.client, &v->now_ms, err);
     }
     if (status == RK_OK) {
-        status = count ? rk_ctl_count(&v->keys, false, &v->proof, err)
+        const struct rk_ctl_count now = {.not_before_ms = v->now_ms};
+        status = count ? rk_ctl_count(&v->keys, &now, &v->proof, err)
                        : rk_proof_last(v->keys.client, v->keys.state_db, &v->proof, err);
         v->counted = status == RK_OK;
         status = status == RK_ENOENT ? RK_OK : status;

@@ -23,12 +23,6 @@ static struct rk_engine_settings engine_settings(const struct rk_config_sweep *s
         [RK_CONFIG_SWEEP_LAZY] = RK_SWEEP_LAZY,
         [RK_CONFIG_SWEEP_BOTH] = RK_SWEEP_BOTH,
     };
-    static const mongoc_read_mode_t reads[] = {
-        [RK_CONFIG_SCAN_PRIMARY] = MONGOC_READ_PRIMARY,
-        [RK_CONFIG_SCAN_SECONDARY] = MONGOC_READ_SECONDARY,
-        [RK_CONFIG_SCAN_SECONDARY_PREFERRED] = MONGOC_READ_SECONDARY_PREFERRED,
-        [RK_CONFIG_SCAN_NEAREST] = MONGOC_READ_NEAREST,
-    };
     return (struct rk_engine_settings){
         .mode = modes[sweep->mode],
         .threads = sweep->threads,
@@ -41,7 +35,7 @@ static struct rk_engine_settings engine_settings(const struct rk_config_sweep *s
         .retry_backoff_ms = sweep->retry_backoff_ms,
         .retry_backoff_max_ms = sweep->retry_backoff_max_ms,
         .write_timeout_ms = sweep->write_timeout_ms,
-        .read_mode = reads[sweep->read_preference],
+        .read_mode = rk_scan_mode(sweep->read_preference),
     };
 }
 

@@ -27,15 +27,24 @@ static int64_t read_date(const struct rk_bson_view *doc, const char *key)
     return rk_bson_find(doc, key, &elem) && elem.type == RK_BSON_DATE ? rk_load_i64(elem.value) : 0;
 }
 
+static void read_id(const struct rk_bson_view *doc, const char *key, char out[RK_JOB_ID_LEN])
+{
+    struct rk_bson_elem elem;
+    bson_oid_t id;
+    if (rk_bson_find(doc, key, &elem) && elem.type == RK_BSON_OID) {
+        memcpy(id.bytes, elem.value, sizeof id.bytes);
+        bson_oid_to_string(&id, out);
+    }
+}
+
 static void read_job(const struct rk_bson_view *doc, struct rk_job *job)
 {
     struct rk_bson_elem elem;
     *job = (struct rk_job){0};
-    if (rk_bson_find(doc, "_id", &elem) && elem.type == RK_BSON_OID) {
-        bson_oid_t id;
-        memcpy(id.bytes, elem.value, sizeof id.bytes);
-        bson_oid_to_string(&id, job->id);
-    }
+    read_id(doc, "_id", job->id);
+    read_id(doc, "proof", job->proof);
+    read_text(doc, "verifiedBy", job->verified_by, sizeof job->verified_by);
+    job->verified_at_ms = read_date(doc, "verifiedAt");
     read_text(doc, "ns", job->ns, sizeof job->ns);
     read_text(doc, "transform", job->transform, sizeof job->transform);
     read_text(doc, "state", job->state, sizeof job->state);

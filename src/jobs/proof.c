@@ -1,52 +1,15 @@
+/* A pass from its beginning to its end (see proof.h). */
 #include "proof_internal.h"
-#include "scan_internal.h"
+#include "verify_internal.h"
 
 #include <rekey/jobs/dead_letters.h>
 #include <rekey/jobs/store.h>
 #include <rekey/keys/mongo.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
-struct scanning {
-    const struct rk_proof_request *request;
-    struct rk_proof_part *part;
-    int64_t estimated; /* documents */
-};
-
-static void take_estimate(void *arg, int64_t documents)
-{
-    struct scanning *s = arg;
-    s->estimated = documents;
-}
-
-static enum rk_status count_document(void *arg, const struct rk_bson_view *doc)
-{
-    struct scanning *s = arg;
-    s->part->documents++;
-    return rk_usage_add(&s->part->usage, doc);
-}
-
-static void tell_progress(void *arg)
-{
-    const struct scanning *s = arg;
-    if (s->request->progress != NULL) {
-        s->request->progress(s->request->progress_arg, s->part->ns, s->part->documents,
-                             s->estimated);
-    }
-}
-
-static enum rk_status scan_part(mongoc_client_t *client, const struct rk_proof_request *request,
-                                const char *full, struct rk_proof_part *part, struct rk_error *err)
-{
-    struct rk_ns ns;
-    struct scanning s = {.request = request, .part = part};
-    const struct rk_scan_visitor visitor = {take_estimate, count_document, tell_progress, &s};
-    (void)snprintf(part->ns, sizeof part->ns, "%s", full);
-    if (!rk_ns_parse(&ns, full)) {
-        return rk_error_set(err, RK_EINVAL, "\"%s\" is no namespace", full);
-    }
-    return rk_scan_all(client, &ns, &visitor, err);
-}
+#define ROUNDS_MAX 10u
 
 /* Their raw values are stored as they were found, and are to be tried again some day. */
 static enum rk_status scan_dead_letters(mongoc_client_t *client, const char *state_db,
@@ -83,44 +46,180 @@ static enum rk_status scan_dead_letters(mongoc_client_t *client, const char *sta
     return status;
 }
 
-enum rk_status rk_proof_make(mongoc_client_t *client, const struct rk_proof_request *request,
-                             struct rk_proof *out, struct rk_error *err)
+/* The collections that have been counted, as they were then. */
+struct counted {
+    struct rk_proof *proof;
+    struct rk_pass_uuid *uuids; /* of its parts */
+};
+
+/* The part of ns; a new one when there is none, with *fresh. */
+static struct rk_proof_part *part_of(struct counted *counted, const char *ns,
+                                     struct rk_pass_uuid **uuid, bool *fresh)
 {
-    char **namespaces = NULL;
-    size_t n = 0;
-    *out = (struct rk_proof){.id = ""};
-    enum rk_status status = rk_mongo_now(client, &out->started_at_ms, err);
-    if (status == RK_OK) {
-        status = rk_proof_namespaces(client, request, &namespaces, &n, err);
+    struct rk_proof *proof = counted->proof;
+    size_t i = 0;
+    while (i < proof->n_parts && strcmp(proof->parts[i].ns, ns) != 0) {
+        i++;
     }
+    *fresh = i == proof->n_parts;
+    if (*fresh) {
+        struct rk_proof_part *parts = realloc(proof->parts, (i + 1) * sizeof *parts);
+        proof->parts = parts != NULL ? parts : proof->parts;
+        struct rk_pass_uuid *uuids = realloc(counted->uuids, (i + 1) * sizeof *uuids);
+        counted->uuids = uuids != NULL ? uuids : counted->uuids;
+        if (parts == NULL || uuids == NULL) {
+            return NULL;
+        }
+        parts[i] = (struct rk_proof_part){.ns = ""};
+        uuids[i] = (struct rk_pass_uuid){.known = false};
+        proof->n_parts++;
+    }
+    *uuid = &counted->uuids[i];
+    return &proof->parts[i];
+}
+
+/* Counts ns unless that was done, and it is still the same collection. *again: it was not. */
+static enum rk_status count_one(struct rk_pass *pass, const char *full, struct counted *counted,
+                                bool *again, struct rk_error *err)
+{
+    struct rk_ns ns;
+    struct rk_pass_uuid now;
+    struct rk_pass_uuid *uuid = NULL;
+    bool fresh = false;
+    if (!rk_ns_parse(&ns, full)) {
+        return rk_error_set(err, RK_EINVAL, "\"%s\" is no namespace", full);
+    }
+    enum rk_status status = rk_pass_uuid(pass->lease.client, &ns, &now, err);
     if (status != RK_OK) {
         return status;
     }
-    out->parts = calloc(n + 1, sizeof *out->parts);
-    if (out->parts == NULL) {
-        status = rk_error_set(err, RK_ENOMEM, "out of memory");
+    struct rk_proof_part *part = part_of(counted, full, &uuid, &fresh);
+    if (part == NULL) {
+        return rk_error_set(err, RK_ENOMEM, "out of memory");
     }
-    for (size_t i = 0; i < n && status == RK_OK; i++) {
-        status = scan_part(client, request, namespaces[i], &out->parts[out->n_parts++], err);
+    if (!fresh && uuid->known == now.known &&
+        memcmp(uuid->bytes, now.bytes, sizeof now.bytes) == 0) {
+        return RK_OK;
     }
+    *again = true;
+    *uuid = now;
+    return rk_pass_part(pass, &ns, uuid, part, err);
+}
+
+static enum rk_status list(struct rk_pass *pass, char ***namespaces, size_t *n,
+                           struct rk_error *err)
+{
+    const struct rk_proof_request *request = pass->request;
+    return request->verify != NULL
+               ? rk_jobs_namespaces(pass->lease.client, request->policies, request->only,
+                                    namespaces, n, err)
+               : rk_proof_namespaces(pass->lease.client, request, namespaces, n, err);
+}
+
+/* Until a look at the list finds nothing that is new, or was replaced by another collection while
+ * the others were counted. */
+static enum rk_status count_all(struct rk_pass *pass, struct rk_proof *proof, struct rk_error *err)
+{
+    struct counted counted = {.proof = proof};
+    enum rk_status status = RK_OK;
+    bool again = true;
+    for (unsigned round = 0; status == RK_OK && again; round++) {
+        char **namespaces = NULL;
+        size_t n = 0;
+        again = false;
+        status = round == ROUNDS_MAX
+                     ? rk_error_set(err, RK_ESTATE, "collections keep being replaced")
+                     : list(pass, &namespaces, &n, err);
+        if (status != RK_OK) {
+            break;
+        }
+        for (size_t i = 0; i < n && status == RK_OK; i++) {
+            status = count_one(pass, namespaces[i], &counted, &again, err);
+        }
+        rk_jobs_namespaces_free(namespaces, n);
+    }
+    free(counted.uuids);
+    return status;
+}
+
+/* Current keys must still be those that were compared with. */
+static enum rk_status check_keys(struct rk_pass *pass, struct rk_error *err)
+{
+    char now[RK_DIGEST_LEN];
+    enum rk_status status = rk_pass_keys(&pass->lease, &pass->keys_up_to, now, err);
+    if (status == RK_OK && strcmp(now, pass->keys) != 0) {
+        rk_pass_abandon(pass, "keys were rotated or destroyed meanwhile");
+        status =
+            rk_error_set(err, RK_ESTATE, "keys were rotated or destroyed meanwhile: verify again");
+    }
+    return status;
+}
+
+static void say_resumed(const struct rk_pass *pass)
+{
+    if (pass->resumed && pass->request->notice != NULL) {
+        pass->request->notice(pass->request->arg,
+                              "going on with the scan that an earlier run has begun (--restart "
+                              "begins anew)");
+    }
+}
+
+enum rk_status rk_proof_make(mongoc_client_t *client, const struct rk_proof_request *request,
+                             struct rk_proof *out, struct rk_error *err)
+{
+    struct rk_pass pass;
+    *out = (struct rk_proof){.id = ""};
+    enum rk_status status = rk_pass_open(&pass, client, request, err);
+    if (status != RK_OK) {
+        return status;
+    }
+    say_resumed(&pass);
+    bson_oid_to_string(&pass.id, out->id);
+    out->started_at_ms = pass.started_at_ms;
+    out->resumed = pass.resumed;
+    status = count_all(&pass, out, err);
     if (status == RK_OK) {
         status = scan_dead_letters(client, request->state_db, &out->dead_letters, err);
     }
-    if (status == RK_OK) {
-        status = rk_proof_store(client, request->state_db, request->actor, out, err);
+    if (status == RK_OK && request->verify != NULL) {
+        status = check_keys(&pass, err);
     }
-    rk_jobs_namespaces_free(namespaces, n);
+    if (status == RK_OK) {
+        status = rk_pass_complete(&pass, out, err);
+    }
+    if (status != RK_OK) {
+        rk_pass_release(&pass);
+    }
     return status;
 }
 
 void rk_proof_deinit(struct rk_proof *proof)
 {
     for (size_t i = 0; i < proof->n_parts; i++) {
-        rk_usage_deinit(&proof->parts[i].usage);
+        rk_census_deinit(&proof->parts[i].census);
     }
     rk_usage_deinit(&proof->dead_letters);
     free(proof->parts);
     *proof = (struct rk_proof){.id = ""};
+}
+
+bool rk_proof_holds(const struct rk_proof *proof)
+{
+    for (size_t i = 0; i < proof->n_parts; i++) {
+        if (!rk_census_holds(&proof->parts[i].census)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+int64_t rk_proof_documents(const struct rk_proof *proof)
+{
+    int64_t documents = 0;
+    for (size_t i = 0; i < proof->n_parts; i++) {
+        documents += proof->parts[i].census.documents;
+    }
+    return documents;
 }
 
 /* Appends "<values> in <place>" to the list in where. */
@@ -140,7 +239,7 @@ int64_t rk_proof_values(const struct rk_proof *proof, uint32_t key_id, char *whe
         where[0] = '\0';
     }
     for (size_t i = 0; i < proof->n_parts; i++) {
-        const struct rk_usage *usage = &proof->parts[i].usage;
+        const struct rk_usage *usage = &proof->parts[i].census.usage;
         int64_t values = rk_usage_of(usage, key_id) + rk_usage_of(usage, RK_USAGE_ANY);
         name_place(where, size, values, proof->parts[i].ns);
         total += values;

@@ -36,41 +36,48 @@ static void append_parts(bson_t *doc, const struct rk_proof *proof)
     for (size_t i = 0; i < proof->n_parts; i++) {
         append_index(&array, i, &entry);
         BSON_APPEND_UTF8(&entry, "ns", proof->parts[i].ns);
-        BSON_APPEND_INT64(&entry, "documents", proof->parts[i].documents);
-        append_usage(&entry, "keys", &proof->parts[i].usage);
+        BSON_APPEND_INT64(&entry, "documents", proof->parts[i].census.documents);
+        append_usage(&entry, "keys", &proof->parts[i].census.usage);
         bson_append_document_end(&array, &entry);
     }
     bson_append_array_end(doc, &array);
 }
 
-enum rk_status rk_proof_store(mongoc_client_t *client, const char *state_db, const char *actor,
-                              struct rk_proof *proof, struct rk_error *err)
+static bson_t *completion(const struct rk_pass *pass, const struct rk_proof *proof)
 {
-    bson_error_t cause;
-    bson_oid_t id;
-    bson_t doc = BSON_INITIALIZER;
-    bson_t opts = BSON_INITIALIZER;
-    enum rk_status status = rk_mongo_now(client, &proof->completed_at_ms, err);
-    if (status != RK_OK) {
-        goto done;
+    bson_t set = BSON_INITIALIZER;
+    append_parts(&set, proof);
+    append_usage(&set, "deadLetters", &proof->dead_letters);
+    if (pass->request->verify != NULL) {
+        BSON_APPEND_BOOL(&set, "ok", rk_proof_holds(proof));
     }
-    bson_oid_init(&id, NULL);
-    bson_oid_to_string(&id, proof->id);
-    BSON_APPEND_OID(&doc, "_id", &id);
-    BSON_APPEND_DATE_TIME(&doc, "startedAt", proof->started_at_ms);
-    BSON_APPEND_DATE_TIME(&doc, "completedAt", proof->completed_at_ms);
-    BSON_APPEND_UTF8(&doc, "by", actor);
-    append_parts(&doc, proof);
-    append_usage(&doc, "deadLetters", &proof->dead_letters);
-    rk_mongo_majority_writes(&opts);
-    mongoc_collection_t *proofs = mongoc_client_get_collection(client, state_db, "proofs");
-    if (!mongoc_collection_insert_one(proofs, &doc, &opts, NULL, &cause)) {
-        status = rk_mongo_error(err, "cannot store what the scan found", &cause);
+    bson_t *command = BCON_NEW(
+        "findAndModify", BCON_UTF8("proofs"), "query", "{", "_id", BCON_OID(&pass->id), "owner",
+        BCON_UTF8(pass->owner), "epoch", BCON_INT64(pass->epoch), "}", "update", "{", "$set",
+        BCON_DOCUMENT(&set), "$currentDate", "{", "completedAt", BCON_BOOL(true), "}", "}", "new",
+        BCON_BOOL(true), "fields", "{", "completedAt", BCON_INT32(1), "}", "writeConcern", "{", "w",
+        BCON_UTF8("majority"), "wtimeout", BCON_INT64((int64_t)pass->lease.wtimeout_ms), "}");
+    bson_destroy(&set);
+    return command;
+}
+
+enum rk_status rk_pass_complete(const struct rk_pass *pass, struct rk_proof *proof,
+                                struct rk_error *err)
+{
+    static const char *const date_path[] = {"value", "completedAt"};
+    struct rk_bson_elem date;
+    bson_t reply;
+    bson_t *command = completion(pass, proof);
+    enum rk_status status =
+        rk_command_run_bson(pass->lease.client, pass->lease.state_db, command, &reply, err);
+    struct rk_bson_view view = rk_reply_view(&reply);
+    if (status == RK_OK && rk_view_path(&view, date_path, 2, &date) && date.type == RK_BSON_DATE) {
+        proof->completed_at_ms = rk_load_i64(date.value);
+    } else if (status == RK_OK) {
+        status = rk_error_set(err, RK_ESTATE, "another rekeyctl goes on with this scan");
     }
-    mongoc_collection_destroy(proofs);
-done:
-    bson_destroy(&opts);
-    bson_destroy(&doc);
+    bson_destroy(&reply);
+    bson_destroy(command);
     return status;
 }
 
@@ -109,9 +116,9 @@ static enum rk_status read_part(const bson_iter_t *entry, struct rk_proof_part *
         return RK_EINVAL;
     }
     (void)snprintf(part->ns, sizeof part->ns, "%s", bson_iter_utf8(&found, NULL));
-    part->documents = int_of(entry, "documents");
+    part->census.documents = int_of(entry, "documents");
     return bson_iter_recurse(entry, &iter) && bson_iter_find_descendant(&iter, "keys", &found)
-               ? read_usage(&found, &part->usage)
+               ? read_usage(&found, &part->census.usage)
                : RK_EINVAL;
 }
 
@@ -161,14 +168,15 @@ enum rk_status rk_proof_last(mongoc_client_t *client, const char *state_db, stru
     enum rk_status status = RK_OK;
     bson_error_t cause;
     const bson_t *doc;
-    bson_t filter = BSON_INITIALIZER;
+    bson_t *filter = BCON_NEW("completedAt", "{", "$exists", BCON_BOOL(true), "}", "kind", "{",
+                              "$ne", BCON_UTF8("verify"), "}");
     bson_t *opts = BCON_NEW("sort", "{", "completedAt", BCON_INT32(-1), "_id", BCON_INT32(-1), "}",
                             "limit", BCON_INT64(1));
     mongoc_read_prefs_t *primary = mongoc_read_prefs_new(MONGOC_READ_PRIMARY);
     mongoc_collection_t *proofs = mongoc_client_get_collection(client, state_db, "proofs");
     rk_mongo_majority_reads(opts);
     *out = (struct rk_proof){.id = ""};
-    mongoc_cursor_t *cursor = mongoc_collection_find_with_opts(proofs, &filter, opts, primary);
+    mongoc_cursor_t *cursor = mongoc_collection_find_with_opts(proofs, filter, opts, primary);
     if (mongoc_cursor_next(cursor, &doc)) {
         status = read_proof(doc, out);
         if (status != RK_OK) {
@@ -182,7 +190,7 @@ enum rk_status rk_proof_last(mongoc_client_t *client, const char *state_db, stru
     mongoc_cursor_destroy(cursor);
     mongoc_collection_destroy(proofs);
     mongoc_read_prefs_destroy(primary);
-    bson_destroy(&filter);
+    bson_destroy(filter);
     bson_destroy(opts);
     return status;
 }

@@ -16,6 +16,7 @@
 #include "command_internal.h"
 #include "shard_key_internal.h"
 
+#include <rekey/config/config.h>
 #include <rekey/policy/policy.h>
 
 /*
@@ -27,6 +28,7 @@ struct rk_scan_from {
     uint64_t after;       /* operationTime of a reply; 0: a server without one */
     uint32_t max_time_ms; /* of waiting and reading */
 };
+mongoc_read_mode_t rk_scan_mode(enum rk_config_scan read_preference);
 
 struct rk_scan {
     const struct rk_id *min; /* NULL, none or MinKey: open */
@@ -67,19 +69,22 @@ rk_scan_read_planned(mongoc_client_t *client, const struct rk_ns *ns, const stru
                      const struct rk_plan *plan, struct rk_scan_batch *batch, struct rk_error *err);
 
 /*
- * Every document of a collection, whole, in batches. first says how many there may be, each calls
- * for one (what it returns ends the scan), batch_done after each batch; first and batch_done may be
- * NULL. Sees whatever was written before it began.
+ * Every document of a collection, whole, in batches of batch_docs, from position on (type 0: the
+ * beginning), which is the last document of the batches that were done. Sees whatever was written
+ * before it began, from whichever members it reads. first says how many
+ * documents there may be, each calls for one, batch_done after a batch; what these return ends the
+ * scan, with *err theirs. RK_EIO: to be tried again from a position.
  */
 struct rk_scan_visitor {
     void (*first)(void *arg, int64_t documents_estimated);
-    enum rk_status (*each)(void *arg, const struct rk_bson_view *doc);
-    void (*batch_done)(void *arg);
+    enum rk_status (*each)(void *arg, const struct rk_bson_view *doc, struct rk_error *err);
+    enum rk_status (*batch_done)(void *arg, uint32_t documents, struct rk_error *err);
     void *arg;
 };
 RK_MUST_CHECK enum rk_status rk_scan_all(mongoc_client_t *client, const struct rk_ns *ns,
+                                         mongoc_read_mode_t mode, uint32_t batch_docs,
                                          const struct rk_scan_visitor *visitor,
-                                         struct rk_error *err);
+                                         struct rk_id *position, struct rk_error *err);
 
 /* Iterates: the next document and its _id, RK_ENOENT at the end, RK_EINVAL when the reply is
  * malformed. */

@@ -88,11 +88,16 @@ enum rk_status rk_usage_add_key(struct rk_usage *usage, uint32_t id, int64_t val
     return RK_OK;
 }
 
-static enum rk_status add(void *arg, const uint8_t *value, uint32_t len)
+enum rk_status rk_usage_add_value(struct rk_usage *usage, const uint8_t *value, uint32_t len)
 {
     uint32_t id = 0;
     bool names = rk_envelope_names_key(value + BINARY_HEAD_LEN, len - BINARY_HEAD_LEN, &id);
-    return names ? rk_usage_add_key(arg, id, 1) : RK_OK;
+    return names ? rk_usage_add_key(usage, id, 1) : RK_OK;
+}
+
+static enum rk_status add(void *arg, const uint8_t *value, uint32_t len)
+{
+    return rk_usage_add_value(arg, value, len);
 }
 
 enum rk_status rk_usage_add(struct rk_usage *usage, const struct rk_bson_view *doc)

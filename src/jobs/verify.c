@@ -1,12 +1,9 @@
-#include "scan_internal.h"
+#include "verify_internal.h"
 
 #include <rekey/base/clock.h>
 #include <rekey/jobs/key_wait.h>
 #include <rekey/jobs/transform.h>
-#include <rekey/jobs/usage.h>
-#include <rekey/jobs/verify.h>
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,94 +13,139 @@
 #define HELD_BYTES_MAX (HELD_BYTES + (17u << 20))
 #define PATH_MAX_BYTES 65536u
 
-struct verify {
-    const struct rk_verify_options *options;
-    const struct rk_policy *policy;
-    struct rk_verify_result *result;
+struct rk_verifier {
+    struct rk_verify_options options;
+    const struct rk_policy *policy; /* NULL: only usage is counted */
+    struct rk_census *total;
+    struct rk_census *census; /* that is being added to: total, or held_census */
+    struct rk_census held_census;
+    struct rk_keyset *keys;
+    uint64_t generation;
+    uint32_t absent; /* a key that could not be had since the last settle */
     struct rk_aead *aead;
     struct rk_tenant tenant; /* of the document at hand */
     struct rk_buf path;
-    struct rk_buf scratch;
-    bool outside;            /* the provider may open values itself: documents are held */
-    struct rk_buf held;      /* one after the other */
-    struct rk_error failure; /* of the provider */
-    int64_t estimated;       /* documents */
+    struct rk_buf scratch; /* a plaintext; always cleansed */
+    struct rk_buf again;   /* the envelope that it makes */
+    bool outside;          /* the provider may open values itself: documents are held */
+    struct rk_buf held;    /* one after the other */
+    struct rk_error failure;
+    int64_t expected; /* documents */
     uint64_t random;
 };
 
-static bool chosen(struct verify *v)
+static const _Atomic bool never = false;
+
+static bool chosen(struct rk_verifier *v)
 {
-    if (v->options->deep) {
+    if (v->options.deep) {
         return true;
     }
     v->random ^= v->random << 13;
     v->random ^= v->random >> 7;
     v->random ^= v->random << 17;
-    return v->options->sample > 0 &&
-           v->random % (uint64_t)(v->estimated > 0 ? v->estimated : 1) < v->options->sample;
+    return v->options.sample > 0 &&
+           v->random % (uint64_t)(v->expected > 0 ? v->expected : 1) < v->options.sample;
 }
 
-static void count_key(struct rk_verify_field *field, uint32_t id)
+static void refresh_keys(struct rk_verifier *v)
 {
-    for (size_t i = 0; i < field->n_keys; i++) {
-        if (field->keys[i].id == id) {
-            field->keys[i].values++;
-            return;
-        }
+    uint64_t generation = rk_key_service_generation(v->options.service);
+    if (v->keys == NULL || generation != v->generation) {
+        rk_keyset_unref(v->keys);
+        v->keys = rk_key_service_keyset(v->options.service);
+        v->generation = generation;
     }
-    if (field->n_keys < RK_VERIFY_KEYS_MAX) {
-        field->keys[field->n_keys++] = (struct rk_verify_key){id, 1};
+}
+
+/* NULL: it is not to be had, so nothing under it can be read. */
+static const struct rk_data_key *find_key(struct rk_verifier *v, uint32_t id)
+{
+    const struct rk_data_key *key = rk_keyset_find(v->keys, id);
+    if (key == NULL && id != v->absent) {
+        enum rk_status status = rk_key_wait(v->options.service, id, &never, NULL);
+        refresh_keys(v);
+        key = rk_keyset_find(v->keys, id);
+        v->absent = status == RK_OK ? 0 : id;
     }
+    return key;
 }
 
 /* RK_OK and *opens, or a failure that is not the value's. */
-static enum rk_status open_result(struct verify *v, enum rk_status status, bool *opens)
+static enum rk_status open_result(enum rk_status status, bool *opens)
 {
-    rk_buf_cleanse(&v->scratch);
     *opens = status == RK_OK;
     return status == RK_ENOMEM || status == RK_ELIMIT ? status : RK_OK;
 }
 
 /* Is it the current key of the name that the document is to lie under? */
-static bool is_current(const struct verify *v, const struct rk_field *field, uint32_t key_id)
+static bool is_current(const struct rk_verifier *v, const struct rk_field *field, uint32_t key_id)
 {
     char buf[RK_KEY_NAME_SIZE];
     const char *name = rk_tenant_key(&v->tenant, field, buf);
-    const struct rk_data_key *current =
-        name != NULL ? rk_keyset_current(v->options->keys, name) : NULL;
+    const struct rk_data_key *current = name != NULL ? rk_keyset_current(v->keys, name) : NULL;
     return current != NULL && rk_data_key_id(current) == key_id;
 }
 
-static enum rk_status verify_envelope(struct verify *v, const struct rk_field *field,
-                                      const struct rk_value *value, struct rk_verify_field *out)
+/* Encrypts the plaintext in scratch again: deterministic envelopes come out the same, or no
+ * equality finds the value. */
+static enum rk_status seal_again(struct rk_verifier *v, const struct rk_data_key *key,
+                                 const struct rk_envelope *e, struct rk_field_census *out,
+                                 bool *same)
 {
-    const struct rk_keyset *keys = v->options->keys;
+    *same = true;
+    if (e->algorithm != RK_ALGORITHM_DETERMINISTIC || e->remote) {
+        return RK_OK;
+    }
+    rk_buf_clear(&v->again);
+    enum rk_status status =
+        rk_envelope_seal(v->aead, key, e->algorithm, e->field_id, 0, e->bson_type, v->scratch.data,
+                         v->scratch.len, &v->again);
+    bool sealed = false;
+    status = open_result(status, &sealed);
+    *same = sealed && v->again.len == e->len && memcmp(v->again.data, e->data, e->len) == 0;
+    out->round_trips += *same;
+    return status;
+}
+
+static enum rk_status try_open(struct rk_verifier *v, const struct rk_data_key *key,
+                               const struct rk_envelope *e, struct rk_field_census *out,
+                               bool *opens, bool *same)
+{
+    enum rk_status status = open_result(rk_envelope_open(v->aead, key, e, &v->scratch), opens);
+    if (status == RK_OK && *opens) {
+        status = seal_again(v, key, e, out, same);
+    }
+    rk_buf_cleanse(&v->scratch);
+    out->opened += status == RK_OK;
+    return status;
+}
+
+static enum rk_status verify_envelope(struct rk_verifier *v, const struct rk_field *field,
+                                      const struct rk_value *value, struct rk_field_census *out)
+{
     struct rk_envelope envelope;
     bool opens = true;
+    bool same = true;
     if (!rk_envelope_parse(value->data + BINARY_HEAD_LEN, value->len - BINARY_HEAD_LEN,
                            &envelope)) {
         out->undecryptable++;
         return RK_OK;
     }
-    count_key(out, envelope.key_id);
-    const struct rk_data_key *key = rk_keyset_find(keys, envelope.key_id);
-    if (key == NULL) {
-        out->undecryptable++;
-        return RK_OK;
+    enum rk_status status = rk_usage_add_key(&out->keys, envelope.key_id, 1);
+    const struct rk_data_key *key = find_key(v, envelope.key_id);
+    if (status == RK_OK && key != NULL && chosen(v)) {
+        status = try_open(v, key, &envelope, out, &opens, &same);
     }
-    if (chosen(v)) {
-        enum rk_status status =
-            open_result(v, rk_envelope_open(v->aead, key, &envelope, &v->scratch), &opens);
-        if (status != RK_OK) {
-            return status;
-        }
-        out->opened++;
+    if (status != RK_OK) {
+        return status;
     }
-    if (!opens) {
+    if (key == NULL || !opens) {
         out->undecryptable++;
     } else if (!is_current(v, field, envelope.key_id)) {
         out->old_key++;
-    } else if (envelope.algorithm != field->algorithm || envelope.field_id != field->field_id) {
+    } else if (!same || envelope.algorithm != field->algorithm ||
+               envelope.field_id != field->field_id) {
         out->mismatched++;
     } else {
         out->current++;
@@ -111,8 +153,8 @@ static enum rk_status verify_envelope(struct verify *v, const struct rk_field *f
     return RK_OK;
 }
 
-static enum rk_status verify_other(struct verify *v, const struct rk_field *field,
-                                   const struct rk_value *value, struct rk_verify_field *out)
+static enum rk_status verify_other(struct rk_verifier *v, const struct rk_field *field,
+                                   const struct rk_value *value, struct rk_field_census *out)
 {
     bool matches = false;
     bool opens = false;
@@ -126,11 +168,10 @@ static enum rk_status verify_other(struct verify *v, const struct rk_field *fiel
         if (!try) {
             break;
         }
-        enum rk_status status =
-            open_result(v,
-                        rk_legacy_open(v->aead, v->options->keys, format, value->type, value->data,
-                                       value->len, &v->scratch),
-                        &opens);
+        enum rk_status status = open_result(rk_legacy_open(v->aead, v->keys, format, value->type,
+                                                           value->data, value->len, &v->scratch),
+                                            &opens);
+        rk_buf_cleanse(&v->scratch);
         if (status != RK_OK) {
             return status;
         }
@@ -153,28 +194,30 @@ static bool is_envelope(uint8_t type, const uint8_t *data, uint32_t len)
 }
 
 /* Adds (sign 1) an envelope to those elsewhere, or takes it back (sign -1). */
-static void count_elsewhere(struct verify *v, const uint8_t *data, uint32_t len, int sign)
+static void count_elsewhere(struct rk_verifier *v, const uint8_t *data, uint32_t len, int sign)
 {
     struct rk_envelope envelope;
     bool parsed = rk_envelope_parse(data + BINARY_HEAD_LEN, len - BINARY_HEAD_LEN, &envelope);
-    const struct rk_keyset_key *key =
-        parsed ? rk_keyset_known(v->options->keys, envelope.key_id) : NULL;
-    v->result->elsewhere += sign;
-    v->result->elsewhere_old_key += key == NULL || key->role != RK_KEY_WRITES ? sign : 0;
+    const struct rk_keyset_key *key = parsed ? rk_keyset_known(v->keys, envelope.key_id) : NULL;
+    v->census->elsewhere += sign;
+    v->census->elsewhere_old_key += key == NULL || key->role != RK_KEY_WRITES ? sign : 0;
 }
 
 /* Counts every envelope of a document; verify_value takes those at protected paths back. */
 static enum rk_status count_any(void *arg, const uint8_t *data, uint32_t len)
 {
-    count_elsewhere(arg, data, len, 1);
-    return RK_OK;
+    struct rk_verifier *v = arg;
+    if (v->policy != NULL) {
+        count_elsewhere(v, data, len, 1);
+    }
+    return rk_usage_add_value(&v->census->usage, data, len);
 }
 
 static enum rk_status verify_value(void *arg, const struct rk_field *field,
                                    const struct rk_value *value, const char *path, size_t path_len)
 {
-    struct verify *v = arg;
-    struct rk_verify_field *out = &v->result->fields[field - v->policy->fields];
+    struct rk_verifier *v = arg;
+    struct rk_field_census *out = &v->census->fields[field - v->policy->fields];
     (void)path;
     (void)path_len;
     if (value->type == RK_BSON_NULL || value->type == RK_BSON_UNDEFINED) {
@@ -188,58 +231,23 @@ static enum rk_status verify_value(void *arg, const struct rk_field *field,
     return verify_other(v, field, value, out);
 }
 
-static void take_estimate(void *arg, int64_t documents)
-{
-    struct verify *v = arg;
-    v->estimated = documents;
-}
-
-static enum rk_status count_document(struct verify *v, const struct rk_bson_view *doc)
+static enum rk_status count_document(struct rk_verifier *v, const struct rk_bson_view *doc)
 {
     enum rk_status status = rk_envelopes_visit(doc, count_any, v);
-    rk_tenant_of_document(v->policy, doc, &v->tenant);
-    if (status == RK_OK) {
+    if (status == RK_OK && v->policy != NULL) {
+        rk_tenant_of_document(v->policy, doc, &v->tenant);
         status = rk_protected_values(&v->policy->root, doc, &v->path, verify_value, v);
     }
-    v->result->documents += status == RK_OK ? 1 : 0;
+    v->census->documents += status == RK_OK ? 1 : 0;
     return status;
 }
 
 /* ---- values that the provider opens: a pass over many documents that asks, one that counts */
 
-/* What a pass changes. */
-struct counts {
-    int64_t documents;
-    int64_t elsewhere;
-    int64_t elsewhere_old_key;
-    uint64_t random;
-    struct rk_verify_field *fields;
-};
-
-static bool counts_keep(const struct verify *v, struct counts *counts)
-{
-    const struct rk_verify_result *r = v->result;
-    *counts = (struct counts){r->documents, r->elsewhere, r->elsewhere_old_key, v->random,
-                              calloc(r->n_fields, sizeof *r->fields)};
-    if (counts->fields != NULL) {
-        memcpy(counts->fields, r->fields, r->n_fields * sizeof *r->fields);
-    }
-    return counts->fields != NULL;
-}
-
-static void counts_restore(struct verify *v, const struct counts *counts)
-{
-    struct rk_verify_result *r = v->result;
-    r->documents = counts->documents;
-    r->elsewhere = counts->elsewhere;
-    r->elsewhere_old_key = counts->elsewhere_old_key;
-    v->random = counts->random;
-    memcpy(r->fields, counts->fields, r->n_fields * sizeof *r->fields);
-}
-
-static enum rk_status count_held(struct verify *v)
+static enum rk_status count_held(struct rk_verifier *v)
 {
     enum rk_status status = RK_OK;
+    rk_census_clear(&v->held_census);
     for (size_t off = 0; off < v->held.len && status == RK_OK;) {
         struct rk_bson_view doc;
         if (!rk_bson_view_init(&doc, v->held.data + off, v->held.len - off)) {
@@ -251,14 +259,13 @@ static enum rk_status count_held(struct verify *v)
     return status;
 }
 
-static enum rk_status count_in_passes(struct verify *v, const struct counts *before,
-                                      struct rk_remote **remote)
+static enum rk_status count_in_passes(struct rk_verifier *v, struct rk_remote **remote)
 {
-    static const _Atomic bool never = false;
+    uint64_t random = v->random;
     enum rk_status status = count_held(v);
     while (status == RK_OK && rk_remote_wanted(*remote)) {
-        counts_restore(v, before);
-        status = rk_values_wait(v->options->service, remote, &never, &v->failure);
+        v->random = random; /* the same values are chosen */
+        status = rk_values_wait(v->options.service, remote, &never, &v->failure);
         rk_remote_rewind(*remote);
         if (status == RK_OK) {
             status = count_held(v);
@@ -267,116 +274,99 @@ static enum rk_status count_in_passes(struct verify *v, const struct counts *bef
     return status;
 }
 
-static enum rk_status settle_held(struct verify *v)
+static enum rk_status settle_held(struct rk_verifier *v)
 {
-    struct counts before;
     enum rk_status status = RK_ENOMEM;
     struct rk_remote *remote =
         rk_remote_new(RK_JOBS_REMOTE_BYTES_MAX, (uint32_t)(rk_clock_wall_ms() / 1000));
-    if (counts_keep(v, &before) && remote != NULL) {
+    if (remote != NULL) {
         rk_aead_set_remote(v->aead, remote);
-        status = count_in_passes(v, &before, &remote);
+        v->census = &v->held_census;
+        status = count_in_passes(v, &remote);
+        v->census = v->total;
         rk_aead_set_remote(v->aead, NULL);
     }
     rk_buf_clear(&v->held);
-    free(before.fields);
     rk_remote_free(remote);
-    return status;
+    return status == RK_OK ? rk_census_add(v->total, &v->held_census) : status;
 }
 
-static enum rk_status verify_document(void *arg, const struct rk_bson_view *doc)
+static enum rk_status tell(struct rk_verifier *v, enum rk_status status, struct rk_error *err)
 {
-    struct verify *v = arg;
+    if (status == RK_OK) {
+        return RK_OK;
+    }
+    const char *why = v->failure.message[0] != '\0' ? v->failure.message : rk_status_name(status);
+    return rk_error_set(err, status, "cannot look through a document: %s", why);
+}
+
+enum rk_status rk_verifier_add(struct rk_verifier *v, const struct rk_bson_view *doc,
+                               struct rk_error *err)
+{
+    v->failure.message[0] = '\0';
     if (!v->outside) {
-        return count_document(v, doc);
+        return tell(v, count_document(v, doc), err);
     }
     enum rk_status status = rk_buf_append(&v->held, doc->data, doc->len);
-    return status == RK_OK && v->held.len >= HELD_BYTES ? settle_held(v) : status;
+    return tell(v, status == RK_OK && v->held.len >= HELD_BYTES ? settle_held(v) : status, err);
 }
 
-static void tell_progress(void *arg)
+enum rk_status rk_verifier_settle(struct rk_verifier *v, struct rk_error *err)
 {
-    const struct verify *v = arg;
-    if (v->options->progress != NULL) {
-        v->options->progress(v->options->progress_arg, v->result->ns, v->result->documents,
-                             v->estimated);
+    v->failure.message[0] = '\0';
+    enum rk_status status = v->held.len > 0 ? settle_held(v) : RK_OK;
+    if (v->policy != NULL) {
+        refresh_keys(v);
+        v->absent = 0;
     }
+    return tell(v, status, err);
 }
 
-static enum rk_status prepare(struct verify *v, const struct rk_ns *ns, struct rk_error *err)
+void rk_verifier_expect(struct rk_verifier *v, int64_t documents)
 {
-    v->policy =
-        rk_policy_find(v->options->policies, ns->db, strlen(ns->db), ns->coll, strlen(ns->coll));
-    if (v->policy == NULL) {
-        return rk_error_set(err, RK_ENOENT, "no policy protects %s", ns->full);
-    }
-    v->result->n_fields = v->policy->n_fields;
-    v->result->fields = calloc(v->policy->n_fields, sizeof *v->result->fields);
-    if (v->result->fields == NULL) {
+    v->expected = documents;
+}
+
+enum rk_status rk_verifier_new(const struct rk_verify_options *options,
+                               const struct rk_policy *policy, struct rk_census *census,
+                               struct rk_verifier **out, struct rk_error *err)
+{
+    struct rk_verifier *v = calloc(1, sizeof *v);
+    *out = v;
+    if (v == NULL) {
         return rk_error_set(err, RK_ENOMEM, "out of memory");
     }
-    for (size_t i = 0; i < v->policy->n_fields; i++) {
-        v->result->fields[i].path = v->policy->fields[i].path;
+    v->total = v->census = census;
+    v->random = rk_clock_mono_us() | 1u;
+    rk_buf_init(&v->path, PATH_MAX_BYTES);
+    rk_buf_init(&v->scratch, SCRATCH_MAX);
+    rk_buf_init(&v->again, SCRATCH_MAX);
+    rk_buf_init(&v->held, HELD_BYTES_MAX);
+    if (options == NULL || policy == NULL) {
+        return RK_OK;
+    }
+    v->options = *options;
+    v->policy = policy;
+    v->outside = rk_key_service_answers(options->service);
+    refresh_keys(v);
+    if (rk_census_init(&v->held_census, policy) != RK_OK) {
+        return rk_error_set(err, RK_ENOMEM, "out of memory");
     }
     return rk_aead_new(&v->aead, err);
 }
 
-enum rk_status rk_verify_namespace(mongoc_client_t *client, const char *ns_text,
-                                   const struct rk_verify_options *options,
-                                   struct rk_verify_result *out, struct rk_error *err)
+void rk_verifier_free(struct rk_verifier *v)
 {
-    struct rk_ns ns;
-    struct verify v = {.options = options, .result = out, .random = rk_clock_mono_us() | 1u};
-    *out = (struct rk_verify_result){0};
-    if (!rk_ns_parse(&ns, ns_text)) {
-        return rk_error_set(err, RK_EINVAL, "\"%s\" is no namespace: it must read db.collection",
-                            ns_text);
+    if (v == NULL) {
+        return;
     }
-    (void)snprintf(out->ns, sizeof out->ns, "%s", ns.full);
-    rk_buf_init(&v.path, PATH_MAX_BYTES);
-    rk_buf_init(&v.scratch, SCRATCH_MAX);
-    rk_buf_init(&v.held, HELD_BYTES_MAX);
-    v.outside = options->service != NULL && rk_key_service_answers(options->service);
-    enum rk_status status = prepare(&v, &ns, err);
-    if (status == RK_OK) {
-        const struct rk_scan_visitor visitor = {take_estimate, verify_document, tell_progress, &v};
-        status = rk_scan_all(client, &ns, &visitor, err);
-    }
-    if (status == RK_OK && v.held.len > 0) {
-        status = settle_held(&v);
-        if (status != RK_OK) {
-            (void)rk_error_set(err, status, "cannot verify %s: %s", ns.full,
-                               rk_status_name(status));
-        }
-    }
-    if (status != RK_OK && v.failure.message[0] != '\0') {
-        (void)rk_error_set(err, status, "cannot verify %s: %s", ns.full, v.failure.message);
-    }
-    rk_buf_deinit(&v.held);
-    rk_aead_free(v.aead);
-    rk_buf_cleanse(&v.scratch);
-    rk_buf_deinit(&v.scratch);
-    rk_buf_deinit(&v.path);
-    return status;
-}
-
-void rk_verify_result_deinit(struct rk_verify_result *result)
-{
-    free(result->fields);
-    result->fields = NULL;
-    result->n_fields = 0;
-}
-
-bool rk_verify_holds(const struct rk_verify_result *result)
-{
-    if (result->elsewhere_old_key != 0) {
-        return false;
-    }
-    for (size_t i = 0; i < result->n_fields; i++) {
-        const struct rk_verify_field *f = &result->fields[i];
-        if (f->old_key + f->mismatched + f->legacy + f->plaintext + f->undecryptable != 0) {
-            return false;
-        }
-    }
-    return true;
+    rk_census_deinit(&v->held_census);
+    rk_keyset_unref(v->keys);
+    rk_aead_free(v->aead);
+    rk_buf_cleanse(&v->scratch);
+    rk_buf_deinit(&v->scratch);
+    rk_buf_deinit(&v->again);
+    rk_buf_deinit(&v->held);
+    rk_buf_deinit(&v->path);
+    free(v);
 }

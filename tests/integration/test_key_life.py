@@ -262,6 +262,47 @@ def test_dead_letters_count(people):
     assert retire(people)["retired"] == [1]
 
 
+def killed_midway(people, *words):
+    """A count that is killed (kill -9) when it has counted something, and not all."""
+    people.rekeyd.config["verify"] = {
+        "checkpoint_interval_ms": 50,
+        "lease_ms": 1000,
+        "max_rate": 100,
+    }
+    people.rekeyd.write_config()
+    parts = state_of(people).proofParts
+    known = parts.count_documents({})
+    argv = [rekey_binary("rekeyctl"), "-c", people.rekeyd.config_path, *words]
+    running = subprocess.Popen(argv, stderr=subprocess.PIPE, env=people.rekeyd.environment())
+    try:
+        midway = {"documents": {"$gt": 0}, "done": False}
+        wait_until(lambda: parts.count_documents({}) > known and parts.find_one(midway))
+    finally:
+        running.kill()
+        running.communicate()
+    people.rekeyd.config["verify"]["max_rate"] = 0
+    people.rekeyd.write_config()
+
+
+def test_a_count_that_was_killed_is_gone_on_with(people):
+    people.app.insert_many([person(i) for i in range(200)])
+    killed_midway(people, "keys", "status", "--count")
+    rotate(people)
+    sweep(people)
+    # That one began when values were written under the key: it proves nothing.
+    killed_midway(people, "keys", "retire", "1", "--wait")
+    stale, begun = state_of(people).proofs.find().sort("startedAt")
+    assert "completedAt" not in stale and "completedAt" not in begun
+    # A count may go on only where no write under the key can have come behind it.
+    state_of(people).keys.update_one({"_id": 1}, {"$set": {"quietAt": begun["startedAt"]}})
+    killed_midway(people, "keys", "retire", "1", "--wait")
+    assert state_of(people).proofs.count_documents({}) == 3
+    retired = retire(people)
+    last = list(state_of(people).proofs.find().sort("startedAt"))[-1]
+    assert retired["proof"] == str(last["_id"]) and last["epoch"] == 2
+    assert state_of(people).proofs.count_documents({}) == 3 and retired["documents"] == 200
+
+
 def test_everywhere_finds_copies(people):
     own = people.rekeyd.config["upstream"]["state_db"]
     for name in people.direct_client.list_database_names():

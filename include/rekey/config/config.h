@@ -269,6 +269,16 @@ struct rk_config_terms {
 #define RK_CONFIG_PRIORITY_MAX 1000000
 #define RK_CONFIG_CONCURRENCY_MAX 1024u
 
+/* rekeyctl's scans: verify, and the counts of keys retire and keys destroy. */
+struct rk_config_verify {
+    enum rk_config_scan read_preference;
+    uint32_t sample;   /* values of a collection that are opened to see that it works */
+    uint32_t max_rate; /* docs/s; 0: as fast as it goes */
+    uint32_t batch_docs;
+    uint32_t checkpoint_interval_ms;
+    uint32_t lease_ms; /* a scan whose process is silent this long is taken over */
+};
+
 struct rk_config_log {
     char *file; /* NULL or "-": standard error */
     enum rk_log_level level;
@@ -286,6 +296,7 @@ struct rk_config {
     struct rk_config_sweep sweep;
     uint64_t sweep_given; /* bit i: the file sets setting i of the sweep (config/sweep.h) */
     struct rk_config_amqp amqp;
+    struct rk_config_verify verify;
     struct rk_config_admin admin;
     struct rk_config_log log;
     struct rk_policy_set *policies;

@@ -9,6 +9,7 @@
  *     format: int32            absent: 1; engines leave jobs with a higher one than theirs alone
  *     shardKey: {...}          of a sharded collection
  *     warnings: [string, ...]  about the collection, as it was at creation
+ *     verifiedAt, verifiedBy, proof: ObjectId,    signed off by rekeyctl verify (proof.h)
  *     plannerOwner, plannerEpoch, plannerLeaseUntil, plannedTo, planComplete: bool }
  *
  *   planning -> running    an engine starts to cut its ranges
@@ -60,6 +61,9 @@ struct rk_job {
     int64_t started_at_ms;   /* 0: not yet */
     int64_t completed_at_ms; /* 0: not yet */
     struct rk_job_terms terms;
+    int64_t verified_at_ms;  /* 0: not yet, like the next two */
+    char verified_by[128];
+    char proof[RK_JOB_ID_LEN];
     bool plan_complete;
     int64_t documents_estimated; /* of the collection, by its metadata; while it is being cut */
     int64_t documents;           /* in the ranges cut so far */

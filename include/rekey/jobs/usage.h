@@ -34,6 +34,9 @@ struct rk_usage {
  * that is lost count nowhere: no key opens them. Those of an unknown version of the format, which
  * may need any key, count under RK_USAGE_ANY. */
 RK_MUST_CHECK enum rk_status rk_usage_add(struct rk_usage *usage, const struct rk_bson_view *doc);
+/* The same for one value as rk_envelope_fn gets it. */
+RK_MUST_CHECK enum rk_status rk_usage_add_value(struct rk_usage *usage, const uint8_t *value,
+                                                uint32_t len);
 RK_MUST_CHECK enum rk_status rk_usage_add_key(struct rk_usage *usage, uint32_t id, int64_t values);
 int64_t rk_usage_of(const struct rk_usage *usage, uint32_t key_id);
 void rk_usage_deinit(struct rk_usage *usage);

@@ -1,0 +1,309 @@
+/* One collection of a pass: where it was, counting on, saving (see proof.h). */
+#include "proof_internal.h"
+#include "scan_internal.h"
+#include "verify_internal.h"
+
+#include <rekey/base/backoff.h>
+#include <rekey/base/clock.h>
+#include <string.h>
+#include <unistd.h>
+
+#define COMMAND_MAX (48u << 20)
+#define BATCHES_PER_S 4u /* at a limited rate */
+
+struct part {
+    struct rk_pass *pass;
+    const struct rk_ns *ns;
+    const struct rk_pass_uuid *uuid;
+    struct rk_proof_part *out;
+    struct rk_verifier *verifier;
+    struct rk_id position;
+    bool done;
+    int64_t estimated;
+    uint64_t saved_us;
+    uint64_t batch_us; /* when the batch began */
+};
+
+enum rk_status rk_pass_uuid(mongoc_client_t *client, const struct rk_ns *ns,
+                            struct rk_pass_uuid *uuid, struct rk_error *err)
+{
+    static const char *const uuid_path[] = {"cursor", "firstBatch", "0", "info", "uuid"};
+    struct rk_bson_elem elem;
+    bson_t reply;
+    bson_t *command =
+        BCON_NEW("listCollections", BCON_INT32(1), "filter", "{", "name", BCON_UTF8(ns->coll), "}");
+    enum rk_status status = rk_command_run_bson(client, ns->db, command, &reply, err);
+    struct rk_bson_view view = rk_reply_view(&reply);
+    *uuid = (struct rk_pass_uuid){.known = false};
+    if (status == RK_OK && rk_view_path(&view, uuid_path, 5, &elem) &&
+        elem.type == RK_BSON_BINARY && elem.value_len == 5 + sizeof uuid->bytes) {
+        memcpy(uuid->bytes, elem.value + 5, sizeof uuid->bytes);
+        uuid->known = true;
+    }
+    bson_destroy(&reply);
+    bson_destroy(command);
+    return status;
+}
+
+static void put_id(struct rk_bson_writer *w, const struct part *p)
+{
+    rk_bson_begin_doc(w, "_id");
+    rk_bson_put_oid(w, "proof", &p->pass->id);
+    rk_bson_put_string(w, "ns", p->ns->full);
+    rk_bson_end(w);
+}
+
+static enum rk_status run(const struct part *p, struct rk_bson_writer *w, bson_t *reply,
+                          struct rk_error *err)
+{
+    if (rk_bson_writer_status(w) != RK_OK) {
+        bson_init(reply);
+        return rk_error_set(err, rk_bson_writer_status(w), "what was counted of %s is too large",
+                            p->ns->full);
+    }
+    return rk_command_run(p->pass->lease.client, p->pass->lease.state_db, w->out, reply, err);
+}
+
+static enum rk_status lost(struct rk_error *err)
+{
+    return rk_error_set(err, RK_ESTATE, "another rekeyctl goes on with this scan");
+}
+
+static enum rk_status read_part(struct part *p, const struct rk_bson_view *doc)
+{
+    struct rk_bson_elem elem;
+    enum rk_status status = RK_OK;
+    if (!rk_bson_find(doc, "documents", &elem)) {
+        return RK_OK; /* new */
+    }
+    bool same = rk_bson_find(doc, "uuid", &elem)
+                    ? p->uuid->known && elem.value_len == 5 + 16 &&
+                          memcmp(elem.value + 5, p->uuid->bytes, 16) == 0
+                    : !p->uuid->known;
+    if (!same || rk_census_read(doc, &p->out->census) != RK_OK) {
+        rk_census_clear(&p->out->census); /* of another collection that had the name */
+        return RK_OK;
+    }
+    p->done = rk_bson_find(doc, "done", &elem) && rk_bson_elem_truthy(&elem);
+    if (rk_bson_find(doc, "position", &elem)) {
+        status = rk_id_set_elem(&p->position, &elem);
+    }
+    return status;
+}
+
+/* Makes the part this owner's, and reads where it was. */
+static enum rk_status load(struct part *p, struct rk_error *err)
+{
+    struct rk_buf command;
+    struct rk_bson_writer w;
+    struct rk_bson_elem elem;
+    struct rk_bson_view doc;
+    bson_t reply;
+    rk_census_clear(&p->out->census);
+    p->position.type = 0;
+    p->done = false;
+    rk_buf_init(&command, COMMAND_MAX);
+    rk_bson_writer_init(&w, &command);
+    rk_bson_begin(&w);
+    rk_bson_put_string(&w, "findAndModify", "proofParts");
+    rk_bson_begin_doc(&w, "query");
+    put_id(&w, p);
+    rk_bson_end(&w);
+    rk_bson_begin_doc(&w, "update");
+    rk_bson_begin_doc(&w, "$max");
+    rk_bson_put_int64(&w, "epoch", p->pass->epoch);
+    rk_bson_end(&w);
+    rk_bson_end(&w);
+    rk_bson_put_bool(&w, "upsert", true);
+    rk_bson_put_bool(&w, "new", true);
+    rk_bson_put_majority(&w, p->pass->lease.wtimeout_ms);
+    rk_bson_end(&w);
+    enum rk_status status = run(p, &w, &reply, err);
+    struct rk_bson_view view = rk_reply_view(&reply);
+    if (status == RK_OK &&
+        (!rk_bson_find(&view, "value", &elem) || !rk_bson_elem_view(&elem, &doc))) {
+        status = rk_error_set(err, RK_EIO, "mongod's reply is malformed");
+    } else if (status == RK_OK && rk_view_int(&doc, "epoch") != p->pass->epoch) {
+        status = lost(err);
+    } else if (status == RK_OK && read_part(p, &doc) != RK_OK) {
+        status = rk_error_set(err, RK_ENOMEM, "out of memory");
+    }
+    bson_destroy(&reply);
+    rk_buf_deinit(&command);
+    return status;
+}
+
+static void put_state(struct rk_bson_writer *w, const struct part *p)
+{
+    uint8_t uuid[5 + 16] = {16, 0, 0, 0, 4};
+    rk_bson_put_bool(w, "done", p->done);
+    if (p->position.type != 0) {
+        rk_bson_put_id(w, "position", &p->position);
+    }
+    if (p->uuid->known) {
+        memcpy(uuid + 5, p->uuid->bytes, 16);
+        rk_bson_put(w, RK_BSON_BINARY, "uuid", strlen("uuid"), uuid, sizeof uuid);
+    }
+    rk_census_put(w, &p->out->census);
+}
+
+/* After everything up to the position was counted. */
+static enum rk_status save(struct part *p, struct rk_error *err)
+{
+    struct rk_buf command;
+    struct rk_bson_writer w;
+    bson_t reply;
+    enum rk_status status = rk_pass_renew(p->pass, err);
+    if (status != RK_OK) {
+        return status;
+    }
+    rk_buf_init(&command, COMMAND_MAX);
+    rk_bson_writer_init(&w, &command);
+    rk_bson_begin(&w);
+    rk_bson_put_string(&w, "update", "proofParts");
+    rk_bson_begin_array(&w, "updates");
+    rk_bson_begin_doc(&w, "0");
+    rk_bson_begin_doc(&w, "q");
+    put_id(&w, p);
+    rk_bson_put_int64(&w, "epoch", p->pass->epoch);
+    rk_bson_end(&w);
+    rk_bson_begin_doc(&w, "u");
+    rk_bson_begin_doc(&w, "$set");
+    put_state(&w, p);
+    rk_bson_end(&w);
+    rk_bson_end(&w);
+    rk_bson_end(&w);
+    rk_bson_end(&w);
+    rk_bson_put_majority(&w, p->pass->lease.wtimeout_ms);
+    rk_bson_end(&w);
+    status = run(p, &w, &reply, err);
+    struct rk_bson_view view = rk_reply_view(&reply);
+    struct rk_bson_elem errors;
+    if (status == RK_OK && rk_bson_find(&view, "writeErrors", &errors)) {
+        status =
+            rk_error_set(err, RK_EREFUSED, "mongod refused what was counted of %s", p->ns->full);
+    } else if (status == RK_OK && rk_view_int(&view, "n") != 1) {
+        status = lost(err);
+    }
+    bson_destroy(&reply);
+    rk_buf_deinit(&command);
+    if (status == RK_OK) {
+        p->pass->saves++;
+        p->saved_us = rk_clock_mono_us();
+    }
+    return status;
+}
+
+static void expect(void *arg, int64_t documents)
+{
+    struct part *p = arg;
+    p->estimated = documents;
+    rk_verifier_expect(p->verifier, documents);
+}
+
+static enum rk_status count(void *arg, const struct rk_bson_view *doc, struct rk_error *err)
+{
+    struct part *p = arg;
+    return rk_verifier_add(p->verifier, doc, err);
+}
+
+static void keep_to_rate(struct part *p, uint32_t documents)
+{
+    uint32_t rate = p->pass->request->settings.max_rate;
+    uint64_t now = rk_clock_mono_us();
+    uint64_t due = p->batch_us + (rate > 0 ? documents * UINT64_C(1000000) / rate : 0);
+    if (due > now) {
+        (void)usleep((useconds_t)(due - now));
+    }
+    p->batch_us = rk_clock_mono_us();
+}
+
+static enum rk_status batch_done(void *arg, uint32_t documents, struct rk_error *err)
+{
+    struct part *p = arg;
+    const struct rk_proof_request *request = p->pass->request;
+    uint64_t interval_us = (uint64_t)request->settings.checkpoint_interval_ms * 1000u;
+    enum rk_status status = RK_OK;
+    if (request->progress != NULL) {
+        request->progress(request->arg, p->ns->full, p->out->census.documents, p->estimated);
+    }
+    keep_to_rate(p, documents);
+    if (rk_clock_mono_us() - p->saved_us >= interval_us) {
+        status = rk_verifier_settle(p->verifier, err);
+        status = status == RK_OK ? save(p, err) : status;
+    }
+    return status;
+}
+
+static uint32_t batch_docs(const struct rk_proof_settings *settings)
+{
+    uint32_t share = settings->max_rate / BATCHES_PER_S;
+    if (settings->max_rate == 0 || share > settings->batch_docs) {
+        return settings->batch_docs;
+    }
+    return share > 0 ? share : 1;
+}
+
+/* From where the part was saved last to the end. */
+static enum rk_status go_on(struct part *p, const struct rk_policy *policy, struct rk_error *err)
+{
+    const struct rk_proof_request *request = p->pass->request;
+    const struct rk_scan_visitor visitor = {expect, count, batch_done, p};
+    enum rk_status status = load(p, err);
+    if (status != RK_OK || p->done) {
+        return status;
+    }
+    status = rk_verifier_new(request->verify, policy, &p->out->census, &p->verifier, err);
+    if (status == RK_OK) {
+        p->saved_us = p->batch_us = rk_clock_mono_us();
+        status = rk_scan_all(p->pass->lease.client, p->ns,
+                             rk_scan_mode(request->settings.read_preference),
+                             batch_docs(&request->settings), &visitor, &p->position, err);
+    }
+    if (status == RK_OK) {
+        status = rk_verifier_settle(p->verifier, err);
+    }
+    if (status == RK_OK) {
+        p->done = true;
+        status = save(p, err);
+    }
+    rk_verifier_free(p->verifier);
+    p->verifier = NULL;
+    return status;
+}
+
+/* The next attempt starts from what was saved, as somebody else would. */
+enum rk_status rk_pass_part(struct rk_pass *pass, const struct rk_ns *ns,
+                            const struct rk_pass_uuid *uuid, struct rk_proof_part *part,
+                            struct rk_error *err)
+{
+    const struct rk_policy *policy =
+        pass->request->verify == NULL ? NULL
+                                      : rk_policy_find(pass->request->policies, ns->db,
+                                                       strlen(ns->db), ns->coll, strlen(ns->coll));
+    struct part p = {.pass = pass, .ns = ns, .uuid = uuid, .out = part};
+    uint64_t saves = pass->saves;
+    uint64_t pause_ms = 0;
+    unsigned failures = 0;
+    const struct rk_proof_settings *settings = &pass->request->settings;
+    rk_census_deinit(&part->census);
+    enum rk_status status = rk_census_init(&part->census, policy);
+    if (status != RK_OK) {
+        return rk_error_set(err, status, "out of memory");
+    }
+    (void)snprintf(part->ns, sizeof part->ns, "%s", ns->full);
+    rk_id_init(&p.position);
+    while ((status = go_on(&p, policy, err)) == RK_EIO) {
+        failures = pass->saves == saves ? failures + 1 : 1;
+        pause_ms = failures == 1 ? 0 : pause_ms;
+        saves = pass->saves;
+        if (failures >= settings->attempts_max) {
+            break;
+        }
+        pause_ms =
+            rk_backoff_next(pause_ms, settings->retry_backoff_ms, settings->retry_backoff_max_ms);
+        (void)usleep((useconds_t)(rk_backoff_jittered(pause_ms) * 1000));
+    }
+    rk_id_deinit(&p.position);
+    return status;
+}

@@ -1,0 +1,107 @@
+/* Signing off what a verification has proved (see proof.h). */
+#include "command_internal.h"
+#include "verify_internal.h"
+
+#include <rekey/jobs/proof.h>
+#include <rekey/jobs/store.h>
+#include <rekey/keys/audit.h>
+#include <string.h>
+
+#define WTIMEOUT_MS 30000
+#define JOBS_MAX 1000
+
+static enum rk_status sign_job(mongoc_client_t *client, const char *state_db,
+                               const struct rk_proof *proof, const bson_oid_t *job,
+                               const char *actor, int64_t *n, struct rk_error *err)
+{
+    char id[RK_JOB_ID_LEN];
+    bson_oid_t proof_id;
+    bson_t reply;
+    struct rk_error why = {.message = ""};
+    bson_oid_to_string(job, id);
+    bson_oid_init_from_string(&proof_id, proof->id);
+    struct rk_audit_event event = {.actor = actor,
+                                   .action = "job.verify",
+                                   .target = id,
+                                   .result = "started",
+                                   .detail = proof->id};
+    enum rk_status status = rk_audit_record(client, state_db, &event, err);
+    if (status != RK_OK) {
+        return status;
+    }
+    bson_t *command =
+        BCON_NEW("update", BCON_UTF8("jobs"), "updates", "[", "{", "q", "{", "_id", BCON_OID(job),
+                 "state", BCON_UTF8("complete"), "}", "u", "{", "$set", "{", "verifiedBy",
+                 BCON_UTF8(actor), "proof", BCON_OID(&proof_id), "}", "$currentDate", "{",
+                 "verifiedAt", BCON_BOOL(true), "}", "}", "}", "]", "writeConcern", "{", "w",
+                 BCON_UTF8("majority"), "wtimeout", BCON_INT32(WTIMEOUT_MS), "}");
+    status = rk_command_run_bson(client, state_db, command, &reply, &why);
+    struct rk_bson_view view = rk_reply_view(&reply);
+    *n += status == RK_OK ? rk_view_int(&view, "n") : 0;
+    if (status == RK_OK) {
+        (void)rk_error_set(&why, RK_OK, "proof %s: %lld documents", proof->id,
+                           (long long)rk_proof_documents(proof));
+    }
+    bson_destroy(&reply);
+    bson_destroy(command);
+    return rk_audit_conclude(client, state_db, &event, status, &why, err);
+}
+
+/* Jobs that had ended when the proof was begun, and that nobody has signed yet. */
+static bson_t *find_jobs(const struct rk_proof *proof, const char *ns)
+{
+    return BCON_NEW("find", BCON_UTF8("jobs"), "filter", "{", "ns", BCON_UTF8(ns), "state",
+                    BCON_UTF8("complete"), "completedAt", "{", "$lte",
+                    BCON_DATE_TIME(proof->started_at_ms), "}", "verifiedAt", "{", "$exists",
+                    BCON_BOOL(false), "}", "}", "projection", "{", "_id", BCON_INT32(1), "}",
+                    "limit", BCON_INT32(JOBS_MAX), "batchSize", BCON_INT32(JOBS_MAX), "readConcern",
+                    "{", "level", BCON_UTF8("majority"), "}");
+}
+
+static enum rk_status sign_part(mongoc_client_t *client, const char *state_db,
+                                const struct rk_proof *proof, const char *ns, const char *actor,
+                                int64_t *n, struct rk_error *err)
+{
+    static const char *const batch_path[] = {"cursor", "firstBatch"};
+    struct rk_bson_elem elem;
+    struct rk_bson_view jobs;
+    struct rk_bson_view job;
+    struct rk_bson_iter iter;
+    bson_t reply;
+    bson_t *command = find_jobs(proof, ns);
+    enum rk_status status = rk_command_run_bson(client, state_db, command, &reply, err);
+    struct rk_bson_view view = rk_reply_view(&reply);
+    if (status == RK_OK &&
+        (!rk_view_path(&view, batch_path, 2, &elem) || !rk_bson_elem_view(&elem, &jobs))) {
+        status = rk_error_set(err, RK_EIO, "mongod's reply to find is malformed");
+    }
+    if (status == RK_OK) {
+        rk_bson_iter_init(&iter, &jobs);
+    }
+    while (status == RK_OK && rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM) {
+        bson_oid_t id;
+        if (rk_bson_elem_view(&elem, &job) && rk_bson_find(&job, "_id", &elem) &&
+            elem.type == RK_BSON_OID) {
+            memcpy(id.bytes, elem.value, sizeof id.bytes);
+            status = sign_job(client, state_db, proof, &id, actor, n, err);
+        }
+    }
+    bson_destroy(&reply);
+    bson_destroy(command);
+    return status;
+}
+
+enum rk_status rk_proof_sign(mongoc_client_t *client, const char *state_db,
+                             const struct rk_proof *proof, const char *actor, int64_t *n,
+                             struct rk_error *err)
+{
+    enum rk_status status = RK_OK;
+    *n = 0;
+    for (size_t i = 0; i < proof->n_parts && status == RK_OK; i++) {
+        const struct rk_proof_part *part = &proof->parts[i];
+        if (rk_census_holds(&part->census)) {
+            status = sign_part(client, state_db, proof, part->ns, actor, n, err);
+        }
+    }
+    return status;
+}
