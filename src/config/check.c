@@ -46,6 +46,12 @@ static enum rk_status check_relations(const struct rk_config *config,
                                 "must not pass sweep.range_docs (%u), not %u", sweep->range_docs,
                                 sweep->batch_docs);
     }
+    if (sweep->dead_letters.docs_min > sweep->dead_letters.window_docs / 2) {
+        return rk_config_refuse(source, err, "sweep.dead_letters.docs_min",
+                                "must be at most half of sweep.dead_letters.window_docs (%u), "
+                                "not %u",
+                                sweep->dead_letters.window_docs, sweep->dead_letters.docs_min);
+    }
     if (config->verify.checkpoint_interval_ms > config->verify.lease_ms / 2) {
         return rk_config_refuse(source, err, "verify.checkpoint_interval_ms",
                                 "must be at most half of verify.lease_ms (%u), not %u",

@@ -103,6 +103,12 @@
     X(samples_min, 50, 1, 1000000)                                                                 \
     X(rate_min, 100, 0, 100000000)
 
+#define DEAD_LETTER_NUMBERS(X)                                                                     \
+    X(pause_count, 1000, 0, 1000000000)                                                            \
+    X(pause_share_percent, 10, 0, 100)                                                             \
+    X(docs_min, 1000, 1, 1000000000)                                                               \
+    X(window_docs, 100000, 1, 1000000000)
+
 #define VERIFY_NUMBERS(X)                                                                          \
     X(sample, 1000, 0, 1000000000)                                                                 \
     X(max_rate, 0, 0, 100000000)                                                                   \
@@ -257,6 +263,8 @@ static const cyaml_schema_field_t upstream_fields[] = {
 #define GUARD_FIELD(name, d, min, max)                                                             \
     CYAML_FIELD_UINT(#name, OPTIONAL, struct rk_config_guard, name),
 
+#define DEAD_LETTER_FIELD(name, d, min, max)                                                       \
+    CYAML_FIELD_UINT(#name, OPTIONAL, struct rk_config_dead_letters, name),
 #define VERIFY_FIELD(name, d, min, max)                                                            \
     CYAML_FIELD_UINT(#name, OPTIONAL, struct rk_config_verify, name),
 
@@ -338,6 +346,9 @@ static const cyaml_schema_field_t amqp_fields[] = {
     AMQP_NUMBERS(AMQP_FIELD) CYAML_FIELD_END,
 };
 
+static const cyaml_schema_field_t dead_letter_fields[] = {DEAD_LETTER_NUMBERS(DEAD_LETTER_FIELD)
+                                                              CYAML_FIELD_END};
+
 static const cyaml_schema_field_t sweep_fields[] = {
     CHOICE("transport", OPTIONAL, struct rk_config_sweep, transport, transports),
     SWITCH("pause", struct rk_config_sweep, pause),
@@ -347,6 +358,8 @@ static const cyaml_schema_field_t sweep_fields[] = {
     CYAML_FIELD_STRING("time_zone", OPTIONAL, struct rk_config_sweep, time_zone, 0),
     CHOICE("read_preference", OPTIONAL, struct rk_config_sweep, read_preference, scans),
     CYAML_FIELD_MAPPING("guard", OPTIONAL, struct rk_config_sweep, guard, guard_fields),
+    CYAML_FIELD_MAPPING("dead_letters", OPTIONAL, struct rk_config_sweep, dead_letters,
+                        dead_letter_fields),
     SWEEP_NUMBERS(SWEEP_FIELD) CYAML_FIELD_END,
 };
 
@@ -458,6 +471,7 @@ const cyaml_schema_value_t rk_config_schema = {
 #define SWEEP_NUMBER(...) NUMBER(sweep, __VA_ARGS__)
 #define AMQP_NUMBER(...) NUMBER(amqp, __VA_ARGS__)
 #define GUARD_NUMBER(...) NUMBER(sweep.guard, __VA_ARGS__)
+#define DEAD_LETTER_NUMBER(...) NUMBER(sweep.dead_letters, __VA_ARGS__)
 #define VERIFY_NUMBER(...) NUMBER(verify, __VA_ARGS__)
 #define LOG_NUMBER(...) NUMBER(log, __VA_ARGS__)
 #define ADMIN_NUMBER(...) NUMBER(admin, __VA_ARGS__)
@@ -467,9 +481,9 @@ const struct rk_config_number rk_config_numbers[] = {
     UPSTREAM_NUMBERS(UPSTREAM_NUMBER) LIMIT_NUMBERS(LIMIT_NUMBER)
         COMPRESSION_NUMBERS(COMPRESSION_NUMBER) KEY_NUMBERS(KEY_NUMBER) VAULT_NUMBERS(VAULT_NUMBER)
             TRANSIT_NUMBERS(TRANSIT_NUMBER) SWEEP_NUMBERS(SWEEP_NUMBER) GUARD_NUMBERS(GUARD_NUMBER)
-                VERIFY_NUMBERS(VERIFY_NUMBER) LOG_NUMBERS(LOG_NUMBER)
-                    LISTENER_NUMBERS(LISTENER_NUMBER) ADMIN_NUMBERS(ADMIN_NUMBER)
-                        AMQP_NUMBERS(AMQP_NUMBER)};
+                DEAD_LETTER_NUMBERS(DEAD_LETTER_NUMBER) VERIFY_NUMBERS(VERIFY_NUMBER)
+                    LOG_NUMBERS(LOG_NUMBER) LISTENER_NUMBERS(LISTENER_NUMBER)
+                        ADMIN_NUMBERS(ADMIN_NUMBER) AMQP_NUMBERS(AMQP_NUMBER)};
 const size_t rk_config_numbers_count = CYAML_ARRAY_LEN(rk_config_numbers);
 
 const struct rk_config_switch rk_config_switches[] = {

@@ -36,6 +36,7 @@ static struct rk_engine_settings engine_settings(const struct rk_config_sweep *s
         .retry_backoff_max_ms = sweep->retry_backoff_max_ms,
         .write_timeout_ms = sweep->write_timeout_ms,
         .read_mode = rk_scan_mode(sweep->read_preference),
+        .dead_letters = sweep->dead_letters,
     };
 }
 

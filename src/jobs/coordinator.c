@@ -246,6 +246,7 @@ static enum rk_status tick(struct coordinator *c, const struct rk_engine_setting
         return status;
     }
     publish(engine, c->jobs, n_jobs, retries);
+    rk_threshold_check(engine, &lease, c->jobs, n_jobs);
     want_hot(engine, settings->mode, n_jobs);
     share_hot(c, settings);
     bool plans = is_planner(engine) && settings->mode != RK_SWEEP_LAZY;

@@ -205,6 +205,7 @@ struct rk_engine_state rk_engine_state(struct rk_engine *engine)
     pthread_mutex_lock(&engine->lock);
     state.counts = engine->counts;
     state.hot_counts = engine->hot_counts;
+    state.pauses = engine->thresholds.pauses;
     state.range_failures = rk_counter_read(&engine->range_failures);
     for (size_t i = 0; i < engine->n_jobs; i++) {
         const struct rk_ns *ns = &engine->jobs[i].ns;

@@ -36,6 +36,7 @@ struct rk_engine_settings {
     uint32_t retry_backoff_max_ms;
     uint32_t write_timeout_ms;
     mongoc_read_mode_t read_mode; /* of scans */
+    struct rk_config_dead_letters dead_letters;
 };
 
 /* A job as the coordinator last saw it. */
@@ -87,6 +88,18 @@ struct rk_sweeper {
     struct rk_buf ids; /* of hot documents */
 };
 
+/* Of the last documents of a job: the first half of the window is full, the second one is not. */
+struct rk_threshold_window {
+    bson_oid_t job;
+    int64_t scanned[2];
+    int64_t rejected[2];
+};
+struct rk_thresholds {
+    struct rk_threshold_window windows[RK_JOBS_MAX];
+    size_t n;
+    uint64_t pauses; /* jobs that this instance has paused */
+};
+
 struct rk_engine {
     mongoc_client_pool_t *client_pool;
     char *state_db;
@@ -111,7 +124,8 @@ struct rk_engine {
     struct rk_inbox inbox;
     struct rk_sweep_counts counts;
     struct rk_sweep_counts hot_counts; /* of documents that were read under an old key */
-    rk_counter range_failures;         /* without the lock */
+    struct rk_thresholds thresholds;
+    rk_counter range_failures; /* without the lock */
     struct rk_sweeper sweepers[RK_ENGINE_THREADS_MAX];
 };
 
@@ -134,6 +148,15 @@ bool rk_engine_has_transport(const struct rk_engine *engine);
 /* ---- coordinator.c */
 
 void *rk_coordinator_main(void *arg); /* the struct rk_engine */
+
+/* ---- threshold.c: jobs whose documents fail too often */
+
+/* A batch was done, with the engine's lock held. */
+void rk_threshold_add(struct rk_engine *engine, const bson_oid_t *job,
+                      const struct rk_sweep_counts *done);
+/* Pauses those of the coordinator's jobs of which too many documents failed. */
+void rk_threshold_check(struct rk_engine *engine, const struct rk_lease *lease,
+                        const struct rk_job_view *jobs, size_t n_jobs);
 
 /* ---- offers.c */
 

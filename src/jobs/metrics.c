@@ -31,6 +31,10 @@ void rk_engine_metrics(struct rk_engine *engine, struct rk_metrics *m)
     rk_metrics_one(m, "rekey_sweep_range_failures_total", RK_METRIC_COUNTER,
                    "Failed attempts at a range; each is logged as range_retry or range_failed.",
                    (double)state.range_failures);
+    rk_metrics_one(m, "rekey_sweep_jobs_paused_total", RK_METRIC_COUNTER,
+                   "Jobs that this instance has paused because too many of their documents could "
+                   "not be processed.",
+                   (double)state.pauses);
     write_documents(&state.counts, m);
     rk_metrics_one(m, "rekey_sweep_hot_reencrypted_total", RK_METRIC_COUNTER,
                    "Documents that this instance has rewritten because they were read under an old "

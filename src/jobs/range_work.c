@@ -127,6 +127,7 @@ static enum rk_status next_batch(struct rk_sweeper *s, struct work *work,
     if (status == RK_OK) {
         pthread_mutex_lock(&s->engine->lock);
         rk_sweep_counts_add(&s->engine->counts, &done);
+        rk_threshold_add(s->engine, &work->job->id, &done);
         pthread_mutex_unlock(&s->engine->lock);
     }
     return status;

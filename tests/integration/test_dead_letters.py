@@ -5,7 +5,7 @@ import subprocess
 import pytest
 from bson import Binary, ObjectId
 
-from harness import rekey_binary
+from harness import admin_settings, rekey_binary
 from test_sweep import FAILED, STATE, letters, start_swept, swept
 
 __all__ = ["start_swept", "swept"]
@@ -155,3 +155,87 @@ def test_another_bad_value_at_the_place_opens_it_again(bad):
     bad.sweep()
     (letter,) = letters(bad)
     assert letter["docId"] == 3 and letter["state"] == "open" and "discarded" not in letter
+
+
+# Too many at once.
+
+
+def many_bad(swept, n, of):
+    swept.app.insert_many([{"_id": i, "answer": SECRET} for i in range(of)])
+    for i in range(0, of, of // n):
+        damage(swept, i)
+    swept.rotate()
+
+
+def limits(**dead_letters) -> dict:
+    slow = {"range_docs": 20, "batch_docs": 10, "max_rate": 100}
+    return {"sweep": {**slow, "dead_letters": dead_letters}}
+
+
+def paused(swept) -> str:
+    swept.wait(lambda: swept.job()["state"] in ("paused", "complete"))
+    assert swept.job()["state"] == "paused"
+    return swept.job()["error"]
+
+
+def test_too_many_pause_the_job_and_resume_goes_on(start_swept, single_member_set):
+    swept = start_swept(
+        single_member_set,
+        {**limits(pause_count=19, window_docs=10000), **admin_settings()},
+    )
+    many_bad(swept, 50, 200)
+    job = swept.start()
+    reason = paused(swept)
+    assert "documents could not be processed (sweep.dead_letters.pause_count is 19)" in reason
+    assert f"`rekeyctl resume {job}`" in reason and "dead-letters list" in reason
+    failed, scanned = [int(word) for word in reason.split() if word.isdigit()][:2]
+    assert 19 < failed <= 40 and failed < scanned < 200
+    event = swept.rekeyd.wait_event("job_paused")
+    assert event["reason"] == reason and event["ns"] == swept.namespace
+    assert swept.rekeyd.admin.value("rekey_sweep_jobs_paused_total") == 1
+    events = list(swept.state.audit.find({"action": "job.pause"}).sort("_id"))
+    assert [(e["actor"], e["target"], e["result"]) for e in events] == [
+        ("rekeyd", job, "started"),
+        ("rekeyd", job, "ok"),
+    ]
+    assert reason in events[-1]["detail"]
+    swept.wait(lambda: swept.job()["rangesRunning"] == 0)
+    # What failed before the resume counts no longer, so this one gets further.
+    before = swept.job()["scanned"]
+    swept.rekeyd.ctl("resume", job)
+    swept.wait(lambda: swept.job()["state"] in ("paused", "complete"))
+    assert swept.job()["scanned"] > before
+    while swept.job()["state"] != "complete":
+        assert swept.job()["scanned"] < 200
+        swept.rekeyd.ctl("resume", job)
+        swept.wait(lambda: swept.job()["state"] in ("paused", "complete"))
+    assert (swept.job()["swept"], swept.job()["rejected"]) == (150, 50)
+    assert len(letters(swept)) == 50
+
+
+def test_a_share_pauses_after_enough_documents(start_swept, single_member_set):
+    settings = limits(pause_count=0, pause_share_percent=20, docs_min=60, window_docs=200)
+    swept = start_swept(single_member_set, settings)
+    many_bad(swept, 60, 180)
+    swept.start()
+    reason = paused(swept)
+    assert "pause_share_percent is 20" in reason
+    assert swept.job()["scanned"] >= 60
+
+
+def test_a_few_over_a_long_time_pause_nothing(start_swept, single_member_set):
+    # 25 of 500 are more than pause_count, but never so many of any 100.
+    settings = limits(pause_count=15, pause_share_percent=20, docs_min=50, window_docs=100)
+    settings["sweep"]["max_rate"] = 0
+    swept = start_swept(single_member_set, settings)
+    many_bad(swept, 25, 500)
+    job = swept.sweep()
+    assert (job["state"], job["rejected"]) == ("complete", 25)
+    assert swept.state.audit.count_documents({"action": "job.pause"}) == 0
+
+
+def test_limits_that_cannot_be(swept):
+    swept.rekeyd.config["sweep"]["dead_letters"] = {"docs_min": 60, "window_docs": 100}
+    swept.rekeyd.write_config()
+    refused = swept.rekeyd.ctl("jobs", check=False)
+    assert "sweep.dead_letters.docs_min" in refused.stderr and refused.returncode == FAILED

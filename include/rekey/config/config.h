@@ -235,6 +235,15 @@ struct rk_config_span {
 };
 
 /* Without pointers: may be copied. */
+/* What pauses a job: documents that cannot be processed, of the last ones that an instance looked at
+ * for it. */
+struct rk_config_dead_letters {
+    uint32_t pause_count;         /* more than so many; 0: never */
+    uint32_t pause_share_percent; /* more than this part of them; 0: never */
+    uint32_t docs_min;            /* fewer say nothing about a share */
+    uint32_t window_docs;         /* how many the last ones are */
+};
+
 struct rk_config_sweep {
     enum rk_config_transport transport;
     bool pause;
@@ -253,6 +262,7 @@ struct rk_config_sweep {
     uint32_t retry_backoff_max_ms;
     uint32_t write_timeout_ms; /* wtimeout of majority writes */
     struct rk_config_guard guard;
+    struct rk_config_dead_letters dead_letters;
     struct rk_config_span window[RK_WINDOW_SPANS_MAX]; /* when it may sweep; none: always */
     unsigned window_count;
     char time_zone[RK_CONFIG_ZONE_SIZE]; /* whose local time that is, as mongod knows it */

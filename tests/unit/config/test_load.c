@@ -42,6 +42,8 @@ static void test_documented_defaults_are_the_compiled_ones(void **state)
     assert_int_equal(a->compression.client_count, 3);
     assert_int_equal(a->compression.upstream_count, 3);
     assert_memory_equal(&a->compression, &b->compression, sizeof a->compression);
+    assert_memory_equal(&a->sweep.dead_letters, &b->sweep.dead_letters,
+                        sizeof a->sweep.dead_letters);
     assert_memory_equal(&a->verify, &b->verify, sizeof a->verify);
     assert_memory_equal(&a->sweep.guard, &b->sweep.guard, sizeof a->sweep.guard);
     assert_memory_equal(&a->sweep.max_rate, &b->sweep.max_rate,
