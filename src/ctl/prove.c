@@ -2,6 +2,7 @@
 
 #include "jobs_internal.h"
 
+#include <mongoc/mongoc.h>
 #include <unistd.h>
 
 struct rk_proof_request rk_ctl_proof_request(const struct rk_ctl *ctl)

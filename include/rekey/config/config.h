@@ -235,8 +235,8 @@ struct rk_config_span {
 };
 
 /* Without pointers: may be copied. */
-/* What pauses a job: documents that cannot be processed, of the last ones that an instance looked at
- * for it. */
+/* What pauses a job: documents that cannot be processed, of the last ones that an instance looked
+ * at for it. */
 struct rk_config_dead_letters {
     uint32_t pause_count;         /* more than so many; 0: never */
     uint32_t pause_share_percent; /* more than this part of them; 0: never */

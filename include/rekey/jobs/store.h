@@ -61,7 +61,7 @@ struct rk_job {
     int64_t started_at_ms;   /* 0: not yet */
     int64_t completed_at_ms; /* 0: not yet */
     struct rk_job_terms terms;
-    int64_t verified_at_ms;  /* 0: not yet, like the next two */
+    int64_t verified_at_ms; /* 0: not yet, like the next two */
     char verified_by[128];
     char proof[RK_JOB_ID_LEN];
     bool plan_complete;
