@@ -136,6 +136,19 @@ static int one_run(uint64_t seed)
     return result.violated;
 }
 
+static int dump_runs(const char *path)
+{
+    FILE *file = fopen(path, "wb");
+    int status = file == NULL;
+    world_tools_init(&tools);
+    for (int32_t run = 1; status == 0 && run <= (int32_t)setting("LEASE_MODEL_RUNS", 20); run++) {
+        const struct world_options options = {.seed = (uint64_t)run, .run = run, .dump = file};
+        status = world_run(&tools, &options).violated;
+    }
+    world_tools_deinit(&tools);
+    return file == NULL || fclose(file) != 0 || status;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -147,6 +160,10 @@ int main(void)
     uint64_t seed = setting("LEASE_MODEL_SEED", 0);
     if (seed != 0) {
         return one_run(seed);
+    }
+    const char *dump = getenv("LEASE_MODEL_DUMP");
+    if (dump != NULL) {
+        return dump_runs(dump);
     }
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

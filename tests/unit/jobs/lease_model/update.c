@@ -262,11 +262,28 @@ static void put_equality(struct rk_bson_writer *w, const struct rk_bson_elem *e)
     }
 }
 
+/* The element whose name comes next after that one. */
+static bool next_by_name(const struct rk_bson_view *doc, const char *after,
+                         struct rk_bson_elem *next)
+{
+    struct rk_bson_iter iter;
+    struct rk_bson_elem e;
+    bool found = false;
+    rk_bson_iter_init(&iter, doc);
+    while (rk_bson_next(&iter, &e) == RK_BSON_STEP_ELEM) {
+        if (strcmp(e.key, after) > 0 && (!found || strcmp(e.key, next->key) < 0)) {
+            *next = e;
+            found = true;
+        }
+    }
+    return found;
+}
+
+/* The fields that the filter gives a value, in the order of their names. */
 static void base_document(const struct rk_bson_view *filter, uint64_t *generated_ids,
                           struct rk_buf *out)
 {
     struct rk_bson_writer w;
-    struct rk_bson_iter iter;
     struct rk_bson_elem e;
     rk_bson_writer_init(&w, out);
     rk_bson_begin(&w);
@@ -277,8 +294,7 @@ static void base_document(const struct rk_bson_view *filter, uint64_t *generated
         rk_store_u64(id + 4, ++*generated_ids);
         rk_bson_put(&w, RK_BSON_OID, "_id", 3, id, sizeof id);
     }
-    rk_bson_iter_init(&iter, filter);
-    while (rk_bson_next(&iter, &e) == RK_BSON_STEP_ELEM) {
+    for (bool any = next_by_name(filter, "", &e); any; any = next_by_name(filter, e.key, &e)) {
         if (strcmp(e.key, "_id") != 0) {
             put_equality(&w, &e);
         }

@@ -125,6 +125,34 @@ static void dump_command(const struct world *world, const struct model_call *cal
     rk_buf_deinit(&entry);
 }
 
+/* What is left of a run: every collection. */
+static void dump_collection(const struct world *world, const struct model_collection *c)
+{
+    struct rk_buf entry;
+    struct rk_bson_writer w;
+    const char *db = strcmp(c->name, "c") == 0 ? "app" : "state";
+    uint32_t n = 0;
+    rk_buf_init(&entry, 1u << 24);
+    rk_bson_writer_init(&w, &entry);
+    rk_bson_begin(&w);
+    rk_bson_put_int32(&w, "run", world->options.run);
+    rk_bson_put_utf8(&w, "db", db, strlen(db));
+    rk_bson_put_utf8(&w, "collection", c->name, strlen(c->name));
+    rk_bson_begin_sub(&w, RK_BSON_ARRAY, "documents", 9);
+    for (uint32_t i = 0; i < c->n; i++) {
+        if (c->slots[i].latest != NULL) {
+            char key[16];
+            const struct rk_bson_view doc = model_doc_view(c->slots[i].latest);
+            (void)snprintf(key, sizeof key, "%u", n++);
+            rk_bson_put_doc(&w, RK_BSON_DOCUMENT, key, &doc);
+        }
+    }
+    rk_bson_end(&w);
+    rk_bson_end(&w);
+    write_bytes(world->options.dump, &entry);
+    rk_buf_deinit(&entry);
+}
+
 static void print_json(const char *what, const uint8_t *data, size_t len)
 {
     bson_t view;
@@ -163,6 +191,7 @@ void world_apply(struct world *world, struct model_actor actor, const char *db,
         print_json("<", reply->data, reply->len);
     }
     if (world->options.dump != NULL) {
+        model_store_commit(&world->store); /* as a server does that nobody takes from */
         dump_command(world, &call, reply);
     }
 }
@@ -350,6 +379,10 @@ struct world_result world_run(struct world_tools *tools, const struct world_opti
     model_store_commit(&world.store);
     world.result.complete = strcmp(job_state(&world), "complete") == 0;
     world.result.cancelled = strcmp(job_state(&world), "cancelled") == 0;
+    for (uint32_t i = 0; options->dump != NULL && i < world.store.n; i++) {
+        dump_collection(&world, &world.store.collections[i]);
+    }
+    world.options.dump = NULL;
     tear_down(&world);
     sim_running = NULL;
     world.result.violated = world.check.violated;

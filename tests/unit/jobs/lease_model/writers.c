@@ -18,6 +18,7 @@ static const struct model_actor app = {0, "app"};
 static void put_id(const struct world *world, struct rk_bson_writer *w, const char *key, uint32_t i)
 {
     static const uint8_t nan[8] = {0, 0, 0, 0, 0, 0, 0xf8, 0x7f};
+    static const uint8_t date[8] = {0, 0, 0, 0, 1, 0, 0, 0};
     static const uint8_t bytes[12] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
     size_t len = strlen(key);
     if (!world_has(world, FAULT_IDS) || i >= 12) {
@@ -47,7 +48,7 @@ static void put_id(const struct world *world, struct rk_bson_writer *w, const ch
         rk_bson_put(w, RK_BSON_OID, key, len, bytes, sizeof bytes);
         return;
     case 7:
-        rk_bson_put(w, RK_BSON_DATE, key, len, bytes, 8);
+        rk_bson_put(w, RK_BSON_DATE, key, len, date, sizeof date);
         return;
     case 8:
         rk_bson_put_bool(w, key, true);
