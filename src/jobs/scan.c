@@ -247,13 +247,21 @@ enum rk_status rk_scan_read(mongoc_client_t *client, const struct rk_ns *ns,
                             const struct rk_scan *scan, struct rk_scan_batch *batch,
                             struct rk_error *err)
 {
+    static const uint8_t none[] = {5, 0, 0, 0, 0};
     struct rk_buf command;
     struct rk_bson_writer w;
     bool resumed = scan->after != NULL && scan->after->type != 0;
     /* With min alone, mongod stops before the key MaxKey. */
     bool short_of_max = (resumed || bounded(scan->min, RK_BSON_MINKEY)) &&
-                        !bounded(scan->max, RK_BSON_MAXKEY) && scan->skip == 0 &&
-                        !(resumed && scan->after->type == RK_BSON_MAXKEY);
+                        !bounded(scan->max, RK_BSON_MAXKEY) && scan->skip == 0;
+    if (resumed && scan->after->type == RK_BSON_MAXKEY) {
+        /* Nothing follows, and mongod refuses such a min. */
+        drop_reply(batch);
+        batch->docs = (struct rk_bson_view){none, sizeof none};
+        batch->n = 0;
+        batch->exhausted = true;
+        return RK_OK;
+    }
     rk_buf_init(&command, COMMAND_MAX);
     rk_bson_writer_init(&w, &command);
     put_find(&w, ns, scan);
