@@ -6,6 +6,7 @@
 #include <string.h>
 
 #define CODE_DUPLICATE_KEY 11000
+#define CODE_MIN_NOT_BEFORE_MAX 51175
 
 struct run {
     struct model_store *store;
@@ -66,6 +67,13 @@ static bool text_is(const struct rk_bson_elem *e, const char *text)
 static void put_ok(struct rk_bson_writer *w)
 {
     rk_bson_put_double(w, "ok", 1.0);
+}
+
+static void refuse(struct run *r, int32_t code, const char *message)
+{
+    rk_bson_put_double(&r->w, "ok", 0.0);
+    rk_bson_put_utf8(&r->w, "errmsg", message, strlen(message));
+    rk_bson_put_int32(&r->w, "code", code);
 }
 
 static void commit_if_majority(struct run *r)
@@ -226,6 +234,17 @@ static void end_cursor(struct run *r)
     put_ok(&r->w);
 }
 
+/* Index bounds that mongod does not take. */
+static bool bounds_refused(const struct rk_bson_view *command)
+{
+    struct rk_bson_view min = doc_arg(command, "min");
+    struct rk_bson_view max = doc_arg(command, "max");
+    struct rk_bson_elem from = model_field(&min, "_id");
+    struct rk_bson_elem to = model_field(&max, "_id");
+    return from.type == RK_BSON_MAXKEY ||
+           (from.type != 0 && to.type != 0 && model_compare(&from, &to) >= 0);
+}
+
 static void run_find(struct run *r)
 {
     static const char *const known[] = {"find", "filter",     "sort", "limit",       "batchSize",
@@ -241,6 +260,10 @@ static void run_find(struct run *r)
     int64_t batch = int_arg(command, "batchSize", 101);
     int64_t n = 0;
     only_keys(command, known);
+    if (bounds_refused(command)) {
+        refuse(r, CODE_MIN_NOT_BEFORE_MAX, "min() does not come before max()");
+        return;
+    }
     search(r, &filter, reads_committed(r, false), &found);
     sort_found(&sort, &found);
     begin_cursor(r);
@@ -461,13 +484,6 @@ static void run_delete(struct run *r)
     rk_bson_put_int32(&r->w, "n", n);
     put_ok(&r->w);
     commit_if_majority(r);
-}
-
-static void refuse(struct run *r, int32_t code, const char *message)
-{
-    rk_bson_put_double(&r->w, "ok", 0.0);
-    rk_bson_put_utf8(&r->w, "errmsg", message, strlen(message));
-    rk_bson_put_int32(&r->w, "code", code);
 }
 
 static void run_find_and_modify(struct run *r)
