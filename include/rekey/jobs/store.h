@@ -4,6 +4,8 @@
  *   { _id: ObjectId, transform: "reencrypt", ns: "db.coll",
  *     state: "planning" | "running" | "paused" | "complete" | "failed" | "cancelled",
  *     active: bool,              planning, running or paused: at most one for a namespace
+ *     priority: int32,          absent: 0; higher ones first
+ *     concurrency: int32,       ranges at once over the whole fleet; absent or 0: no limit
  *     keyId: int64, notBefore: Date,   the current key at creation, and its settling time
  *     createdAt, createdBy, startedAt, completedAt, error,
  *     format: int32            absent: 1; engines leave jobs with a higher one than theirs alone

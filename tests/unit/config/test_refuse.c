@@ -193,6 +193,17 @@ static void test_words_and_numbers_are_checked(void **state)
         {UPSTREAM "sweep:\n  time_zone: Central European\n",
          "rekey.yaml:3: sweep.time_zone: must be the name of a time zone such as Europe/London, "
          "not \"Central European\""},
+        {UPSTREAM
+         "keys: {keyring_file: k}\npolicies:\n  - namespace: a.b\n    fields: [{path: x}]\n"
+         "    sweep:\n      priority: 1000001\n",
+         "rekey.yaml:7: policies[0].sweep.priority: must be from -1000000 to 1000000, not 1000001"},
+        {UPSTREAM
+         "keys: {keyring_file: k}\npolicies:\n  - namespace: a.b\n    fields: [{path: x}]\n"
+         "    sweep: {priority: -5, concurrency: 1025}\n",
+         "rekey.yaml:6: policies[0].sweep.concurrency: must be from 0 to 1024, not 1025"},
+        {UPSTREAM
+         "policies:\n  - namespace: a.b\n    fields: [{path: x}]\n    sweep: {priority: -}\n",
+         "rekey.yaml:5: policies[0].sweep.priority: must be a whole number, not \"-\""},
         {UPSTREAM "sweep:\n  read_preference: fastest\n",
          "rekey.yaml:3: sweep.read_preference: must be one of primary, secondary, "
          "secondaryPreferred, nearest, not \"fastest\""},
