@@ -114,13 +114,19 @@ class Runner:
         db = "chaos" if coll == "people" else self.fleet.state_db()
         data = {"failCommands": WRITES, "namespace": f"{db}.{coll}", "errorCode": OUT_OF_DISK_SPACE}
         member = self.member(True)
-        self.fail_point(member, "alwaysOn", data=data)
+        done = self.fail_point(member, "alwaysOn", data=data)
         self.hold(fault)
-        self.fail_point(member, "off")
+        while not self.fail_point(member, "off") and member.alive:
+            time.sleep(0.5)
+        return done
 
-    def fail_point(self, member, mode, **more):
-        with self.at(member) as client:
-            client.admin.command("configureFailPoint", "failCommand", mode=mode, **more)
+    def fail_point(self, member, mode, **more) -> bool:
+        try:
+            with self.at(member) as client:
+                client.admin.command("configureFailPoint", "failCommand", mode=mode, **more)
+        except PyMongoError:
+            return False  # it died of what was done to it before
+        return True
 
     def disk_full(self, fault):
         """Really: a member whose disk has no byte left, until somebody makes room."""
@@ -137,7 +143,8 @@ class Runner:
     def member(self, primary: bool):
         """The primary, or a secondary; the last that was primary when nobody is."""
         members = self.fleet.servers.members
-        for member in (each for each in members if each.alive):
+        for member in members:
+            self.fleet.keep_alive(member)  # a full disk may kill later than it was full
             with suppress(PyMongoError), self.at(member) as client:
                 if client.admin.command("hello")["isWritablePrimary"]:
                     self.primary = member

@@ -28,4 +28,4 @@ def test_the_checks_find_what_is_planted(tmp_path):
 def test_two_minutes_of_chaos_lose_nothing(tmp_path):
     said = chaos(tmp_path, "--quick", "--seed", str(SEED), timeout_s=380)
     result = json.loads(said.splitlines()[-1])
-    assert result["faults"] >= 30 and result["writes"] > 1000 and result["sweeps"] > 0
+    assert result["faults"] >= 30 and result["writes"] > 800 and result["sweeps"] > 0
