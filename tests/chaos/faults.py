@@ -103,6 +103,7 @@ class Runner:
         self.hold(fault)
 
     def kill_member(self, fault):
+        self.revive()
         member = self.member(fault.what["primary"])
         member.kill()
         self.hold(fault)
@@ -113,6 +114,7 @@ class Runner:
         coll = fault.what["collection"]
         db = "chaos" if coll == "people" else self.fleet.state_db()
         data = {"failCommands": WRITES, "namespace": f"{db}.{coll}", "errorCode": OUT_OF_DISK_SPACE}
+        self.revive()
         member = self.member(True)
         done = self.fail_point(member, "alwaysOn", data=data)
         self.hold(fault)
@@ -140,11 +142,15 @@ class Runner:
         filler.unlink()
         self.fleet.keep_alive(member)
 
+    def revive(self):
+        """A full disk may kill later than it was full. By the members' track alone, which kills."""
+        for member in self.fleet.servers.members:
+            self.fleet.keep_alive(member)
+
     def member(self, primary: bool):
         """The primary, or a secondary; the last that was primary when nobody is."""
         members = self.fleet.servers.members
-        for member in members:
-            self.fleet.keep_alive(member)  # a full disk may kill later than it was full
+        for member in (each for each in members if each.alive):
             with suppress(PyMongoError), self.at(member) as client:
                 if client.admin.command("hello")["isWritablePrimary"]:
                     self.primary = member
