@@ -13,6 +13,7 @@ from pymongo.errors import PyMongoError
 
 from harness import VaultError
 from harness.ports import HOST
+from harness.rekeyd import SANITIZER_EXIT
 
 from fleet import UNREACHABLE
 
@@ -64,22 +65,27 @@ class Runner:
 
     # Instances.
 
-    def sigkill(self, fault):
+    def instance(self, fault):
         instance = self.fleet.instances[fault.what["instance"]]
+        assert instance.alive, f"{instance.name} died by itself: {instance.returncode}"
+        return instance
+
+    def sigkill(self, fault):
+        instance = self.instance(fault)
         instance.kill()
         self.hold(fault)
         self.fleet.keep_alive(instance)
 
     def sigterm(self, fault):
         """As in a rolling upgrade; it has to end by itself, whatever else is going on."""
-        instance = self.fleet.instances[fault.what["instance"]]
+        instance = self.instance(fault)
         status = instance.stop(90)
-        assert status == 0, f"{instance.name} exited with {status} on SIGTERM"
+        assert status in (0, SANITIZER_EXIT), f"{instance.name} exited with {status} on SIGTERM"
         self.hold(fault)
         self.fleet.keep_alive(instance)
 
     def sigstop(self, fault):
-        instance = self.fleet.instances[fault.what["instance"]]
+        instance = self.instance(fault)
         instance.suspend()
         self.hold(fault)
         instance.resume()
@@ -88,7 +94,7 @@ class Runner:
         """Another pace; the sweep goes on with it."""
         chance = random.Random(str(fault))
         sweep = {"max_rate": chance.choice([60, 100, 200]), "batch_docs": chance.choice([5, 25, 60])}
-        self.fleet.instances[fault.what["instance"]].reload({"sweep": sweep})
+        self.instance(fault).reload({"sweep": sweep})
 
     # Members of the replica set.
 
