@@ -12,9 +12,6 @@
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
 #endif
-#if defined(__SANITIZE_THREAD__)
-#include <sanitizer/tsan_interface.h>
-#endif
 
 #define STACK_SIZE (512u << 10)
 
@@ -26,9 +23,6 @@ struct sim *sim_new(void)
     if (sim == NULL) {
         MODEL_DIE("out of memory");
     }
-#if defined(__SANITIZE_THREAD__)
-    sim->main_tsan_fiber = __tsan_get_current_fiber();
-#endif
     return sim;
 }
 
@@ -42,9 +36,6 @@ void sim_free(struct sim *sim)
         (void)munmap(fiber->stack, STACK_SIZE);
         rk_buf_deinit(&fiber->command);
         rk_buf_deinit(&fiber->reply);
-#if defined(__SANITIZE_THREAD__)
-        __tsan_destroy_fiber(fiber->tsan_fiber);
-#endif
     }
     free(sim);
 }
@@ -65,9 +56,6 @@ static void to_fiber(struct sim *sim, struct sim_fiber *fiber)
 #if defined(__SANITIZE_ADDRESS__)
     __sanitizer_start_switch_fiber(&sim->main_fake_stack, fiber->stack, STACK_SIZE);
 #endif
-#if defined(__SANITIZE_THREAD__)
-    __tsan_switch_to_fiber(fiber->tsan_fiber, 0);
-#endif
     (void)swapcontext(&sim->main, &fiber->context);
 #if defined(__SANITIZE_ADDRESS__)
     __sanitizer_finish_switch_fiber(sim->main_fake_stack, NULL, NULL);
@@ -78,9 +66,6 @@ static void to_main(struct sim *sim, struct sim_fiber *fiber)
 {
 #if defined(__SANITIZE_ADDRESS__)
     __sanitizer_start_switch_fiber(&fiber->fake_stack, sim->main_stack, sim->main_stack_size);
-#endif
-#if defined(__SANITIZE_THREAD__)
-    __tsan_switch_to_fiber(sim->main_tsan_fiber, 0);
 #endif
     (void)swapcontext(&fiber->context, &sim->main);
 #if defined(__SANITIZE_ADDRESS__)
@@ -126,9 +111,6 @@ static void fiber_create(struct sim_fiber *fiber)
     makecontext(&fiber->context, fiber_main, 0);
     rk_buf_init(&fiber->command, 1u << 20);
     rk_buf_init(&fiber->reply, 1u << 20);
-#if defined(__SANITIZE_THREAD__)
-    fiber->tsan_fiber = __tsan_create_fiber(0);
-#endif
 }
 
 struct sim_fiber *sim_spawn(struct sim *sim, struct sim_process *process, void *(*fn)(void *),

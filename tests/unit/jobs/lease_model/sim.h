@@ -54,7 +54,6 @@ struct sim_fiber {
     ucontext_t context;
     void *stack;
     void *fake_stack;
-    void *tsan_fiber;
 };
 
 struct rk_keyset;
@@ -72,7 +71,6 @@ struct sim {
     const void *main_stack;
     size_t main_stack_size;
     void *main_fake_stack;
-    void *main_tsan_fiber;
 };
 
 /* The one that runs; NULL: everything is real. */
