@@ -545,8 +545,13 @@ def documented() -> set:
 def test_the_documented_metrics_are_the_ones_there_are(
     single_member_set, start_rekeyd, tmp_path, db_name
 ):
+    password = tmp_path / "password"
+    password.touch(0o600)
+    password.write_text("not needed: nobody is there\n")
+    broker = {"addresses": [f"{HOST}:{free_port()}"], "user": "x", "password_file": str(password)}
     with Vault(tmp_path / "vault") as vault:
         settings = {**vault.settings(tmp_path / "secrets"), **admin_settings()}
+        settings.update({"sweep": {"transport": "amqp"}, "amqp": broker})
         rekeyd = start_rekeyd(single_member_set, [people_policy(db_name)], settings=settings)
         rekeyd.admin.wait_ready((200, []))
         text = rekeyd.admin.get("/metrics")[2]

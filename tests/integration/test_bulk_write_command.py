@@ -10,7 +10,7 @@ import pytest
 import wire
 from bson import SON
 from harness import SECRET, Rekeyd, is_envelope, people_policy, policy
-from pymongo import DeleteMany, DeleteOne, InsertOne, MongoClient, ReplaceOne, UpdateMany, UpdateOne
+from pymongo import DeleteMany, DeleteOne, InsertOne, ReplaceOne, UpdateMany, UpdateOne
 from pymongo.errors import ClientBulkWriteException
 from scripted_upstream import ScriptedUpstream
 from wire import RawClient

@@ -18,15 +18,13 @@ from harness import (
     Certificates,
     CtlError,
     Rekeyd,
-    Vault,
     VaultError,
     is_envelope,
     people_policy,
-    protected,
 )
 from harness.memory import occurrences
 from harness.ports import free_port
-from harness.protected import key_id, person
+from harness.protected import person
 from on_vault import (
     audit,
     left_to_sweep,
