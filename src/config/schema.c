@@ -77,7 +77,7 @@
     X(hot_docs_max, 10000, 1, 10000000)                                                            \
     X(hot_repeat_ms, 10000, 0, HOUR_MS)                                                            \
     X(max_rate, 0, 0, 100000000)                                                                   \
-    X(threads, 2, 1, 256)                                                                          \
+    X(threads, 2, 1, 64)                                                                           \
     X(range_docs, 10000, 1, 10000000)                                                              \
     X(batch_docs, 1000, 1, 100000)                                                                 \
     X(ranges_ahead, 64, 1, 100000)                                                                 \

@@ -207,8 +207,8 @@ static void test_words_and_numbers_are_checked(void **state)
         {UPSTREAM "sweep:\n  read_preference: fastest\n",
          "rekey.yaml:3: sweep.read_preference: must be one of primary, secondary, "
          "secondaryPreferred, nearest, not \"fastest\""},
-        {UPSTREAM "sweep:\n\n  threads: 257\n",
-         "rekey.yaml:4: sweep.threads: must be from 1 to 256, not 257"},
+        {UPSTREAM "sweep:\n\n  threads: 65\n",
+         "rekey.yaml:4: sweep.threads: must be from 1 to 64, not 65"},
         {UPSTREAM "limits:\n  advertised_message_bytes_max: 16809983\n",
          "rekey.yaml:3: limits.advertised_message_bytes_max: must be from 16809984 to 48000000, "
          "not 16809983"},
