@@ -31,8 +31,8 @@ def encrypt(swept) -> dict:
     return start_encrypting(swept, "--wait")["jobs"][0]
 
 
-def raw(collection) -> list:
-    with collection.with_options(RAW).find().sort("_id") as found:
+def raw(collection, session=None) -> list:
+    with collection.with_options(RAW).find(session=session).sort("_id") as found:
         return [document.raw for document in found]
 
 
@@ -170,7 +170,7 @@ CHANGES = [
 @pytest.mark.parametrize("collated", [False, True])
 def test_what_others_write_stays(start_swept, single_member_set, kind, collated):
     fields = {"answer": "random", "contacts.phone": "random"}
-    swept = start_swept(single_member_set, {"sweep": {"pause": True}}, fields)
+    swept = start_swept(single_member_set, fields=fields)
     options = {"collation": {"locale": "en", "strength": 2}} if collated else {}
     swept.stored_db.create_collection("people", **options)
     ids = [f"id {i}" if kind == "string" else i for i in range(len(CHANGES))]
@@ -179,15 +179,18 @@ def test_what_others_write_stays(start_swept, single_member_set, kind, collated)
     contacts = [{"phone": f"p{i}", "at": "home"} for i in range(50)]
     swept.stored.insert_one({"_id": many, "contacts": contacts})
     swept.stored_db.command("profile", 2)
-    start_encrypting(swept)
-    batch = {"command.find": "people", "command.projection.answer": {"$exists": True}}
-    swept.wait(lambda: swept.stored_db.system.profile.find_one(batch))
+    with swept.direct.start_session() as session:
+        session.start_transaction()  # whose changes the sweep does not see, but waits for
+        for i, (_, new) in zip(ids, CHANGES):
+            swept.stored.update_one({"_id": i}, {"$set": {"answer": new}}, session=session)
+        contact = {"$set": {"contacts.7.phone": ["p7", 1]}}
+        swept.stored.update_one({"_id": many}, contact, session=session)
+        after = raw(swept.stored, session)
+        start_encrypting(swept)
+        batch = {"command.find": "people", "command.projection.answer": {"$exists": True}}
+        swept.wait(lambda: swept.stored_db.system.profile.find_one(batch))
+        session.commit_transaction()
     swept.stored_db.command("profile", 0)
-    for i, (_, new) in zip(ids, CHANGES):
-        swept.stored.update_one({"_id": i}, {"$set": {"answer": new}})
-    swept.stored.update_one({"_id": many}, {"$set": {"contacts.7.phone": ["p7", 1]}})
-    after = raw(swept.stored)
-    swept.rekeyd.reload({"sweep": {"pause": False}})
     swept.wait(lambda: swept.job()["state"] == "complete")
     job = swept.job()
     assert (job["changedAgain"], job["swept"]) == (len(CHANGES) + 1, len(CHANGES) + 1)

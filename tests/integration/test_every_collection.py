@@ -85,26 +85,30 @@ def test_a_unique_index_holds_per_key(start_swept, single_member_set):
 
 @pytest.fixture
 def expiring_set(tmp_path):
-    args = ["--setParameter", "ttlMonitorSleepSecs=1"]
+    args = ["--setParameter", "ttlMonitorSleepSecs=1", "--setParameter", "ttlMonitorEnabled=false"]
     with ReplicaSet(1, tmp_path / "expiring", args=args) as servers:
         yield servers
 
 
 def test_what_expires_meanwhile_is_gone(start_swept, expiring_set):
-    swept = start_swept(expiring_set, {"sweep": {"pause": True}})
+    swept = start_swept(expiring_set)
+    swept.stored.create_index("at", expireAfterSeconds=1)
     swept.app.insert_many([{"_id": i, "answer": "x", "at": PAST} for i in range(7)])
-    swept.app.insert_many([{"_id": i, "answer": "x"} for i in range(7, 10)])
+    swept.app.insert_many([{"_id": i, "answer": "x"} for i in [-1, 7, 8, 9]])
     swept.rotate()
     swept.stored_db.command("profile", 2)
-    swept.start()
-    batch = {"command.find": "people", "command.projection.answer": {"$exists": True}}
-    swept.wait(lambda: swept.stored_db.system.profile.find_one(batch))
-    swept.stored.create_index("at", expireAfterSeconds=1)
-    swept.wait(lambda: swept.stored.count_documents({}) == 3)
-    swept.rekeyd.reload({"sweep": {"pause": False}})
+    with swept.direct.start_session() as session:
+        session.start_transaction()  # the sweep's first update waits for its end
+        swept.stored.update_one({"_id": -1}, {"$set": {"n": 1}}, session=session)
+        swept.start()
+        batch = {"command.find": "people", "command.projection.answer": {"$exists": True}}
+        swept.wait(lambda: swept.stored_db.system.profile.find_one(batch))
+        swept.direct.admin.command("setParameter", 1, ttlMonitorEnabled=True)
+        swept.wait(lambda: swept.stored.count_documents({}) == 4)
+        session.abort_transaction()
     swept.wait(lambda: swept.job()["state"] == "complete")
     job = swept.job()
-    assert (job["scanned"], job["swept"], job["gone"]) == (10, 3, 7)
+    assert (job["scanned"], job["swept"], job["gone"]) == (11, 4, 7)
 
 
 @pytest.fixture
