@@ -88,7 +88,7 @@ static void test_refused_as_in_a_file_and_without_effect(void **state)
         {"{\"pause\": true, \"max_rate\": 100000001}",
          "sweep.max_rate: must be from 0 to 100000000, not 100000001"},
         {"{\"threads\": \"two\"}", "sweep.threads: must be a whole number, not \"two\""},
-        {"{\"threads\": 0}", "sweep.threads: must be from 1 to 256, not 0"},
+        {"{\"threads\": 0}", "sweep.threads: must be from 1 to 64, not 0"},
         {"{\"max_rate\": 10.5}", "sweep.max_rate: must be a whole number, not \"10.5\""},
         {"{\"pause\": \"perhaps\"}",
          "sweep.pause: must be one of false, true, no, yes, off, on, not \"perhaps\""},
