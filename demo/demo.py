@@ -18,7 +18,7 @@ from pathlib import Path
 
 import corpus
 import screen
-from harness import Process, Rekeyd, ReplicaSet, Vault, rekey_binary
+from harness import Process, Rekeyd, ReplicaSet, Vault, admin_settings, rekey_binary
 from pymongo import MongoClient
 from screen import Bar, bold, dim, say
 
@@ -117,6 +117,7 @@ class Demo:
         say(f"    mongod   {'  '.join(self.servers.addresses)}")
         # The guard still yields to the application, but a visitor does not wait for ever.
         settings = {"upstream": {"state_db": "rekey"}, "sweep": {"guard": {"rate_min": 2500}}}
+        settings.update(admin_settings())
         legacy_keys = {corpus.LEGACY_KEY_NAME: self.legacy_key}
         if self.with_vault:
             settings.update(self.start_vault())
@@ -208,7 +209,10 @@ class Demo:
             status = direct.rekey.jobStatus.aggregate(
                 [{"$group": {"_id": None, "swept": {"$sum": "$swept"}}}]
             )
-            self.swept = next(status)["swept"]
+            in_ranges = next(status)["swept"]
+        read_first = int(self.rekeyd.admin.value("rekey_sweep_hot_reencrypted_total"))
+        say(f"      moved {in_ranges:,} range by range, {read_first:,} when the application read them")
+        self.swept = in_ranges + read_first
         for key_id, values in sorted(found.items(), key=str):
             say(f"      {'legacy' if key_id is None else f'key {key_id}':<8} {values:9,} values")
         self.old_key_left = sum(n for key_id, n in found.items() if key_id != current)
