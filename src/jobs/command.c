@@ -209,3 +209,32 @@ bool rk_view_path(const struct rk_bson_view *view, const char *const *keys, size
     }
     return n_keys > 0;
 }
+
+bool rk_view_oid(const struct rk_bson_view *view, const char *key, bson_oid_t *oid)
+{
+    struct rk_bson_elem elem;
+    if (!rk_bson_find(view, key, &elem) || elem.type != RK_BSON_OID) {
+        return false;
+    }
+    memcpy(oid->bytes, elem.value, sizeof oid->bytes);
+    return true;
+}
+
+enum rk_status rk_reply_batch(const bson_t *reply, struct rk_bson_iter *docs, struct rk_error *err)
+{
+    static const char *const path[] = {"cursor", "firstBatch"};
+    struct rk_bson_view view = rk_reply_view(reply);
+    struct rk_bson_view batch;
+    struct rk_bson_elem elem;
+    if (!rk_view_path(&view, path, 2, &elem) || !rk_bson_elem_view(&elem, &batch)) {
+        return rk_error_set(err, RK_EIO, "mongod's reply has no documents");
+    }
+    rk_bson_iter_init(docs, &batch);
+    return RK_OK;
+}
+
+bool rk_batch_next(struct rk_bson_iter *docs, struct rk_bson_view *doc)
+{
+    struct rk_bson_elem elem;
+    return rk_bson_next(docs, &elem) == RK_BSON_STEP_ELEM && rk_bson_elem_view(&elem, doc);
+}

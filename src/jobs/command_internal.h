@@ -65,6 +65,13 @@ bool rk_code_transient(int code);
 struct rk_bson_view rk_reply_view(const bson_t *reply);
 /* An integer of the reply; missing counts as 0. */
 int64_t rk_view_int(const struct rk_bson_view *view, const char *key);
+/* False: missing, or no ObjectId. */
+bool rk_view_oid(const struct rk_bson_view *view, const char *key, bson_oid_t *oid);
+/* The documents of a cursor's first batch, one after the other. RK_EIO: the reply is malformed. */
+RK_MUST_CHECK enum rk_status rk_reply_batch(const bson_t *reply, struct rk_bson_iter *docs,
+                                            struct rk_error *err);
+/* False at the end. */
+bool rk_batch_next(struct rk_bson_iter *docs, struct rk_bson_view *doc);
 /* Follows keys down through documents and arrays. */
 bool rk_view_path(const struct rk_bson_view *view, const char *const *keys, size_t n_keys,
                   struct rk_bson_elem *elem);

@@ -58,20 +58,6 @@ static void read_job(const struct rk_bson_view *doc, struct rk_job *job)
     job->plan_complete = rk_bson_find(doc, "planComplete", &elem) && rk_bson_elem_truthy(&elem);
 }
 
-/* The documents of a reply's first batch. */
-static enum rk_status batch_of(const bson_t *reply, struct rk_bson_iter *iter, struct rk_error *err)
-{
-    static const char *const batch_path[] = {"cursor", "firstBatch"};
-    struct rk_bson_view view = rk_reply_view(reply);
-    struct rk_bson_view docs;
-    struct rk_bson_elem elem;
-    if (!rk_view_path(&view, batch_path, 2, &elem) || !rk_bson_elem_view(&elem, &docs)) {
-        return rk_error_set(err, RK_EIO, "mongod's reply is malformed");
-    }
-    rk_bson_iter_init(iter, &docs);
-    return RK_OK;
-}
-
 static void append_ids(bson_t *array, const struct rk_job_filter *only)
 {
     for (size_t i = 0; i < only->n_ids; i++) {
@@ -86,7 +72,6 @@ static enum rk_status find_jobs(mongoc_client_t *client, const char *state_db,
                                 size_t jobs_max, size_t *n, struct rk_error *err)
 {
     struct rk_bson_iter iter;
-    struct rk_bson_elem elem;
     struct rk_bson_view doc;
     bson_t filter = BSON_INITIALIZER;
     bson_t reply;
@@ -105,12 +90,10 @@ static enum rk_status find_jobs(mongoc_client_t *client, const char *state_db,
                  "batchSize", BCON_INT64((int64_t)jobs_max));
     enum rk_status status = rk_command_run_bson(client, state_db, command, &reply, err);
     if (status == RK_OK) {
-        status = batch_of(&reply, &iter, err);
+        status = rk_reply_batch(&reply, &iter, err);
     }
-    while (status == RK_OK && *n < jobs_max && rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM) {
-        if (rk_bson_elem_view(&elem, &doc)) {
-            read_job(&doc, &jobs[(*n)++]);
-        }
+    while (status == RK_OK && *n < jobs_max && rk_batch_next(&iter, &doc)) {
+        read_job(&doc, &jobs[(*n)++]);
     }
     bson_destroy(&reply);
     bson_destroy(command);
@@ -179,23 +162,19 @@ static enum rk_status add_totals(mongoc_client_t *client, const char *state_db, 
                                  size_t n, struct rk_error *err)
 {
     struct rk_bson_iter iter;
-    struct rk_bson_elem elem;
     struct rk_bson_view doc;
     bson_t reply;
     bson_t *command = totals_command(jobs, n);
     enum rk_status status = rk_command_run_bson(client, state_db, command, &reply, err);
     if (status == RK_OK) {
-        status = batch_of(&reply, &iter, err);
+        status = rk_reply_batch(&reply, &iter, err);
     }
-    while (status == RK_OK && rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM) {
+    while (status == RK_OK && rk_batch_next(&iter, &doc)) {
         char id[RK_JOB_ID_LEN];
         bson_oid_t oid;
-        struct rk_bson_elem id_elem;
-        if (!rk_bson_elem_view(&elem, &doc) || !rk_bson_find(&doc, "_id", &id_elem) ||
-            id_elem.type != RK_BSON_OID) {
+        if (!rk_view_oid(&doc, "_id", &oid)) {
             continue;
         }
-        memcpy(oid.bytes, id_elem.value, sizeof oid.bytes);
         bson_oid_to_string(&oid, id);
         for (size_t i = 0; i < n; i++) {
             if (strcmp(jobs[i].id, id) == 0) {

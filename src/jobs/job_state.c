@@ -59,9 +59,7 @@ static void sort_jobs(struct rk_job_view *jobs, size_t n)
 enum rk_status rk_job_load_active(const struct rk_lease *lease, struct rk_job_view *jobs,
                                   size_t jobs_max, size_t *n, struct rk_error *err)
 {
-    static const char *const batch_path[] = {"cursor", "firstBatch"};
-    struct rk_bson_elem elem;
-    struct rk_bson_view docs;
+    struct rk_bson_view doc;
     struct rk_bson_iter iter;
     bson_t reply;
     bson_t *command = BCON_NEW(
@@ -73,21 +71,13 @@ enum rk_status rk_job_load_active(const struct rk_lease *lease, struct rk_job_vi
     *n = 0;
     enum rk_status status =
         rk_command_run_bson(lease->client, lease->state_db, command, &reply, err);
-    struct rk_bson_view view = rk_reply_view(&reply);
-    if (status == RK_OK &&
-        (!rk_view_path(&view, batch_path, 2, &elem) || !rk_bson_elem_view(&elem, &docs))) {
-        status = rk_error_set(err, RK_EIO, "mongod's reply to find is malformed");
-    }
     if (status == RK_OK) {
-        rk_bson_iter_init(&iter, &docs);
-        while (*n < jobs_max && rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM) {
-            struct rk_bson_view doc;
-            if (rk_bson_elem_view(&elem, &doc) && read_job(&doc, &jobs[*n])) {
-                (*n)++;
-            }
-        }
-        sort_jobs(jobs, *n);
+        status = rk_reply_batch(&reply, &iter, err);
     }
+    while (status == RK_OK && *n < jobs_max && rk_batch_next(&iter, &doc)) {
+        *n += read_job(&doc, &jobs[*n]);
+    }
+    sort_jobs(jobs, *n);
     bson_destroy(&reply);
     bson_destroy(command);
     return status;

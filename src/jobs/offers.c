@@ -26,33 +26,21 @@ static enum rk_status find_ranges(const struct rk_lease *lease, const struct rk_
                                   uint32_t again_ms, uint32_t max, struct rk_hint *hints, size_t *n,
                                   struct rk_error *err)
 {
-    static const char *const batch_path[] = {"cursor", "firstBatch"};
-    struct rk_bson_elem elem;
-    struct rk_bson_view view;
+    struct rk_bson_view doc;
     struct rk_bson_iter iter;
     bson_t reply;
     bson_t *command = find_command(job, again_ms, max);
     enum rk_status status =
         rk_command_run_bson(lease->client, lease->state_db, command, &reply, err);
-    view = rk_reply_view(&reply);
     *n = 0;
-    if (status == RK_OK &&
-        (!rk_view_path(&view, batch_path, 2, &elem) || !rk_bson_elem_view(&elem, &view))) {
-        status = rk_error_set(err, RK_EIO, "mongod's reply to find is malformed");
-    }
     if (status == RK_OK) {
-        rk_bson_iter_init(&iter, &view);
-        while (*n < max && rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM) {
-            struct rk_bson_view doc;
-            struct rk_bson_elem id;
-            if (rk_bson_elem_view(&elem, &doc) && rk_bson_find(&doc, "_id", &id) &&
-                id.type == RK_BSON_OID) {
-                struct rk_hint *hint = &hints[(*n)++];
-                *hint = (struct rk_hint){.kind = RK_HINT_RANGE, .job = job->id};
-                memcpy(hint->range.bytes, id.value, sizeof hint->range.bytes);
-                memcpy(hint->ns, job->ns.full, sizeof hint->ns);
-            }
-        }
+        status = rk_reply_batch(&reply, &iter, err);
+    }
+    while (status == RK_OK && *n < max && rk_batch_next(&iter, &doc)) {
+        struct rk_hint *hint = &hints[*n];
+        *hint = (struct rk_hint){.kind = RK_HINT_RANGE, .job = job->id};
+        memcpy(hint->ns, job->ns.full, sizeof hint->ns);
+        *n += rk_view_oid(&doc, "_id", &hint->range);
     }
     bson_destroy(&reply);
     bson_destroy(command);

@@ -42,26 +42,9 @@ __attribute__((format(printf, 2, 3))) static void warn(const struct look *look, 
 static enum rk_status first_batch(const struct look *look, const char *db, bson_t *command,
                                   bson_t *reply, struct rk_bson_iter *iter, struct rk_error *err)
 {
-    static const char *const path[] = {"cursor", "firstBatch"};
-    struct rk_bson_elem elem;
-    struct rk_bson_view docs;
     enum rk_status status = rk_command_run_bson(look->client, db, command, reply, err);
     bson_destroy(command);
-    if (status != RK_OK) {
-        return status;
-    }
-    struct rk_bson_view view = rk_reply_view(reply);
-    if (!rk_view_path(&view, path, 2, &elem) || !rk_bson_elem_view(&elem, &docs)) {
-        return rk_error_set(err, RK_EIO, "mongod's reply is malformed");
-    }
-    rk_bson_iter_init(iter, &docs);
-    return RK_OK;
-}
-
-static bool next_doc(struct rk_bson_iter *iter, struct rk_bson_view *doc)
-{
-    struct rk_bson_elem elem;
-    return rk_bson_next(iter, &elem) == RK_BSON_STEP_ELEM && rk_bson_elem_view(&elem, doc);
+    return status == RK_OK ? rk_reply_batch(reply, iter, err) : status;
 }
 
 static bool text_is(const struct rk_bson_view *doc, const char *key, const char *wanted)
@@ -114,7 +97,7 @@ static enum rk_status look_at_collection(const struct look *look, struct rk_erro
     if (status != RK_OK) {
         goto done;
     }
-    if (!next_doc(&iter, &doc)) {
+    if (!rk_batch_next(&iter, &doc)) {
         status = rk_error_set(err, RK_EREFUSED, "there is no collection %s", full);
         goto done;
     }
@@ -175,7 +158,7 @@ static enum rk_status look_at_indexes(const struct look *look, struct rk_error *
     bson_t reply;
     enum rk_status status = first_batch(
         look, look->ns->db, BCON_NEW("listIndexes", BCON_UTF8(look->ns->coll)), &reply, &iter, err);
-    while (status == RK_OK && next_doc(&iter, &index)) {
+    while (status == RK_OK && rk_batch_next(&iter, &index)) {
         if (flag(&index, "unique") && rk_bson_find(&index, "key", &elem) &&
             rk_bson_elem_view(&elem, &key)) {
             look_at_unique(look, &index, &key);
@@ -242,7 +225,7 @@ static enum rk_status look_at_shards(const struct look *look, struct rk_error *e
                  "dropped", "{", "$ne", BCON_BOOL(true), "}", "unsplittable", "{", "$ne",
                  BCON_BOOL(true), "}", "}", "limit", BCON_INT32(1)),
         &reply, &iter, &cause);
-    if (status == RK_OK && next_doc(&iter, &doc)) {
+    if (status == RK_OK && rk_batch_next(&iter, &doc)) {
         status = rk_bson_find(&doc, "key", &elem) && rk_bson_elem_view(&elem, &key)
                      ? take_shard_key(look, &key, &cause)
                      : rk_error_set(&cause, RK_EREFUSED, "config.collections has no key for %s",

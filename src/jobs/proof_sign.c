@@ -62,27 +62,17 @@ static enum rk_status sign_part(mongoc_client_t *client, const char *state_db,
                                 const struct rk_proof *proof, const char *ns, const char *actor,
                                 int64_t *n, struct rk_error *err)
 {
-    static const char *const batch_path[] = {"cursor", "firstBatch"};
-    struct rk_bson_elem elem;
-    struct rk_bson_view jobs;
     struct rk_bson_view job;
     struct rk_bson_iter iter;
     bson_t reply;
     bson_t *command = find_jobs(proof, ns);
     enum rk_status status = rk_command_run_bson(client, state_db, command, &reply, err);
-    struct rk_bson_view view = rk_reply_view(&reply);
-    if (status == RK_OK &&
-        (!rk_view_path(&view, batch_path, 2, &elem) || !rk_bson_elem_view(&elem, &jobs))) {
-        status = rk_error_set(err, RK_EIO, "mongod's reply to find is malformed");
-    }
     if (status == RK_OK) {
-        rk_bson_iter_init(&iter, &jobs);
+        status = rk_reply_batch(&reply, &iter, err);
     }
-    while (status == RK_OK && rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM) {
+    while (status == RK_OK && rk_batch_next(&iter, &job)) {
         bson_oid_t id;
-        if (rk_bson_elem_view(&elem, &job) && rk_bson_find(&job, "_id", &elem) &&
-            elem.type == RK_BSON_OID) {
-            memcpy(id.bytes, elem.value, sizeof id.bytes);
+        if (rk_view_oid(&job, "_id", &id)) {
             status = sign_job(client, state_db, proof, &id, actor, n, err);
         }
     }
