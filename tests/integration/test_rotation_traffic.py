@@ -9,7 +9,7 @@ import time
 import pytest
 from harness import Rekeyd, Vault, people_policy, protected
 from harness.protected import key_id
-from rotation_traffic import Reader, Watcher, Writer, seed
+from rotation_traffic import MovesBack, Reader, Watcher, Writer, seed
 
 ROTATIONS = 3
 SECONDS = float(os.environ.get("REKEY_ROTATION_SECONDS", "0"))
@@ -83,6 +83,8 @@ def test_rotations_under_traffic_fail_no_read(three, vault, indexed):
     seed(people)
     if indexed:
         people.app.create_index("ssn")
+    moves_back = MovesBack(people.stored)
+    moves_back.start()
     clients = start_traffic(instances, people.app.database.name)
     started, rotations = time.monotonic(), 0
     try:
@@ -95,9 +97,14 @@ def test_rotations_under_traffic_fail_no_read(three, vault, indexed):
     finally:
         for client in clients:
             client.finish()
+        moves_back.finish()
     counts = sum((client.counts for client in clients), collections.Counter())
-    print(json.dumps({"rotations": rotations, "seconds": round(time.monotonic() - started), **counts}))
+    moved = sum(len(times) for times in moves_back.moves.values())
+    seconds = round(time.monotonic() - started)
+    print(json.dumps({"rotations": rotations, "seconds": seconds, "moved back": moved, **counts}))
     assert not failures(clients)
+    missed = [miss for client in clients if isinstance(client, Reader) for miss in client.missed]
+    assert not [miss for miss in missed if not moves_back.explains(*miss)], missed
     for client in clients:
         steps = {step.__name__ for step in client.steps()}
         assert steps <= set(client.counts), f"{client.name} never came to {steps - set(client.counts)}"

@@ -48,7 +48,9 @@ def begin(swept, *options) -> subprocess.Popen:
 
 
 def part(swept) -> dict:
-    return swept.state.proofParts.find_one(sort=[("_id", -1)]) or {}
+    """Of the pass begun last. ObjectIds of one second have no order between processes."""
+    proof = swept.state.proofs.find_one(sort=[("startedAt", -1)]) or {}
+    return swept.state.proofParts.find_one({"_id.proof": proof.get("_id")}) or {}
 
 
 def kill_midway(swept, *options) -> int:
