@@ -1,4 +1,5 @@
 #include "dead_letters_internal.h"
+#include "transform_internal.h"
 
 #include <string.h>
 
@@ -105,10 +106,16 @@ static void put_raw(struct rk_bson_writer *w, const struct rk_value *raw, bool o
     rk_bson_put_string(w, "rawOmitted", "$$REMOVE");
 }
 
-/* What it was discarded for is no answer to another value at the same place. */
-static void put_discarded(struct rk_bson_writer *w)
+/* What it was discarded for is no answer to another value at the same place; whether it is another
+ * one shows only where both were kept. */
+static void put_discarded(struct rk_bson_writer *w, bool omitted)
 {
     rk_bson_begin_doc(w, "$set");
+    if (omitted) {
+        rk_bson_put_string(w, "discarded", "$$REMOVE");
+        rk_bson_end(w);
+        return;
+    }
     rk_bson_begin_doc(w, "discarded");
     rk_bson_begin_array(w, "$cond");
     rk_bson_begin_doc(w, "0");
@@ -131,6 +138,8 @@ static void put_entry(struct filing *f, const struct rk_value *id, const char *p
     const char *key;
     char buf[16];
     size_t key_len = bson_uint32_to_string(f->n_ops++, &key, buf, sizeof buf);
+    /* Of all that is found, only envelopes are certain to be no plaintext. */
+    bool omit = !rk_value_is_envelope(raw) || (uint64_t)raw->len + id->len > RAW_MAX;
     rk_bson_begin_sub(w, RK_BSON_DOCUMENT, key, key_len);
     rk_bson_begin_doc(w, "q");
     rk_bson_put_string(w, "ns", f->ns->full);
@@ -149,7 +158,7 @@ static void put_entry(struct filing *f, const struct rk_value *id, const char *p
     rk_bson_put_string(w, "transform", f->transform->name);
     rk_bson_put_string(w, "reason", reason);
     rk_bson_put_string(w, "formerRaw", "$raw");
-    put_raw(w, raw, f->transform->of_plaintext || (uint64_t)raw->len + id->len > RAW_MAX);
+    put_raw(w, raw, omit);
     put_attempts(w);
     put_first_seen(w);
     rk_bson_put_string(w, "lastSeen", "$$NOW");
@@ -157,7 +166,7 @@ static void put_entry(struct filing *f, const struct rk_value *id, const char *p
     rk_bson_end(w);
     rk_bson_end(w);
     rk_bson_begin_doc(w, "1");
-    put_discarded(w);
+    put_discarded(w, omit);
     rk_bson_end(w);
     rk_bson_begin_doc(w, "2");
     rk_bson_begin_array(w, "$unset");

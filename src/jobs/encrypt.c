@@ -2,8 +2,7 @@
  * The second transform: what was never encrypted becomes an envelope under the current key.
  *
  * Envelopes, whatever their key, and what a legacy format recognises by its shape are
- * re-encryption's job, and are left alone. What is rejected here is plaintext, and is filed
- * nowhere.
+ * re-encryption's job, and are left alone.
  */
 #include "transform_internal.h"
 
@@ -11,16 +10,6 @@ struct examine {
     const struct rk_transform_keys *keys;
     struct rk_plan *plan;
 };
-
-static bool is_legacy(const struct rk_field *field, const struct rk_value *value)
-{
-    for (size_t i = 0; i < field->n_legacy; i++) {
-        if (rk_legacy_matches(&field->legacy[i], value->type, value->data, value->len)) {
-            return true;
-        }
-    }
-    return false;
-}
 
 static const char *why_unfit(const struct rk_field *field, uint8_t type)
 {
@@ -52,7 +41,8 @@ static enum rk_status examine_value(void *arg, const struct rk_field *field,
     const struct rk_data_key *key;
     (void)path;
     (void)path_len;
-    if (rk_value_is_empty(value) || rk_value_is_envelope(value) || is_legacy(field, value)) {
+    if (rk_value_is_empty(value) || rk_value_is_envelope(value) ||
+        rk_value_is_legacy(field, value)) {
         return RK_OK;
     }
     const char *unfit = why_unfit(field, value->type);
@@ -79,5 +69,4 @@ static enum rk_status examine(const struct rk_transform_keys *keys, const struct
 const struct rk_transform_ops rk_transform_encrypt = {
     .name = "encrypt",
     .examine = examine,
-    .of_plaintext = true,
 };

@@ -53,7 +53,7 @@ static enum rk_status examine_envelope(const struct examine *x, const struct rk_
 static enum rk_status examine_legacy(const struct examine *x, const struct rk_field *field,
                                      const struct rk_value *value)
 {
-    const char *reason = NULL;
+    const char *reason = "legacy value does not decrypt";
     for (size_t i = 0; i < field->n_legacy; i++) {
         const struct rk_legacy_format *format = &field->legacy[i];
         if (!rk_legacy_matches(format, value->type, value->data, value->len)) {
@@ -68,17 +68,12 @@ static enum rk_status examine_legacy(const struct examine *x, const struct rk_fi
             break;
         case RK_EAUTH:
         case RK_EINVAL:
-            reason = reason != NULL ? reason : "legacy value does not decrypt";
             break;
         default:
             return RK_ENOMEM;
         }
     }
-    if (reason != NULL) {
-        return rk_transform_reject(x->plan, value, 0, reason);
-    }
-    x->plan->plaintext++;
-    return RK_OK;
+    return rk_transform_reject(x->plan, value, 0, reason);
 }
 
 static enum rk_status examine_value(void *arg, const struct rk_field *field,
@@ -92,6 +87,11 @@ static enum rk_status examine_value(void *arg, const struct rk_field *field,
     if (rk_value_is_empty(value)) {
         return RK_OK;
     }
+    bool envelope = rk_value_is_envelope(value);
+    if (!envelope && !rk_value_is_legacy(field, value)) {
+        x->plan->plaintext++; /* no key is needed for what is left as it is */
+        return RK_OK;
+    }
     status = rk_transform_key(x->keys, field, value, x->plan, &x->current);
     if (status != RK_OK || x->current == NULL) {
         return status;
@@ -102,11 +102,7 @@ static enum rk_status examine_value(void *arg, const struct rk_field *field,
     if (status != RK_OK) {
         return status;
     }
-    if (rk_value_is_envelope(value)) {
-        status = examine_envelope(x, field, value);
-    } else {
-        status = examine_legacy(x, field, value);
-    }
+    status = envelope ? examine_envelope(x, field, value) : examine_legacy(x, field, value);
     explicit_bzero(scratch->data, value->len + PLAINTEXT_HEAD_MAX);
     rk_buf_clear(scratch);
     return status;

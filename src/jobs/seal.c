@@ -14,6 +14,16 @@ bool rk_value_is_envelope(const struct rk_value *value)
                               value->len - RK_BINARY_HEAD_LEN);
 }
 
+bool rk_value_is_legacy(const struct rk_field *field, const struct rk_value *value)
+{
+    for (size_t i = 0; i < field->n_legacy; i++) {
+        if (rk_legacy_matches(&field->legacy[i], value->type, value->data, value->len)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 enum rk_status rk_transform_reject(struct rk_plan *plan, const struct rk_value *old,
                                    uint32_t key_id, const char *reason)
 {

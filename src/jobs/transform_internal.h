@@ -10,6 +10,8 @@
 bool rk_value_is_empty(const struct rk_value *value);
 /* Claims to be an envelope, whatever follows. */
 bool rk_value_is_envelope(const struct rk_value *value);
+/* Has the shape of one of the field's legacy formats; plaintext may have it, too. */
+bool rk_value_is_legacy(const struct rk_field *field, const struct rk_value *value);
 
 RK_MUST_CHECK enum rk_status rk_transform_reject(struct rk_plan *plan, const struct rk_value *old,
                                                  uint32_t key_id, const char *reason);

@@ -5,8 +5,9 @@ import subprocess
 import pytest
 from bson import Binary, ObjectId
 
-from harness import admin_settings, rekey_binary
-from test_sweep import FAILED, STATE, letters, start_swept, swept
+from harness import admin_settings, policy, rekey_binary
+from test_legacy_data import OLD_KEY, format_of
+from test_sweep import FAILED, FAST, STATE, Swept, letters, start_swept, swept
 
 __all__ = ["start_swept", "swept"]
 USAGE = 2
@@ -155,6 +156,52 @@ def test_another_bad_value_at_the_place_opens_it_again(bad):
     bad.sweep()
     (letter,) = letters(bad)
     assert letter["docId"] == 3 and letter["state"] == "open" and "discarded" not in letter
+
+
+@pytest.fixture
+def tenanted(start_rekeyd, single_member_set, db_name):
+    """A key for each `org`, and values of an older format in `answer`."""
+    legacy = {"algorithm": "random", "legacy": [format_of("cbc", "binary", b"")]}
+    protected = policy(f"{db_name}.people", {"answer": legacy, "note": "random"})
+    rekeyd = start_rekeyd(
+        single_member_set,
+        [{**protected, "tenant": "org", "key": "people"}],
+        legacy_keys={"old": OLD_KEY},
+        settings=FAST,
+    )
+    with rekeyd.client() as app, single_member_set.client() as direct:
+        yield Swept(rekeyd, app, direct, db_name)
+
+
+def test_what_may_be_plaintext_is_kept_nowhere(tenanted):
+    """It need not be an old value because it has the shape of one, or because no key is to be had."""
+    shaped = Binary(f"{SECRET:48}".encode())
+    tenanted.app.insert_one({"_id": 1, "org": "acme", "note": "encrypted"})
+    tenanted.stored.insert_many(
+        [
+            {"_id": 2, "org": "acme", "answer": shaped},
+            {"_id": 3, "answer": shaped},
+            {"_id": 4, "note": SECRET},
+        ]
+    )
+    assert tenanted.sweep()["plaintext"] == 1
+    found = {i: letter["reason"] for i, letter in by_document(tenanted).items()}
+    assert found == {
+        2: "legacy value does not decrypt",
+        3: "the document's tenant is not known",
+    }
+    for letter in tenanted.state.deadLetters.find():
+        assert letter["rawOmitted"] and "raw" not in letter
+    assert SECRET not in str(list(tenanted.state.deadLetters.find()))
+
+    # Whether it is the same value that was given up cannot be told: it is open again.
+    assert discard(tenanted, *reasons("--ns", tenanted.namespace))["discarded"] == 2
+    assert letters(tenanted) == []
+    other = Binary(f"another {SECRET:40}".encode())
+    tenanted.stored.update_one({"_id": 2}, {"$set": {"answer": other}})
+    tenanted.sweep()
+    assert set(by_document(tenanted)) == {2, 3}
+    assert all("discarded" not in letter for letter in letters(tenanted))
 
 
 # Too many at once.

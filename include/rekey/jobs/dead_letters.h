@@ -8,11 +8,12 @@
  *     retry: true, retriedAt     -- asked for by rekeyctl dead-letters retry
  *     discarded: {by, at: Date, reason}    -- by rekeyctl dead-letters discard }
  *
- * raw is ciphertext; it is left out (rawOmitted: true) when it is too large to be stored twice, or
- * when it is plaintext.
+ * raw is an envelope; anything else may be plaintext, and is left out (rawOmitted: true), as is
+ * what is too large to be stored twice.
  * An entry is open until it is resolved, when a retry, or a later complete job over the namespace,
  * did not meet the problem again; or discarded, which ends when the place is met with another value
- * that cannot be processed. No data key is kept for the raw values of entries that are not open.
+ * that cannot be processed, or with any whose raw is left out: it could be another one. No data key
+ * is kept for the raw values of entries that are not open.
  */
 #ifndef REKEY_JOBS_DEAD_LETTERS_H
 #define REKEY_JOBS_DEAD_LETTERS_H

@@ -87,7 +87,6 @@ struct rk_transform_ops {
      */
     enum rk_status (*examine)(const struct rk_transform_keys *keys, const struct rk_path_node *node,
                               const struct rk_bson_view *doc, struct rk_plan *plan);
-    bool of_plaintext; /* what it replaces or rejects is plaintext, which is filed nowhere */
 };
 
 /* Every protected value under another key, algorithm or field id than the policy's present one,
