@@ -1,15 +1,19 @@
 """Everything fails, all the time, and nothing may be lost.
 
-A replica set, three rekeyd instances, a real Vault; eight writers on the documents that one sweep
-after the other moves to new keys; and a schedule of faults, made from a seed and printed before it
-happens. Afterwards everything is healed, the last sweep ends, and it is checked that
+A replica set, three rekeyd instances, two of them over RabbitMQ, a real Vault; eight writers on the
+documents that one sweep after the other moves to new keys; and a schedule of faults, made from a seed and
+printed before it happens. When the writers have ended the last sweep begins, while faults go on; then
+everything is healed, that sweep ends, and it is checked that
   lost          no acknowledged write is missing, and no deletion
   mismatches    every plaintext is right, through every instance, and was so on the way
   old_key_left  nothing lies under another key than the last, by `rekeyctl verify` and by a scan of
                 our own
-  counts        every range's counters add up, and the ranges of every job cover everything once
+  counts        every range's counters add up, the ranges of every job cover everything once, and those
+                of the last have counted every document once
   dead_letters  no record was given up: there was nothing wrong with any
   repeated      no range was touched once it was done, by a change stream on jobStatus
+  threads_died  none of our own threads ended before it was told to
+  leaked        no instance leaves memory behind, where a sanitizer looks
 The last line is JSON. --self-test instead plants one of each and shows that it is found.
 """
 
@@ -19,7 +23,9 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
+import traceback
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1] / "integration")]
@@ -34,7 +40,8 @@ from schedule import make_schedule  # noqa: E402
 from sweeps import Sweeps  # noqa: E402
 from writers import start_writers, stop_writers  # noqa: E402
 
-SECONDS, QUICK_SECONDS = 840, 80
+SECONDS, QUICK_SECONDS = 840, 60
+LAST_S, LAST_MOST_S = 15, 60  # of faults while the last sweep is under way; and with what is before it
 FAULTS_MIN = 300  # in a whole run
 SHOWN = 20  # of each kind of problem
 BEGAN = time.monotonic()
@@ -43,11 +50,12 @@ BEGAN = time.monotonic()
 def main():
     args = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended
+    threading.excepthook = note_death
     directory = Path(args.directory or tempfile.mkdtemp(prefix="rekey-chaos-"))
     if args.self_test:
         from self_test import run_self_test
 
-        ok = run_self_test(directory, say)
+        ok = run_self_test(directory, say, died)
     else:
         ok = run(args, directory)
     if ok and not args.directory:
@@ -62,10 +70,19 @@ def arguments():
     parser.add_argument("--quick", action="store_true", help="two minutes instead of fifteen")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of a run to be repeated")
     parser.add_argument("--seconds", type=float, help="of faults; the rest comes on top")
-    parser.add_argument("--transport", choices=["local", "amqp"], default="local")
+    parser.add_argument("--transport", choices=["local", "amqp"], default="amqp")
     parser.add_argument("--directory", help="for logs and data; kept")
     parser.add_argument("--self-test", action="store_true", help="show that the checks find what is wrong")
     return parser.parse_args()
+
+
+died = []  # tracebacks of threads that did not end as they should
+
+
+def note_death(args):
+    trace = "".join(traceback.format_exception(args.exc_type, args.exc_value, args.exc_traceback))
+    died.append(f"{args.thread.name if args.thread else '?'}: {trace}")
+    say(f"a thread died: {died[-1]}")
 
 
 def say(text):
@@ -75,8 +92,8 @@ def say(text):
 def run(args, directory) -> bool:
     seconds = args.seconds or (QUICK_SECONDS if args.quick else SECONDS)
     with Fleet(directory, transport=args.transport) as fleet:
-        schedule = make_schedule(args.seed, seconds, fleet)
-        print(f"seed {args.seed}: {len(schedule)} faults in {seconds:.0f} s")
+        schedule = make_schedule(args.seed, seconds + LAST_MOST_S, fleet)
+        print(f"seed {args.seed}: {len(schedule)} faults in {seconds + LAST_MOST_S:.0f} s")
         print("\n".join(map(str, schedule)), flush=True)
         history = checker.History(fleet)
         history.start()
@@ -88,13 +105,14 @@ def run(args, directory) -> bool:
         sweeps.start()
         runner.start()
         over = time.monotonic() + seconds
+        while time.monotonic() < over:
+            fleet.serve_main(1)
+        under_faults_s = end_under_faults(fleet, writers, sweeps)
+        runner.ending.set()  # what is late is left out, and not counted
         while runner.running():
-            if time.monotonic() > over:
-                runner.ending.set()  # what is late is left out, and not counted
             fleet.serve_main(1)
         say(f"{sum(runner.counts.values())} faults done, {len(sweeps.ended)} sweeps; healing")
         restarted = heal(fleet)
-        stop_writers(writers)
         result = finish(fleet, writers, sweeps, history)
     faults = dict(sorted(runner.counts.items()))
     result = {
@@ -102,6 +120,7 @@ def run(args, directory) -> bool:
         "seed": args.seed,
         "transport": args.transport,
         "seconds": round(seconds),
+        "last_sweep_under_faults_s": under_faults_s,
         "faults": sum(faults.values()),
         "faults_by_kind": faults,
         **result,
@@ -109,12 +128,28 @@ def run(args, directory) -> bool:
         "faults_that_failed": len(runner.failures),
     }
     clean = ("lost", "mismatches", "old_key_left", "counts_wrong", "repeated", "crashed")
-    clean += ("dead_letters", "links_unused", "faults_that_failed")
+    clean += ("dead_letters", "links_unused", "faults_that_failed", "threads_died", "leaked")
     result["ok"] = not any(result[name] for name in clean)
     if not args.quick and not args.seconds:
         result["ok"] = result["ok"] and result["faults"] >= FAULTS_MIN
     print(json.dumps(result), flush=True)
     return result["ok"]
+
+
+def end_under_faults(fleet, writers, sweeps) -> float:
+    """The last sweep is on documents that nobody writes any more, and faults go on beside it.
+    Returns for how long."""
+    for writer in writers:
+        writer.stopping.set()
+    over = time.monotonic() + LAST_MOST_S
+    while any(writer.is_alive() for writer in writers) and time.monotonic() < over:
+        fleet.serve_main(1)
+    stop_writers(writers)
+    sweeps.begin_last()
+    say("the writers have ended; the last sweep is next")
+    while time.monotonic() < over and sweeps.last_s() < LAST_S:
+        fleet.serve_main(1)
+    return sweeps.last_s()
 
 
 def fill(writers):
@@ -135,6 +170,8 @@ def heal(fleet) -> int:
         if process.alive:
             process.resume()
         fleet.keep_alive(process)
+    for instance in fleet.instances:
+        instance.reload({"sweep": {"max_rate": 0}})
     if fleet.vault:
         fleet.vault.unseal()
     if fleet.broker:
@@ -166,11 +203,15 @@ def finish(fleet, writers, sweeps, history) -> dict:
     key = sweeps.finish()
     say(f"the last sweep has ended, at key {key}")
     problems = check_all(fleet, writers, key)
+    delivered = fleet.delivered()
+    if fleet.broker and not delivered:
+        problems["counts_wrong"].append("the broker delivered no range")
     opened = {name: counts[1] for name, counts in fleet.proxy.links().items()}
     problems["links_unused"] = [name for name in fleet.links if not opened.get(name)]
     history.finish()
     problems["repeated"] = history.repeated
     problems["crashed"], problems["leaked"] = end_instances(fleet)
+    problems["threads_died"] = died
     for kind, found in problems.items():
         for problem in found[:SHOWN]:
             say(f"{kind}: {problem}")
@@ -185,6 +226,7 @@ def finish(fleet, writers, sweeps, history) -> dict:
         "ranges": len(history.done),
         "range_changes": history.changes,
         "keys": key,
+        "delivered_ranges": delivered,
         **{kind: len(found) for kind, found in problems.items()},
     }
 
@@ -204,6 +246,7 @@ def check_all(fleet, writers, key: int) -> dict:
         old = checker.check_envelopes(list(client[DB][COLL].find()), FIELDS, key)
         state = client[fleet.state_db()]
         counts = checker.check_jobs(state)
+        counts += checker.check_totals(state, client[DB][COLL].count_documents({}))
         letters = [f"{d['docId']!r}: {d['reason']}" for d in state.deadLetters.find({"resolved": False})]
     verified = fleet.control.ctl("verify", NAMESPACE, "--deep", check=False, timeout_s=300)
     if verified.returncode != 0:
@@ -212,8 +255,7 @@ def check_all(fleet, writers, key: int) -> dict:
 
 
 def end_instances(fleet):
-    """(crashes, leaks): SIGTERM must drain; sanitizers tell of processes that ended before, too.
-    Leaks are told and fail nothing: one of 512 bytes, allocated in libmongoc, is not traced yet."""
+    """(crashes, leaks): SIGTERM must drain; sanitizers tell of processes that ended before, too."""
     crashed, leaked = [], []
     for instance in fleet.instances:
         status = instance.stop(60)

@@ -63,6 +63,16 @@ def check_ranges(job: dict, ranges: list) -> list:
     return wrong
 
 
+def check_totals(state, documents: int) -> list:
+    """Of the newest job, over documents that nobody wrote to meanwhile: each is counted once."""
+    job = state.jobs.find_one(sort=[("createdAt", -1)])
+    ranges = list(state.jobStatus.find({"jobId": job["_id"]}))
+    scanned, swept, already = (sum(r.get(c, 0) for r in ranges) for c in ("scanned", "swept", "alreadyCurrent"))
+    if scanned == documents == swept + already:
+        return []
+    return [f"job {job['_id']}: {scanned} scanned, {swept} swept and {already} current of {documents} documents"]
+
+
 class History(threading.Thread):
     """Every change of jobStatus that a majority has seen, from a change stream."""
 

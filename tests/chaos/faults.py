@@ -228,7 +228,8 @@ class Runner:
 
     def rotate_early(self, fault):
         """While a sweep is under way."""
-        return self.fleet.try_ctl("keys", "rotate") == 0
+        with self.fleet.rotating:
+            return self.fleet.last_key is None and self.fleet.try_ctl("keys", "rotate") == 0
 
 
 DO = {

@@ -7,6 +7,7 @@ told by the first message of a connection: applications and rekeyd give themselv
 "hello", and a mongod that takes test commands gives its port there.
 """
 
+import ctypes
 import os
 import queue
 import shutil
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from pymongo import MongoClient
 
-from harness import FaultProxy, Rekeyd, ReplicaSet, Vault, policy, rekey_binary
+from harness import FaultProxy, Rekeyd, ReplicaSet, Vault, admin_settings, policy, rekey_binary
 from harness.process import ProcessError
 from harness.rabbitmq import RabbitMq
 from harness.rekeyd import merge
@@ -29,6 +30,8 @@ FIELDS = {"answer": "random", "ssn": "deterministic", "notes.text": "random"}
 MEMBER_ARGS = ["--setParameter", "enableTestCommands=1"]
 FAILED, REFUSED, UNREACHABLE = 1, 3, 4  # rekeyctl's exit codes
 LEASE_MS = 3000
+PREFIX = "rekey-c4a05"  # one that the broker's user may use
+CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x20000, 0x4000, 1 << 18
 ON_BROKER = (0, 1)  # with transport amqp: the third instance works without, and they get on
 SETTINGS = {
     "limits": {"connect_timeout_ms": 2000, "workers": 2, "connections_max": 2000},
@@ -61,6 +64,8 @@ class Fleet:
         self.links = []
         self.clocks = {}
         self.mounted = None
+        self.rotating = threading.Lock()
+        self.last_key = None  # once it is known: from then on nobody rotates
         self._main = queue.Queue()
         self._library = self._build_clock_library()
         self.proxy = FaultProxy(self.directory / "proxy").start()
@@ -108,7 +113,12 @@ class Fleet:
         if number == 0:
             directory = self.directory / "rekeyd"
             instance = Rekeyd(
-                self.servers, [policy(NAMESPACE, FIELDS)], SETTINGS, directory, name=name, single=single
+                self.servers,
+                [policy(NAMESPACE, FIELDS)],
+                {**SETTINGS, **admin_settings()},
+                directory,
+                name=name,
+                single=single,
             )
         else:
             instance = self.instances[0].sibling(name, single=single)
@@ -142,7 +152,7 @@ class Fleet:
 
     def _join_broker(self, instance: Rekeyd, name: str):
         broker = self.proxy.listen(self.broker.address, self._link(f"{name}-broker"))
-        settings = self.broker.settings(self.directory / "secrets", "chaos", addresses=[broker])
+        settings = self.broker.settings(self.directory / "secrets", PREFIX, addresses=[broker])
         merge(instance.config, settings)
 
     def _make_control(self) -> Rekeyd:
@@ -180,6 +190,13 @@ class Fleet:
             return UNREACHABLE
         assert done.returncode in (0, FAILED, REFUSED, UNREACHABLE), done
         return done.returncode
+
+    def delivered(self) -> int:
+        """Ranges that the broker has handed to the instances on it since they were started."""
+        if not self.broker:
+            return 0
+        on_broker = [self.instances[number].admin for number in ON_BROKER]
+        return sum(int(each.value("rekey_amqp_delivered_total", kind="range")) for each in on_broker)
 
     def state_db(self) -> str:
         return self.control.config["upstream"]["state_db"]
@@ -243,6 +260,8 @@ class Fleet:
         if len(self.servers.members) < 3:
             return
         member.dbpath.mkdir(parents=True, exist_ok=True)
+        if not private_mounts():
+            return
         words = ["mount", "-t", "tmpfs", "-o", "size=600m", "tmpfs", str(member.dbpath)]
         if subprocess.run(words, capture_output=True).returncode == 0:
             self.mounted = member
@@ -265,6 +284,12 @@ class Fleet:
 
     def __exit__(self, *_):
         self.close()
+
+
+def private_mounts() -> bool:
+    """What this process and its children mount from now on is gone with them, however they end."""
+    libc = ctypes.CDLL(None)
+    return libc.unshare(CLONE_NEWNS) == 0 and libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None) == 0
 
 
 def without_broker(config: dict):

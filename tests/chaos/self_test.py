@@ -1,5 +1,6 @@
 """Whether the checks can fail: each is given what it has to find, in a fleet without faults."""
 
+import threading
 import time
 from datetime import datetime, timezone
 
@@ -10,15 +11,15 @@ from sweeps import Sweeps
 from writers import ABSENT, start_writers, stop_writers
 
 
-def run_self_test(directory, say) -> bool:
-    with Fleet(directory, instances=2, members=1, vault=False) as fleet:
+def run_self_test(directory, say, died) -> bool:
+    with Fleet(directory, instances=2, members=1, vault=False, transport="local") as fleet:
         history = checker.History(fleet)
         history.start()
         writers = start_writers(fleet, seed=1, n=2)
         time.sleep(3)
         stop_writers(writers)
         with fleet.direct() as client:
-            failures = plant(fleet, client, writers, history)
+            failures = plant(fleet, client, writers, history, died)
         history.finish()
     for failure in failures:
         say(f"FAILED: {failure}")
@@ -26,13 +27,14 @@ def run_self_test(directory, say) -> bool:
     return not failures
 
 
-def plant(fleet, client, writers, history) -> list:
+def plant(fleet, client, writers, history, died) -> list:
     stored, state = client[DB][COLL], client[fleet.state_db()]
     ledger = {key: seqs for writer in writers for key, seqs in writer.ledger.items()}
     before = {document["_id"]: document for document in map(hashable, stored.find())}
     sweeps = Sweeps(fleet)
     sweeps.start()
     key = sweeps.finish()
+    documents_swept = stored.count_documents({})
     failures = []
 
     def expect(what, found, wanted):
@@ -46,16 +48,20 @@ def plant(fleet, client, writers, history) -> list:
     def by_rekeyctl() -> bool:
         return fleet.control.ctl("verify", check=False, timeout_s=60).returncode != 0
 
-    def look(what, lost=False, wrong=False, old=False, counts=False, verify=None):
+    def look(what, lost=False, wrong=False, old=False, counts=False, totals=False):
         missing, mismatches = checker.check_documents(ledger, documents())
         expect(f"{what}, lost", missing, lost)
         expect(f"{what}, wrong", mismatches, wrong)
         expect(f"{what}, old", checker.check_envelopes(list(stored.find()), FIELDS, key), old)
         expect(f"{what}, counts", checker.check_jobs(state), counts)
+        expect(f"{what}, totals", checker.check_totals(state, documents_swept), totals)
+
+    def look_and_verify(what, old=False):
+        look(what, old=old)
         expect(f"{what}, rekeyctl verify", by_rekeyctl(), old)
 
     expect("clocks that cannot be moved", clocks_that_stand(fleet, client), False)
-    look("nothing planted")
+    look_and_verify("nothing planted")
     expect("broken while writing", [w.broken for w in writers if w.broken], False)
     expect("ranges that history saw done", history.done, True)
 
@@ -68,7 +74,7 @@ def plant(fleet, client, writers, history) -> list:
     look("another document's value", wrong=True)
     assert key_id(before[victim["_id"]]["answer"]) < key
     stored.replace_one({"_id": victim["_id"]}, before[victim["_id"]])
-    look("a value under an old key", old=True)
+    look_and_verify("a value under an old key", old=True)
     stored.replace_one({"_id": victim["_id"]}, victim)
     stored.insert_one({**victim, "_id": "again", "key": "9/9"})
     look("a document that nobody wrote", wrong=True)
@@ -76,22 +82,28 @@ def plant(fleet, client, writers, history) -> list:
     ledger, told = {**ledger, victim["key"]: {ABSENT}}, ledger
     look("a deletion that is lost", lost=True)
     ledger = told
-    look("all put right again")
+    look_and_verify("all put right again")
 
     cut = state.jobStatus.find_one(sort=[("_id", -1)])
-    for what, update in (
-        ("scanned one more", {"$inc": {"scanned": 1}}),
-        ("ends elsewhere", {"$set": {"endId": "elsewhere"}}),
-        ("not done", {"$set": {"state": "running"}}),
+    for what, update, wrong in (
+        ("scanned one more", {"$inc": {"scanned": 1}}, {"counts": True, "totals": True}),
+        ("counted one twice", {"$inc": {"scanned": 1, "swept": 1}}, {"totals": True}),
+        ("ends elsewhere", {"$set": {"endId": "elsewhere"}}, {"counts": True}),
+        ("is not done", {"$set": {"state": "running"}}, {"counts": True}),
     ):
         state.jobStatus.update_one({"_id": cut["_id"]}, update)
-        look(f"a range that {what}", counts=True)
+        look(f"a range that {what}", **wrong)
         state.jobStatus.replace_one({"_id": cut["_id"]}, cut)
     look("the range put right again")
     deadline = time.monotonic() + 10
     while not history.repeated and time.monotonic() < deadline:
         time.sleep(0.1)
     expect("a range that was touched when it was done", history.repeated, True)
+    expect("threads that died", died, False)
+    dying = threading.Thread(target=lambda: [].pop(), name="dying")
+    dying.start()
+    dying.join()
+    expect("a thread that died", [each for each in died if each.startswith("dying: ")], True)
     return failures
 
 
