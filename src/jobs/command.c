@@ -210,6 +210,13 @@ bool rk_view_path(const struct rk_bson_view *view, const char *const *keys, size
     return n_keys > 0;
 }
 
+int64_t rk_view_date(const struct rk_bson_view *view, const char *key)
+{
+    struct rk_bson_elem elem;
+    return rk_bson_find(view, key, &elem) && elem.type == RK_BSON_DATE ? rk_load_i64(elem.value)
+                                                                       : 0;
+}
+
 bool rk_view_oid(const struct rk_bson_view *view, const char *key, bson_oid_t *oid)
 {
     struct rk_bson_elem elem;

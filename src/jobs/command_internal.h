@@ -65,6 +65,8 @@ bool rk_code_transient(int code);
 struct rk_bson_view rk_reply_view(const bson_t *reply);
 /* An integer of the reply; missing counts as 0. */
 int64_t rk_view_int(const struct rk_bson_view *view, const char *key);
+/* Milliseconds since 1970; 0: missing, or no date. */
+int64_t rk_view_date(const struct rk_bson_view *view, const char *key);
 /* False: missing, or no ObjectId. */
 bool rk_view_oid(const struct rk_bson_view *view, const char *key, bson_oid_t *oid);
 /* The documents of a cursor's first batch, one after the other. RK_EIO: the reply is malformed. */

@@ -21,12 +21,6 @@ static void read_text(const struct rk_bson_view *doc, const char *key, char *out
     }
 }
 
-static int64_t read_date(const struct rk_bson_view *doc, const char *key)
-{
-    struct rk_bson_elem elem;
-    return rk_bson_find(doc, key, &elem) && elem.type == RK_BSON_DATE ? rk_load_i64(elem.value) : 0;
-}
-
 static void read_id(const struct rk_bson_view *doc, const char *key, char out[RK_JOB_ID_LEN])
 {
     struct rk_bson_elem elem;
@@ -44,7 +38,7 @@ static void read_job(const struct rk_bson_view *doc, struct rk_job *job)
     read_id(doc, "_id", job->id);
     read_id(doc, "proof", job->proof);
     read_text(doc, "verifiedBy", job->verified_by, sizeof job->verified_by);
-    job->verified_at_ms = read_date(doc, "verifiedAt");
+    job->verified_at_ms = rk_view_date(doc, "verifiedAt");
     read_text(doc, "ns", job->ns, sizeof job->ns);
     read_text(doc, "transform", job->transform, sizeof job->transform);
     read_text(doc, "state", job->state, sizeof job->state);
@@ -52,9 +46,9 @@ static void read_job(const struct rk_bson_view *doc, struct rk_job *job)
     read_text(doc, "error", job->error, sizeof job->error);
     job->terms.priority = (int32_t)rk_view_int(doc, "priority");
     job->terms.concurrency = (uint32_t)rk_view_int(doc, "concurrency");
-    job->created_at_ms = read_date(doc, "createdAt");
-    job->started_at_ms = read_date(doc, "startedAt");
-    job->completed_at_ms = read_date(doc, "completedAt");
+    job->created_at_ms = rk_view_date(doc, "createdAt");
+    job->started_at_ms = rk_view_date(doc, "startedAt");
+    job->completed_at_ms = rk_view_date(doc, "completedAt");
     job->plan_complete = rk_bson_find(doc, "planComplete", &elem) && rk_bson_elem_truthy(&elem);
 }
 

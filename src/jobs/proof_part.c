@@ -73,15 +73,12 @@ static enum rk_status read_part(struct part *p, const struct rk_bson_view *doc)
 {
     struct rk_bson_elem elem;
     enum rk_status status = RK_OK;
+    p->out->started_at_ms = rk_view_date(doc, "startedAt");
     if (!rk_bson_find(doc, "documents", &elem)) {
         return RK_OK; /* new */
     }
-    bool same = rk_bson_find(doc, "uuid", &elem)
-                    ? p->uuid->known && elem.value_len == 5 + 16 &&
-                          memcmp(elem.value + 5, p->uuid->bytes, 16) == 0
-                    : !p->uuid->known;
-    if (!same || rk_census_read(doc, &p->out->census) != RK_OK) {
-        rk_census_clear(&p->out->census); /* of another collection that had the name */
+    if (rk_census_read(doc, &p->out->census) != RK_OK) {
+        rk_census_clear(&p->out->census); /* of other fields */
         return RK_OK;
     }
     p->done = rk_bson_find(doc, "done", &elem) && rk_bson_elem_truthy(&elem);
@@ -91,34 +88,67 @@ static enum rk_status read_part(struct part *p, const struct rk_bson_view *doc)
     return status;
 }
 
+/* When a job over the collection ended last; 0: none did since the pass began. */
+static enum rk_status last_swept(const struct part *p, int64_t *at_ms, struct rk_error *err)
+{
+    struct rk_bson_iter jobs;
+    struct rk_bson_view job;
+    bson_t reply;
+    bson_t *command = BCON_NEW(
+        "find", BCON_UTF8("jobs"), "filter", "{", "ns", BCON_UTF8(p->ns->full), "state",
+        BCON_UTF8("complete"), "completedAt", "{", "$gte", BCON_DATE_TIME(p->pass->started_at_ms),
+        "}", "}", "sort", "{", "completedAt", BCON_INT32(-1), "}", "limit", BCON_INT32(1),
+        "readConcern", "{", "level", BCON_UTF8("majority"), "}");
+    enum rk_status status =
+        rk_command_run_bson(p->pass->lease.client, p->pass->lease.state_db, command, &reply, err);
+    status = status == RK_OK ? rk_reply_batch(&reply, &jobs, err) : status;
+    *at_ms = status == RK_OK && rk_batch_next(&jobs, &job) ? rk_view_date(&job, "completedAt") : 0;
+    bson_destroy(&reply);
+    bson_destroy(command);
+    return status;
+}
+
+/* Makes the part this owner's. What was counted of another collection that had the name, or before
+ * a job went over this one, is dropped: it would tell of what is there no more. */
+static bson_t *taking(const struct part *p, int64_t swept_ms)
+{
+    bson_t *uuid =
+        BCON_NEW("is", BCON_BIN(BSON_SUBTYPE_UUID, p->uuid->bytes, sizeof p->uuid->bytes));
+    bson_iter_t is;
+    (void)bson_iter_init_find(&is, uuid, "is");
+    bson_t *command = BCON_NEW(
+        "findAndModify", BCON_UTF8("proofParts"), "query", "{", "_id", "{", "proof",
+        BCON_OID(&p->pass->id), "ns", BCON_UTF8(p->ns->full), "}", "}", "update", "[", "{", "$set",
+        "{", "epoch", "{", "$max", "[", BCON_UTF8("$epoch"), BCON_INT64(p->pass->epoch), "]", "}",
+        "}", "}", "{", "$replaceWith", "{", "$cond", "[", "{", "$and", "[", "{", "$eq", "[",
+        BCON_UTF8("$epoch"), BCON_INT64(p->pass->epoch), "]", "}", "{", "$or", "[", "{", "$ne", "[",
+        BCON_UTF8("$uuid"), BCON_ITER(&is), "]", "}", "{", "$lte", "[", BCON_UTF8("$startedAt"),
+        BCON_DATE_TIME(swept_ms), "]", "}", "]", "}", "]", "}", "{", "_id", BCON_UTF8("$_id"),
+        "epoch", BCON_UTF8("$epoch"), "uuid", BCON_ITER(&is), "startedAt", BCON_UTF8("$$NOW"), "}",
+        BCON_UTF8("$$ROOT"), "]", "}", "}", "]", "upsert", BCON_BOOL(true), "new", BCON_BOOL(true),
+        "writeConcern", "{", "w", BCON_UTF8("majority"), "wtimeout",
+        BCON_INT64((int64_t)p->pass->lease.wtimeout_ms), "}");
+    bson_destroy(uuid);
+    return command;
+}
+
 /* Makes the part this owner's, and reads where it was. */
 static enum rk_status load(struct part *p, struct rk_error *err)
 {
-    struct rk_buf command;
-    struct rk_bson_writer w;
     struct rk_bson_elem elem;
     struct rk_bson_view doc;
+    int64_t swept_ms = 0;
     bson_t reply;
     rk_census_clear(&p->out->census);
     p->position.type = 0;
     p->done = false;
-    rk_buf_init(&command, COMMAND_MAX);
-    rk_bson_writer_init(&w, &command);
-    rk_bson_begin(&w);
-    rk_bson_put_string(&w, "findAndModify", "proofParts");
-    rk_bson_begin_doc(&w, "query");
-    put_id(&w, p);
-    rk_bson_end(&w);
-    rk_bson_begin_doc(&w, "update");
-    rk_bson_begin_doc(&w, "$max");
-    rk_bson_put_int64(&w, "epoch", p->pass->epoch);
-    rk_bson_end(&w);
-    rk_bson_end(&w);
-    rk_bson_put_bool(&w, "upsert", true);
-    rk_bson_put_bool(&w, "new", true);
-    rk_bson_put_majority(&w, p->pass->lease.wtimeout_ms);
-    rk_bson_end(&w);
-    enum rk_status status = run(p, &w, &reply, err);
+    enum rk_status status = last_swept(p, &swept_ms, err);
+    if (status != RK_OK) {
+        return status;
+    }
+    bson_t *command = taking(p, swept_ms);
+    status =
+        rk_command_run_bson(p->pass->lease.client, p->pass->lease.state_db, command, &reply, err);
     struct rk_bson_view view = rk_reply_view(&reply);
     if (status == RK_OK &&
         (!rk_bson_find(&view, "value", &elem) || !rk_bson_elem_view(&elem, &doc))) {
@@ -129,20 +159,15 @@ static enum rk_status load(struct part *p, struct rk_error *err)
         status = rk_error_set(err, RK_ENOMEM, "out of memory");
     }
     bson_destroy(&reply);
-    rk_buf_deinit(&command);
+    bson_destroy(command);
     return status;
 }
 
 static void put_state(struct rk_bson_writer *w, const struct part *p)
 {
-    uint8_t uuid[5 + 16] = {16, 0, 0, 0, 4};
     rk_bson_put_bool(w, "done", p->done);
     if (p->position.type != 0) {
         rk_bson_put_id(w, "position", &p->position);
-    }
-    if (p->uuid->known) {
-        memcpy(uuid + 5, p->uuid->bytes, 16);
-        rk_bson_put(w, RK_BSON_BINARY, "uuid", strlen("uuid"), uuid, sizeof uuid);
     }
     rk_census_put(w, &p->out->census);
 }

@@ -89,12 +89,6 @@ static void read_text(const struct rk_bson_view *doc, const char *key, char *out
     out[len] = '\0';
 }
 
-static int64_t read_date(const struct rk_bson_view *doc, const char *key)
-{
-    struct rk_bson_elem elem;
-    return rk_bson_find(doc, key, &elem) && elem.type == RK_BSON_DATE ? rk_load_i64(elem.value) : 0;
-}
-
 static void read_pass(struct rk_pass *pass, const struct rk_bson_view *doc)
 {
     struct rk_bson_elem elem;
@@ -102,7 +96,7 @@ static void read_pass(struct rk_pass *pass, const struct rk_bson_view *doc)
         memcpy(pass->id.bytes, elem.value, sizeof pass->id.bytes);
     }
     pass->epoch = rk_view_int(doc, "epoch");
-    pass->started_at_ms = read_date(doc, "startedAt");
+    pass->started_at_ms = rk_view_date(doc, "startedAt");
     pass->keys_up_to = rk_view_int(doc, "keysUpTo");
     read_text(doc, "keys", pass->keys, sizeof pass->keys);
 }
@@ -184,7 +178,7 @@ static enum rk_status look(const struct rk_pass *pass, struct seen *seen, struct
         rk_bson_elem_view(&elem, &doc) && rk_bson_find(&doc, "_id", &elem) &&
         elem.type == RK_BSON_OID) {
         memcpy(seen->id, elem.value, sizeof seen->id);
-        seen->until_ms = read_date(&doc, "leaseUntil");
+        seen->until_ms = rk_view_date(&doc, "leaseUntil");
     }
     bson_destroy(&reply);
     bson_destroy(command);

@@ -47,25 +47,25 @@ static enum rk_status sign_job(mongoc_client_t *client, const char *state_db,
     return rk_audit_conclude(client, state_db, &event, status, &why, err);
 }
 
-/* Jobs that had ended when the proof was begun, and that nobody has signed yet. */
-static bson_t *find_jobs(const struct rk_proof *proof, const char *ns)
+/* Jobs that had ended when the counting began, and that nobody has signed yet. */
+static bson_t *find_jobs(const struct rk_proof_part *part)
 {
-    return BCON_NEW("find", BCON_UTF8("jobs"), "filter", "{", "ns", BCON_UTF8(ns), "state",
+    return BCON_NEW("find", BCON_UTF8("jobs"), "filter", "{", "ns", BCON_UTF8(part->ns), "state",
                     BCON_UTF8("complete"), "completedAt", "{", "$lte",
-                    BCON_DATE_TIME(proof->started_at_ms), "}", "verifiedAt", "{", "$exists",
+                    BCON_DATE_TIME(part->started_at_ms), "}", "verifiedAt", "{", "$exists",
                     BCON_BOOL(false), "}", "}", "projection", "{", "_id", BCON_INT32(1), "}",
                     "limit", BCON_INT32(JOBS_MAX), "batchSize", BCON_INT32(JOBS_MAX), "readConcern",
                     "{", "level", BCON_UTF8("majority"), "}");
 }
 
 static enum rk_status sign_part(mongoc_client_t *client, const char *state_db,
-                                const struct rk_proof *proof, const char *ns, const char *actor,
-                                int64_t *n, struct rk_error *err)
+                                const struct rk_proof *proof, const struct rk_proof_part *part,
+                                const char *actor, int64_t *n, struct rk_error *err)
 {
     struct rk_bson_view job;
     struct rk_bson_iter iter;
     bson_t reply;
-    bson_t *command = find_jobs(proof, ns);
+    bson_t *command = find_jobs(part);
     enum rk_status status = rk_command_run_bson(client, state_db, command, &reply, err);
     if (status == RK_OK) {
         status = rk_reply_batch(&reply, &iter, err);
@@ -90,7 +90,7 @@ enum rk_status rk_proof_sign(mongoc_client_t *client, const char *state_db,
     for (size_t i = 0; i < proof->n_parts && status == RK_OK; i++) {
         const struct rk_proof_part *part = &proof->parts[i];
         if (rk_census_holds(&part->census)) {
-            status = sign_part(client, state_db, proof, part->ns, actor, n, err);
+            status = sign_part(client, state_db, proof, part, actor, n, err);
         }
     }
     return status;

@@ -15,15 +15,18 @@
  *
  * and one of <state db>.proofParts for each collection, by which it is resumed:
  *
- *   { _id: {proof: ObjectId, ns: "db.coll"}, epoch: int64, uuid: the collection's, done: bool,
- *     position: the last _id that was counted, documents, elsewhere, elsewhereOldKey: int64,
- *     keys: {"<id>": int64}, fields: [{path, current, oldKey, ... (verify.h), keys: {}}] }
+ *   { _id: {proof: ObjectId, ns: "db.coll"}, epoch: int64, uuid: the collection's,
+ *     startedAt: Date (the server's), done: bool, position: the last _id that was counted,
+ * documents, elsewhere, elsewhereOldKey: int64, keys: {"<id>": int64}, fields: [{path, current,
+ * oldKey, ... (verify.h), keys: {}}] }
  *
  * Counts are absolute and guarded by the epoch, which grows with every owner: one that was given up
  * for dead changes nothing. A pass that nobody holds any more is gone on with when the same is
  * asked for again, unless something could have come to lie under a key behind its position that
  * counts as old: see not_before_ms, and it is begun anew when keys were rotated or destroyed since
- * it began. (A name's first key does not disturb it: what is written under that is current.)
+ * it began. (A name's first key does not disturb it: what is written under that is current.) Of
+ * such a pass, a collection is counted anew that a job has gone over meanwhile, or that was
+ * replaced.
  *
  * Blocking; majority writes and reads.
  */
@@ -40,6 +43,7 @@ struct _mongoc_client_t;
 
 struct rk_proof_part {
     char ns[320];
+    int64_t started_at_ms; /* when counting it began; 0: of a stored proof */
     struct rk_census census;
 };
 
@@ -89,8 +93,8 @@ RK_MUST_CHECK enum rk_status rk_proof_make(struct _mongoc_client_t *client,
                                            const struct rk_proof_request *request,
                                            struct rk_proof *out, struct rk_error *err);
 /* Signs off the complete jobs of those collections that a verification proves (rk_census_holds), if
- * they had ended before it began: verifiedAt, verifiedBy and proof in the job, recorded in the
- * audit log. *n counts jobs. */
+ * they had ended before it was counted: verifiedAt, verifiedBy and proof in the job, recorded in
+ * the audit log. *n counts jobs. */
 RK_MUST_CHECK enum rk_status rk_proof_sign(struct _mongoc_client_t *client, const char *state_db,
                                            const struct rk_proof *proof, const char *actor,
                                            int64_t *n, struct rk_error *err);
