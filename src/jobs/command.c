@@ -103,12 +103,22 @@ bool rk_code_transient(int code)
     return false;
 }
 
-static enum rk_status failed(struct rk_error *err, const bson_error_t *cause)
+static enum rk_status status_of(const bson_error_t *cause)
 {
     bool passes = cause->domain == MONGOC_ERROR_STREAM ||
                   cause->domain == MONGOC_ERROR_SERVER_SELECTION ||
                   (cause->domain == MONGOC_ERROR_SERVER && rk_code_transient((int)cause->code));
-    return rk_error_set_code(err, passes ? RK_EIO : RK_EREFUSED, (int)cause->code, "%s",
+    return passes ? RK_EIO : RK_EREFUSED;
+}
+
+static enum rk_status failed(struct rk_error *err, const bson_error_t *cause)
+{
+    return rk_error_set_code(err, status_of(cause), (int)cause->code, "%s", cause->message);
+}
+
+enum rk_status rk_command_error(struct rk_error *err, const char *what, const bson_error_t *cause)
+{
+    return rk_error_set_code(err, status_of(cause), (int)cause->code, "%s: %s", what,
                              cause->message);
 }
 

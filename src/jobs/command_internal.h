@@ -58,6 +58,9 @@ RK_MUST_CHECK enum rk_status rk_command_run_on(mongoc_client_t *client, const ch
                                                mongoc_read_mode_t mode, uint32_t *server,
                                                bson_t *reply, struct rk_error *err);
 
+/* The same two for what libmongoc runs by itself, a cursor or a list of collections. */
+enum rk_status rk_command_error(struct rk_error *err, const char *what, const bson_error_t *cause);
+
 /* Is a server's error code one that passes by itself? */
 bool rk_code_transient(int code);
 

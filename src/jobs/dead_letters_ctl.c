@@ -53,7 +53,7 @@ static enum rk_status find(mongoc_client_t *client, const char *state_db, const 
         fn(arg, entry);
     }
     if (mongoc_cursor_error(cursor, &cause)) {
-        status = rk_error_set(err, RK_EIO, "cannot read dead letters: %s", cause.message);
+        status = rk_command_error(err, "cannot read dead letters", &cause);
     }
     mongoc_cursor_destroy(cursor);
     mongoc_collection_destroy(letters);

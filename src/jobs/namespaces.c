@@ -56,8 +56,7 @@ static enum rk_status add_policy(mongoc_client_t *client, const struct rk_policy
     mongoc_database_t *db = mongoc_client_get_database(client, ns.db);
     char **collections = mongoc_database_get_collection_names_with_opts(db, opts, &cause);
     if (collections == NULL) {
-        status = rk_error_set(err, RK_EIO, "cannot list the collections of %s: %s", ns.db,
-                              cause.message);
+        status = rk_command_error(err, "cannot list collections", &cause);
     }
     for (char **coll = collections; status == RK_OK && coll != NULL && *coll != NULL; coll++) {
         char full[320];

@@ -20,6 +20,7 @@ static enum rk_status scan_dead_letters(mongoc_client_t *client, const char *sta
     const bson_t *letter;
     bson_t opts = BSON_INITIALIZER;
     bson_t *filter = bson_new();
+    usage->n = 0;
     mongoc_read_prefs_t *primary = mongoc_read_prefs_new(MONGOC_READ_PRIMARY);
     mongoc_collection_t *letters = mongoc_client_get_collection(client, state_db, "deadLetters");
     rk_dead_letters_append_open(filter);
@@ -36,7 +37,7 @@ static enum rk_status scan_dead_letters(mongoc_client_t *client, const char *sta
         }
     }
     if (status == RK_OK && mongoc_cursor_error(cursor, &cause)) {
-        status = rk_mongo_error(err, "cannot read the dead letters", &cause);
+        status = rk_command_error(err, "cannot read the dead letters", &cause);
     }
     mongoc_cursor_destroy(cursor);
     mongoc_collection_destroy(letters);
@@ -46,46 +47,48 @@ static enum rk_status scan_dead_letters(mongoc_client_t *client, const char *sta
     return status;
 }
 
-/* The collections that have been counted, as they were then. */
 struct counted {
-    struct rk_proof *proof;
-    struct rk_pass_uuid *uuids; /* of its parts */
+    bool is;
+    struct rk_pass_uuid uuid; /* that the collection had then */
 };
 
-/* The part of ns; a new one when there is none, with *fresh. */
-static struct rk_proof_part *part_of(struct counted *counted, const char *ns,
-                                     struct rk_pass_uuid **uuid, bool *fresh)
+struct making {
+    struct rk_proof *proof;
+    struct counted *counted; /* for each of its parts */
+};
+
+/* The part of ns; a new one when there is none. */
+static struct rk_proof_part *part_of(struct making *making, const char *ns,
+                                     struct counted **counted)
 {
-    struct rk_proof *proof = counted->proof;
+    struct rk_proof *proof = making->proof;
     size_t i = 0;
     while (i < proof->n_parts && strcmp(proof->parts[i].ns, ns) != 0) {
         i++;
     }
-    *fresh = i == proof->n_parts;
-    if (*fresh) {
+    if (i == proof->n_parts) {
         struct rk_proof_part *parts = realloc(proof->parts, (i + 1) * sizeof *parts);
         proof->parts = parts != NULL ? parts : proof->parts;
-        struct rk_pass_uuid *uuids = realloc(counted->uuids, (i + 1) * sizeof *uuids);
-        counted->uuids = uuids != NULL ? uuids : counted->uuids;
-        if (parts == NULL || uuids == NULL) {
+        struct counted *all = realloc(making->counted, (i + 1) * sizeof *all);
+        making->counted = all != NULL ? all : making->counted;
+        if (parts == NULL || all == NULL) {
             return NULL;
         }
         parts[i] = (struct rk_proof_part){.ns = ""};
-        uuids[i] = (struct rk_pass_uuid){.known = false};
+        all[i] = (struct counted){.is = false};
         proof->n_parts++;
     }
-    *uuid = &counted->uuids[i];
+    *counted = &making->counted[i];
     return &proof->parts[i];
 }
 
 /* Counts ns unless that was done, and it is still the same collection. *again: it was not. */
-static enum rk_status count_one(struct rk_pass *pass, const char *full, struct counted *counted,
+static enum rk_status count_one(struct rk_pass *pass, const char *full, struct making *making,
                                 bool *again, struct rk_error *err)
 {
     struct rk_ns ns;
     struct rk_pass_uuid now;
-    struct rk_pass_uuid *uuid = NULL;
-    bool fresh = false;
+    struct counted *counted = NULL;
     if (!rk_ns_parse(&ns, full)) {
         return rk_error_set(err, RK_EINVAL, "\"%s\" is no namespace", full);
     }
@@ -93,17 +96,17 @@ static enum rk_status count_one(struct rk_pass *pass, const char *full, struct c
     if (status != RK_OK) {
         return status;
     }
-    struct rk_proof_part *part = part_of(counted, full, &uuid, &fresh);
+    struct rk_proof_part *part = part_of(making, full, &counted);
     if (part == NULL) {
         return rk_error_set(err, RK_ENOMEM, "out of memory");
     }
-    if (!fresh && uuid->known == now.known &&
-        memcmp(uuid->bytes, now.bytes, sizeof now.bytes) == 0) {
+    if (counted->is && memcmp(counted->uuid.bytes, now.bytes, sizeof now.bytes) == 0) {
         return RK_OK;
     }
     *again = true;
-    *uuid = now;
-    return rk_pass_part(pass, &ns, uuid, part, err);
+    status = rk_pass_part(pass, &ns, &now, part, err);
+    *counted = (struct counted){.is = status == RK_OK, .uuid = now};
+    return status;
 }
 
 static enum rk_status list(struct rk_pass *pass, char ***namespaces, size_t *n,
@@ -118,9 +121,8 @@ static enum rk_status list(struct rk_pass *pass, char ***namespaces, size_t *n,
 
 /* Until a look at the list finds nothing that is new, or was replaced by another collection while
  * the others were counted. */
-static enum rk_status count_all(struct rk_pass *pass, struct rk_proof *proof, struct rk_error *err)
+static enum rk_status count_all(struct rk_pass *pass, struct making *making, struct rk_error *err)
 {
-    struct counted counted = {.proof = proof};
     enum rk_status status = RK_OK;
     bool again = true;
     for (unsigned round = 0; status == RK_OK && again; round++) {
@@ -134,11 +136,10 @@ static enum rk_status count_all(struct rk_pass *pass, struct rk_proof *proof, st
             break;
         }
         for (size_t i = 0; i < n && status == RK_OK; i++) {
-            status = count_one(pass, namespaces[i], &counted, &again, err);
+            status = count_one(pass, namespaces[i], making, &again, err);
         }
         rk_jobs_namespaces_free(namespaces, n);
     }
-    free(counted.uuids);
     return status;
 }
 
@@ -164,10 +165,27 @@ static void say_resumed(const struct rk_pass *pass)
     }
 }
 
+/* Goes on with what it has come to before. */
+static enum rk_status make(struct rk_pass *pass, void *arg, struct rk_error *err)
+{
+    struct making *making = arg;
+    struct rk_proof *proof = making->proof;
+    enum rk_status status = count_all(pass, making, err);
+    if (status == RK_OK) {
+        status =
+            scan_dead_letters(pass->lease.client, pass->lease.state_db, &proof->dead_letters, err);
+    }
+    if (status == RK_OK && pass->request->verify != NULL) {
+        status = check_keys(pass, err);
+    }
+    return status == RK_OK ? rk_pass_complete(pass, proof, err) : status;
+}
+
 enum rk_status rk_proof_make(mongoc_client_t *client, const struct rk_proof_request *request,
                              struct rk_proof *out, struct rk_error *err)
 {
     struct rk_pass pass;
+    struct making making = {.proof = out};
     *out = (struct rk_proof){.id = ""};
     enum rk_status status = rk_pass_open(&pass, client, request, err);
     if (status != RK_OK) {
@@ -177,16 +195,8 @@ enum rk_status rk_proof_make(mongoc_client_t *client, const struct rk_proof_requ
     bson_oid_to_string(&pass.id, out->id);
     out->started_at_ms = pass.started_at_ms;
     out->resumed = pass.resumed;
-    status = count_all(&pass, out, err);
-    if (status == RK_OK) {
-        status = scan_dead_letters(client, request->state_db, &out->dead_letters, err);
-    }
-    if (status == RK_OK && request->verify != NULL) {
-        status = check_keys(&pass, err);
-    }
-    if (status == RK_OK) {
-        status = rk_pass_complete(&pass, out, err);
-    }
+    status = rk_pass_retry(&pass, make, &making, err);
+    free(making.counted);
     if (status != RK_OK) {
         rk_pass_release(&pass);
     }

@@ -35,6 +35,11 @@ RK_MUST_CHECK enum rk_status rk_pass_open(struct rk_pass *pass, mongoc_client_t 
 RK_MUST_CHECK enum rk_status rk_pass_renew(const struct rk_pass *pass, struct rk_error *err);
 /* Lets others go on with it at once. */
 void rk_pass_release(const struct rk_pass *pass);
+/* Runs fn again and again while it fails with RK_EIO, unless it has done so too often since
+ * something was saved. */
+typedef enum rk_status rk_pass_fn(struct rk_pass *pass, void *arg, struct rk_error *err);
+RK_MUST_CHECK enum rk_status rk_pass_retry(struct rk_pass *pass, rk_pass_fn *fn, void *arg,
+                                           struct rk_error *err);
 /* Nobody is to go on with it. */
 void rk_pass_abandon(const struct rk_pass *pass, const char *why);
 
@@ -49,13 +54,13 @@ RK_MUST_CHECK enum rk_status rk_pass_keys(const struct rk_lease *lease, int64_t 
 /* ---- proof_part.c: one collection of a pass */
 
 struct rk_pass_uuid {
-    uint8_t bytes[16];
-    bool known; /* there is a collection, and it has one */
+    uint8_t bytes[16]; /* zeros: there is no collection, or it has none */
 };
 RK_MUST_CHECK enum rk_status rk_pass_uuid(mongoc_client_t *client, const struct rk_ns *ns,
                                           struct rk_pass_uuid *uuid, struct rk_error *err);
 
-/* Counts all of a collection into part, going on where the pass was. uuid: of the collection. */
+/* Counts all of a collection into part, going on where the pass was, also where it was before a
+ * failure. uuid: of the collection. */
 RK_MUST_CHECK enum rk_status rk_pass_part(struct rk_pass *pass, const struct rk_ns *ns,
                                           const struct rk_pass_uuid *uuid,
                                           struct rk_proof_part *part, struct rk_error *err);

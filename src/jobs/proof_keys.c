@@ -119,7 +119,7 @@ enum rk_status rk_pass_keys(const struct rk_lease *lease, int64_t *up_to,
         last = rk_view_int(&view, "last") > last ? rk_view_int(&view, "last") : last;
     }
     if (mongoc_cursor_error(cursor, &cause)) {
-        status = rk_error_set(err, RK_EIO, "cannot read the keys: %s", cause.message);
+        status = rk_command_error(err, "cannot read the keys", &cause);
     }
     *up_to = *up_to == 0 ? last : *up_to;
     mongoc_cursor_destroy(cursor);

@@ -27,8 +27,7 @@ static enum rk_status add_database(mongoc_client_t *client, const char *db, stru
     mongoc_database_t *database = mongoc_client_get_database(client, db);
     char **collections = mongoc_database_get_collection_names_with_opts(database, opts, &cause);
     if (collections == NULL) {
-        status =
-            rk_error_set(err, RK_EIO, "cannot list the collections of %s: %s", db, cause.message);
+        status = rk_command_error(err, "cannot list collections", &cause);
     }
     for (char **coll = collections; status == RK_OK && coll != NULL && *coll != NULL; coll++) {
         char full[320];
@@ -50,7 +49,7 @@ static enum rk_status add_all(mongoc_client_t *client, const char *state_db, str
     bson_error_t cause;
     char **databases = mongoc_client_get_database_names_with_opts(client, NULL, &cause);
     if (databases == NULL) {
-        return rk_error_set(err, RK_EIO, "cannot list the databases: %s", cause.message);
+        return rk_command_error(err, "cannot list the databases", &cause);
     }
     for (char **db = databases; status == RK_OK && *db != NULL; db++) {
         if (!is_servers(*db) && strcmp(*db, state_db) != 0) {

@@ -3,7 +3,6 @@
 #include "scan_internal.h"
 #include "verify_internal.h"
 
-#include <rekey/base/backoff.h>
 #include <rekey/base/clock.h>
 #include <string.h>
 #include <unistd.h>
@@ -14,6 +13,7 @@
 struct part {
     struct rk_pass *pass;
     const struct rk_ns *ns;
+    const struct rk_policy *policy; /* NULL: only usage is counted */
     const struct rk_pass_uuid *uuid;
     struct rk_proof_part *out;
     struct rk_verifier *verifier;
@@ -34,11 +34,10 @@ enum rk_status rk_pass_uuid(mongoc_client_t *client, const struct rk_ns *ns,
         BCON_NEW("listCollections", BCON_INT32(1), "filter", "{", "name", BCON_UTF8(ns->coll), "}");
     enum rk_status status = rk_command_run_bson(client, ns->db, command, &reply, err);
     struct rk_bson_view view = rk_reply_view(&reply);
-    *uuid = (struct rk_pass_uuid){.known = false};
+    *uuid = (struct rk_pass_uuid){.bytes = {0}};
     if (status == RK_OK && rk_view_path(&view, uuid_path, 5, &elem) &&
         elem.type == RK_BSON_BINARY && elem.value_len == 5 + sizeof uuid->bytes) {
         memcpy(uuid->bytes, elem.value + 5, sizeof uuid->bytes);
-        uuid->known = true;
     }
     bson_destroy(&reply);
     bson_destroy(command);
@@ -270,7 +269,7 @@ static uint32_t batch_docs(const struct rk_proof_settings *settings)
 }
 
 /* From where the part was saved last to the end. */
-static enum rk_status go_on(struct part *p, const struct rk_policy *policy, struct rk_error *err)
+static enum rk_status go_on(struct part *p, struct rk_error *err)
 {
     const struct rk_proof_request *request = p->pass->request;
     const struct rk_scan_visitor visitor = {expect, count, batch_done, p};
@@ -278,7 +277,7 @@ static enum rk_status go_on(struct part *p, const struct rk_policy *policy, stru
     if (status != RK_OK || p->done) {
         return status;
     }
-    status = rk_verifier_new(request->verify, policy, &p->out->census, &p->verifier, err);
+    status = rk_verifier_new(request->verify, p->policy, &p->out->census, &p->verifier, err);
     if (status == RK_OK) {
         p->saved_us = p->batch_us = rk_clock_mono_us();
         status = rk_scan_all(p->pass->lease.client, p->ns,
@@ -297,7 +296,6 @@ static enum rk_status go_on(struct part *p, const struct rk_policy *policy, stru
     return status;
 }
 
-/* The next attempt starts from what was saved, as somebody else would. */
 enum rk_status rk_pass_part(struct rk_pass *pass, const struct rk_ns *ns,
                             const struct rk_pass_uuid *uuid, struct rk_proof_part *part,
                             struct rk_error *err)
@@ -306,11 +304,7 @@ enum rk_status rk_pass_part(struct rk_pass *pass, const struct rk_ns *ns,
         pass->request->verify == NULL ? NULL
                                       : rk_policy_find(pass->request->policies, ns->db,
                                                        strlen(ns->db), ns->coll, strlen(ns->coll));
-    struct part p = {.pass = pass, .ns = ns, .uuid = uuid, .out = part};
-    uint64_t saves = pass->saves;
-    uint64_t pause_ms = 0;
-    unsigned failures = 0;
-    const struct rk_proof_settings *settings = &pass->request->settings;
+    struct part p = {.pass = pass, .ns = ns, .policy = policy, .uuid = uuid, .out = part};
     rk_census_deinit(&part->census);
     enum rk_status status = rk_census_init(&part->census, policy);
     if (status != RK_OK) {
@@ -318,17 +312,11 @@ enum rk_status rk_pass_part(struct rk_pass *pass, const struct rk_ns *ns,
     }
     (void)snprintf(part->ns, sizeof part->ns, "%s", ns->full);
     rk_id_init(&p.position);
-    while ((status = go_on(&p, policy, err)) == RK_EIO) {
-        failures = pass->saves == saves ? failures + 1 : 1;
-        pause_ms = failures == 1 ? 0 : pause_ms;
-        saves = pass->saves;
-        if (failures >= settings->attempts_max) {
-            break;
-        }
-        pause_ms =
-            rk_backoff_next(pause_ms, settings->retry_backoff_ms, settings->retry_backoff_max_ms);
-        (void)usleep((useconds_t)(rk_backoff_jittered(pause_ms) * 1000));
-    }
+    status = go_on(&p, err);
     rk_id_deinit(&p.position);
+    if (status != RK_OK) {
+        rk_census_clear(&part->census);
+        part->started_at_ms = 0;
+    }
     return status;
 }

@@ -1,6 +1,7 @@
 /* The document of a pass: beginning one, going on with one, holding it (see proof.h). */
 #include "proof_internal.h"
 
+#include <rekey/base/backoff.h>
 #include <rekey/base/clock.h>
 #include <string.h>
 #include <unistd.h>
@@ -126,7 +127,8 @@ static enum rk_status take_over(struct rk_pass *pass, int64_t silent_until_ms, b
     return status;
 }
 
-static enum rk_status begin(struct rk_pass *pass, struct rk_error *err)
+/* id: of the new pass, the same in every attempt. */
+static enum rk_status begin(struct rk_pass *pass, const bson_oid_t *id, struct rk_error *err)
 {
     struct rk_bson_view doc;
     bool made = false;
@@ -138,7 +140,6 @@ static enum rk_status begin(struct rk_pass *pass, struct rk_error *err)
         bson_destroy(set);
         return status;
     }
-    bson_oid_init(&pass->id, NULL);
     put_literal(set, "kind", kind_of(pass->request));
     put_literal(set, "scope", scope_of(pass->request));
     put_literal(set, "by", pass->request->actor);
@@ -146,8 +147,7 @@ static enum rk_status begin(struct rk_pass *pass, struct rk_error *err)
                 BCON_INT64(pass->keys_up_to), "startedAt", BCON_UTF8("$$NOW"), "epoch",
                 BCON_INT64(1));
     put_lease(set, pass);
-    status = find_and_set(pass, BCON_NEW("_id", BCON_OID(&pass->id)), set, true, &reply, &doc,
-                          &made, err);
+    status = find_and_set(pass, BCON_NEW("_id", BCON_OID(id)), set, true, &reply, &doc, &made, err);
     if (made) {
         read_pass(pass, &doc);
     }
@@ -229,23 +229,32 @@ static enum rk_status check_keys(struct rk_pass *pass, bool *fits, struct rk_err
     return status;
 }
 
-enum rk_status rk_pass_open(struct rk_pass *pass, mongoc_client_t *client,
-                            const struct rk_proof_request *request, struct rk_error *err)
+enum rk_status rk_pass_retry(struct rk_pass *pass, rk_pass_fn *fn, void *arg, struct rk_error *err)
 {
-    char host[64] = "?";
+    const struct rk_proof_settings *settings = &pass->request->settings;
+    enum rk_status status;
+    uint64_t saves = pass->saves;
+    uint64_t pause_ms = 0;
+    unsigned failures = 0;
+    while ((status = fn(pass, arg, err)) == RK_EIO) {
+        failures = pass->saves == saves ? failures + 1 : 1;
+        pause_ms = failures == 1 ? 0 : pause_ms;
+        saves = pass->saves;
+        if (failures >= settings->attempts_max) {
+            break;
+        }
+        pause_ms =
+            rk_backoff_next(pause_ms, settings->retry_backoff_ms, settings->retry_backoff_max_ms);
+        (void)usleep((useconds_t)(rk_backoff_jittered(pause_ms) * 1000));
+    }
+    return status;
+}
+
+static enum rk_status open_once(struct rk_pass *pass, void *arg, struct rk_error *err)
+{
+    const bson_oid_t *id = arg;
     bool taken = false;
-    const struct rk_proof_settings *settings = &request->settings;
-    *pass = (struct rk_pass){.request = request};
-    (void)gethostname(host, sizeof host - 1);
-    (void)snprintf(pass->owner, sizeof pass->owner, "%s:%ld:%llu", host, (long)getpid(),
-                   (unsigned long long)rk_clock_mono_us());
-    pass->lease = (struct rk_lease){.client = client,
-                                    .state_db = request->state_db,
-                                    .owner = pass->owner,
-                                    .lease_ms = settings->lease_ms,
-                                    .wtimeout_ms = settings->write_timeout_ms};
-    rk_pass_digest(pass);
-    while (!request->restart) {
+    while (!pass->request->restart) {
         enum rk_status status = find_pass(pass, &taken, err);
         if (status != RK_OK || !taken) {
             if (status != RK_OK) {
@@ -258,7 +267,27 @@ enum rk_status rk_pass_open(struct rk_pass *pass, mongoc_client_t *client,
             return status;
         }
     }
-    return begin(pass, err);
+    return begin(pass, id, err);
+}
+
+enum rk_status rk_pass_open(struct rk_pass *pass, mongoc_client_t *client,
+                            const struct rk_proof_request *request, struct rk_error *err)
+{
+    char host[64] = "?";
+    bson_oid_t id;
+    const struct rk_proof_settings *settings = &request->settings;
+    *pass = (struct rk_pass){.request = request};
+    (void)gethostname(host, sizeof host - 1);
+    (void)snprintf(pass->owner, sizeof pass->owner, "%s:%ld:%llu", host, (long)getpid(),
+                   (unsigned long long)rk_clock_mono_us());
+    pass->lease = (struct rk_lease){.client = client,
+                                    .state_db = request->state_db,
+                                    .owner = pass->owner,
+                                    .lease_ms = settings->lease_ms,
+                                    .wtimeout_ms = settings->write_timeout_ms};
+    rk_pass_digest(pass);
+    bson_oid_init(&id, NULL);
+    return rk_pass_retry(pass, open_once, &id, err);
 }
 
 /* Sets fields of the document, which must be held still. Takes set. */

@@ -329,6 +329,44 @@ def test_secondaries_are_read_and_see_everything(start_swept, members):
             client.close()
 
 
+@pytest.mark.parametrize(
+    ("command", "collection"),
+    [
+        ("findAndModify", "proofs"),
+        ("listCollections", None),
+        ("find", "people"),
+        ("update", "proofParts"),
+        ("find", "deadLetters"),
+        ("aggregate", "keys"),
+    ],
+)
+def test_whatever_an_election_hits_is_tried_again(start_swept, members, command, collection):
+    patient = {"retry_backoff_ms": 10, "retry_backoff_max_ms": 100}
+    swept = start_swept(members, {"sweep": patient, "verify": {}}, FIELDS)
+    swept.app.insert_one({"_id": 1, "answer": "a", "ssn": "s"})
+    failures = {"failCommands": [command], "errorCode": 11602, "appName": "rekeyctl"}
+    if collection is not None:
+        database = swept.stored_db if collection == "people" else swept.state
+        failures["namespace"] = f"{database.name}.{collection}"
+    # The driver hides the first failure of a read by itself.
+    fail_point = {"configureFailPoint": "failCommand", "mode": {"times": 4}, "data": failures}
+    primary = swept.direct
+    before = primary.admin.command(fail_point)["count"]
+    try:
+        assert verify(swept)["documents"] == 1
+        off = primary.admin.command({**fail_point, "mode": "off"})
+        assert off["count"] - before == 4
+    finally:
+        primary.admin.command({**fail_point, "mode": "off"})
+    # What does not pass by itself is told at once.
+    failures.update(errorCode=13, errorMessage="not authorized")
+    primary.admin.command({**fail_point, "mode": {"times": 2}, "data": failures})
+    try:
+        assert verify(swept, check=False).returncode == FAILED
+    finally:
+        primary.admin.command({**fail_point, "mode": "off"})
+
+
 def test_a_failover_in_the_middle(start_swept, members):
     patient = {"retry_backoff_max_ms": 1000, "attempts_max": 30}
     settings = {"sweep": patient, "verify": dict(SLOW)}
