@@ -1,6 +1,5 @@
 #include "consumer.h"
 
-#include <assert.h>
 #include <rekey/base/clock.h>
 #include <rekey/log/log.h>
 #include <stdio.h>
@@ -12,7 +11,7 @@
 #define PLACE_INTERVAL_US 5000000u
 
 /* A hint's tag: which connection, how often it was put off, the broker's number of the delivery. */
-#define GENERATION_BITS 12u
+#define GENERATION_BITS 16u
 #define RETRIES_BITS 8u
 #define DELIVERY_BITS (64u - GENERATION_BITS - RETRIES_BITS)
 #define LOW(bits) ((UINT64_C(1) << (bits)) - 1)
@@ -40,6 +39,8 @@ struct rk_consumer {
     rk_consumer_fn *deliver;
     void *arg;
     uint64_t place_us;       /* when the planner's place was last asked for */
+    size_t asked;            /* deliveries that may be out at once, by this connection's prefetch */
+    size_t out;              /* deliveries that were handed on and whose endings are not taken */
     _Atomic unsigned wanted; /* WANT_... */
     _Atomic bool connected;
     _Atomic bool consuming;
@@ -47,7 +48,7 @@ struct rk_consumer {
 
     pthread_mutex_t lock;
     uint64_t generation;    /* of the connection; from 1 on */
-    struct ending *endings; /* room for all that can be out */
+    struct ending *endings; /* room for all that may be out */
     size_t n_endings;
     size_t endings_max;
 
@@ -172,9 +173,13 @@ static enum rk_status on_delivery(struct rk_consumer *c, const amqp_envelope_t *
     if (message.kind == RK_AMQP_PLACE) {
         return acknowledge(c, envelope->delivery_tag, err);
     }
+    if (c->out >= c->asked) {
+        return rk_error_set(err, RK_EIO, "the broker sends more than it was asked for");
+    }
     if (!make_hint(c, envelope, &message, &hint)) {
         return rk_error_set(err, RK_EIO, "out of memory");
     }
+    c->out++;
     c->deliver(c->arg, &hint);
     return RK_OK;
 }
@@ -236,6 +241,7 @@ static enum rk_status send_endings(struct rk_consumer *c, struct rk_error *err)
     memcpy(c->taken, c->endings, n * sizeof *c->taken);
     c->n_endings = 0;
     pthread_mutex_unlock(&c->lock);
+    c->out -= n < c->out ? n : c->out;
     enum rk_status status = RK_OK;
     for (size_t i = 0; i < n && status == RK_OK; i++) {
         status = send_ending(c, &c->taken[i], err);
@@ -268,6 +274,7 @@ static enum rk_status consume(struct rk_consumer *c, const char *key, uint32_t p
                                  amqp_cstring_bytes(key), 0, 0, 0, amqp_empty_table);
         status = rk_amqp_check_reply(amqp_get_rpc_reply(c->line.link.conn), "consuming", err);
     }
+    c->asked += prefetch;
     return status;
 }
 
@@ -278,6 +285,8 @@ static void new_generation(struct rk_consumer *c)
     c->n_endings = 0;
     pthread_mutex_unlock(&c->lock);
     c->place_us = 0;
+    c->asked = 0;
+    c->out = 0;
 }
 
 static enum rk_status consume_wanted(struct rk_consumer *c, unsigned wanted, struct rk_error *err)
@@ -367,10 +376,10 @@ bool rk_consumer_plans(const struct rk_consumer *c)
 void rk_consumer_end(struct rk_consumer *c, uint64_t tag, enum rk_hint_end end)
 {
     pthread_mutex_lock(&c->lock);
-    bool current = tag_is_current(c, tag);
+    /* Each delivery ends once, and no more are handed on than there is room for, unless generations
+     * have come round; then the broker keeps one until the next connection. */
+    bool current = tag_is_current(c, tag) && c->n_endings < c->endings_max;
     if (current) {
-        /* Each delivery ends once, and no more are out than the prefetch allows. */
-        assert(c->n_endings < c->endings_max);
         c->endings[c->n_endings++] = (struct ending){tag, end};
         rk_counter_add(&c->ended[end], 1);
     }

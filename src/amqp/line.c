@@ -68,7 +68,7 @@ static void *line_main(void *arg)
         if (status == RK_OK) {
             rk_amqp_link_leave(&line->link);
         } else {
-            rk_amqp_link_lose(&line->link, &err);
+            pause_for(line, rk_amqp_link_lose(&line->link, &err));
         }
     }
     return NULL;

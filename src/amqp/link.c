@@ -5,6 +5,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <rekey/base/backoff.h>
+#include <rekey/base/clock.h>
 #include <rekey/base/hostport.h>
 #include <rekey/keys/secret_file.h>
 #include <rekey/log/log.h>
@@ -315,13 +316,20 @@ static enum rk_status attempt(struct rk_amqp_link *link, struct rk_error *err)
     return status == RK_OK ? declare_all(link, err) : status;
 }
 
+static uint64_t next_pause(struct rk_amqp_link *link)
+{
+    link->pause_ms = rk_backoff_next(link->pause_ms, link->config->reconnect_backoff_ms,
+                                     link->config->reconnect_backoff_max_ms);
+    return rk_backoff_jittered(link->pause_ms);
+}
+
 bool rk_amqp_link_open(struct rk_amqp_link *link, uint64_t *pause_ms)
 {
     struct rk_error err;
     if (attempt(link, &err) == RK_OK) {
         rk_log(RK_LOG_INFO, "amqp_connected", RK_S("connection", link->purpose),
                RK_S("address", link->at), RK_S("version", link->version));
-        link->pause_ms = 0;
+        link->opened_us = rk_clock_mono_us();
         link->said[0] = '\0';
         return true;
     }
@@ -330,9 +338,7 @@ bool rk_amqp_link_open(struct rk_amqp_link *link, uint64_t *pause_ms)
            RK_S("connection", link->purpose), RK_S("address", link->at),
            RK_S("error", err.message));
     (void)snprintf(link->said, sizeof link->said, "%s", err.message);
-    link->pause_ms = rk_backoff_next(link->pause_ms, link->config->reconnect_backoff_ms,
-                                     link->config->reconnect_backoff_max_ms);
-    *pause_ms = rk_backoff_jittered(link->pause_ms);
+    *pause_ms = next_pause(link);
     return false;
 }
 
@@ -353,12 +359,18 @@ void rk_amqp_link_leave(struct rk_amqp_link *link)
     rk_amqp_link_close(link);
 }
 
-void rk_amqp_link_lose(struct rk_amqp_link *link, const struct rk_error *why)
+uint64_t rk_amqp_link_lose(struct rk_amqp_link *link, const struct rk_error *why)
 {
+    uint64_t lasted_ms = (rk_clock_mono_us() - link->opened_us) / 1000u;
     rk_counter_add(&link->losses, 1);
     rk_log(RK_LOG_WARN, "amqp_lost", RK_S("connection", link->purpose), RK_S("address", link->at),
            RK_S("error", why->message));
     rk_amqp_link_close(link);
+    if (lasted_ms >= link->config->reconnect_backoff_max_ms) {
+        link->pause_ms = 0;
+        return 0;
+    }
+    return next_pause(link);
 }
 
 /* ---- use */

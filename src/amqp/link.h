@@ -38,7 +38,8 @@ struct rk_amqp_link {
     amqp_connection_state_t conn; /* NULL: not connected */
     char at[300];                 /* the address that the connection is to, or was tried last */
     char version[32];             /* of the broker */
-    uint64_t pause_ms;            /* after the last attempt; 0: it succeeded */
+    uint64_t opened_us;           /* when the last attempt succeeded */
+    uint64_t pause_ms;            /* after the last failure; 0: what was opened then has lasted */
     char said[512];               /* why the last attempt failed, as logged */
     rk_counter losses;
 };
@@ -57,8 +58,10 @@ RK_MUST_CHECK bool rk_amqp_link_open(struct rk_amqp_link *link, uint64_t *pause_
 void rk_amqp_link_close(struct rk_amqp_link *link);
 /* With one, so that the broker has read all that was sent. Waits a second at most. */
 void rk_amqp_link_leave(struct rk_amqp_link *link);
-/* Logs the loss of an open connection and closes it. */
-void rk_amqp_link_lose(struct rk_amqp_link *link, const struct rk_error *why);
+/* Logs the loss of an open connection and closes it. How long to wait before the next attempt, in
+ * milliseconds: a broker that takes connections and ends them at once is not called all the time.
+ */
+uint64_t rk_amqp_link_lose(struct rk_amqp_link *link, const struct rk_error *why);
 
 /*
  * Takes what has come in, without waiting: RK_OK with frame, RK_ENOENT when there is nothing.

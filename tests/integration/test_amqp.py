@@ -1,11 +1,16 @@
 """Sweeps over RabbitMQ: instances share a job, and nothing that happens to the broker or to them loses
 a range or repeats one."""
 
+import re
+import socket
+from contextlib import suppress
+
 import pytest
 
 from harness import Certificates, RabbitMq, admin_settings
 from harness.rabbitmq import DELIVERY_LIMIT, PASSWORD
 from harness.waiting import wait_until
+from tap import Tap
 from test_sweep import start_swept  # noqa: F401 (a fixture)
 
 pytestmark = pytest.mark.timeout(240)  # brokers start slowly on a busy machine
@@ -39,6 +44,21 @@ def start_over(start_swept, single_member_set, broker, tmp_path):  # noqa: F811
         return start_swept(single_member_set, settings)
 
     return start
+
+
+class Pushing(Tap):
+    """In front of a broker: the limit of a consumer's deliveries is gone from basic.qos, so that all
+    that lies in the queues is sent at once."""
+
+    _QOS = re.compile(rb"(\x01\0\x01\0\0\0\x0b\0\x3c\0\x0a\0{4})..", re.DOTALL)
+
+    @classmethod
+    def _relay(cls, source, target, seen):
+        with suppress(OSError):
+            while chunk := source.recv(1 << 16):
+                target.sendall(cls._QOS.sub(rb"\1\0\0", chunk))
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_RDWR)
 
 
 def queue(swept, name) -> str:
@@ -230,6 +250,22 @@ def test_a_broker_without_memory_holds_nothing_up(start_over, broker):
     swept.rekeyd.reload({"sweep": {"max_rate": 0}})
     complete(swept)
     check_every_range_once(swept, 800)
+
+
+def test_a_broker_that_sends_more_than_was_asked_for_is_left(start_over, broker):
+    with Pushing(broker.address) as pushing:
+        swept = start_over(rate=100, sweep={"threads": 1}, prefetch=1, addresses=pushing.addresses)
+        connected(swept.rekeyd)
+        swept.insert(range(1000))
+        swept.rotate()
+        swept.start()
+        for count in (1, 2):
+            error = swept.rekeyd.wait_event("amqp_lost", count=count, timeout_s=60)["error"]
+            assert error == "the broker sends more than it was asked for"
+        swept.rekeyd.reload({"sweep": {"max_rate": 0}})
+        complete(swept)
+        assert sum(r["scanned"] for r in swept.ranges()) == 1000
+        assert swept.keys_used() == {2}
 
 
 def test_garbage_goes_to_the_dead_letters(start_over, broker):
