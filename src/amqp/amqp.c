@@ -47,10 +47,10 @@ static bool ready(void *self)
     return rk_publisher_ready(amqp->publisher) && rk_consumer_ready(amqp->consumer);
 }
 
-static void want(void *self, bool ranges, bool docs)
+static void want(void *self, bool ranges, bool docs, uint32_t threads)
 {
     const struct rk_amqp *amqp = self;
-    rk_consumer_want(amqp->consumer, ranges, docs);
+    rk_consumer_want(amqp->consumer, ranges, docs, threads);
 }
 
 static bool plans(void *self)

@@ -16,8 +16,10 @@
 #define DELIVERY_BITS (64u - GENERATION_BITS - RETRIES_BITS)
 #define LOW(bits) ((UINT64_C(1) << (bits)) - 1)
 
+/* What is wanted, in one word; the prefetch above the flags. 0: nothing. */
 #define WANT_RANGES 1u
 #define WANT_DOCS 2u
+#define WANT_FLAGS 2u
 
 struct ending {
     uint64_t tag;
@@ -35,13 +37,12 @@ static const char *const end_names[ENDS] = {
 struct rk_consumer {
     struct rk_amqp_line line;
     struct rk_publisher *publisher;
-    uint32_t prefetch; /* of each work queue */
     rk_consumer_fn *deliver;
     void *arg;
     uint64_t place_us;       /* when the planner's place was last asked for */
     size_t asked;            /* deliveries that may be out at once, by this connection's prefetch */
     size_t out;              /* deliveries that were handed on and whose endings are not taken */
-    _Atomic unsigned wanted; /* WANT_... */
+    _Atomic uint32_t wanted; /* WANT_... */
     _Atomic bool connected;
     _Atomic bool consuming;
     _Atomic bool plans;
@@ -289,17 +290,28 @@ static void new_generation(struct rk_consumer *c)
     c->out = 0;
 }
 
-static enum rk_status consume_wanted(struct rk_consumer *c, unsigned wanted, struct rk_error *err)
+static uint32_t wants(const struct rk_consumer *c, bool ranges, bool docs, uint32_t threads)
 {
+    uint32_t flags = (ranges ? WANT_RANGES : 0) | (docs ? WANT_DOCS : 0);
+    uint64_t prefetch = (uint64_t)c->line.link.config->prefetch * threads;
+    if (prefetch > PREFETCH_MAX) {
+        prefetch = PREFETCH_MAX;
+    }
+    return flags == 0 ? 0 : (uint32_t)prefetch << WANT_FLAGS | flags;
+}
+
+static enum rk_status consume_wanted(struct rk_consumer *c, uint32_t wanted, struct rk_error *err)
+{
+    uint32_t prefetch = wanted >> WANT_FLAGS; /* of each work queue */
     enum rk_status status = RK_OK;
     if ((wanted & WANT_RANGES) != 0) {
         status = consume(c, RK_AMQP_PLAN_KEY, PLAN_PREFETCH, err);
     }
     if (status == RK_OK && (wanted & WANT_DOCS) != 0) {
-        status = consume(c, RK_AMQP_HOT_KEY, c->prefetch, err);
+        status = consume(c, RK_AMQP_HOT_KEY, prefetch, err);
     }
     if (status == RK_OK && (wanted & WANT_RANGES) != 0) {
-        status = consume(c, RK_AMQP_COLD_KEY, c->prefetch, err);
+        status = consume(c, RK_AMQP_COLD_KEY, prefetch, err);
     }
     return status;
 }
@@ -309,7 +321,7 @@ static enum rk_status consume_wanted(struct rk_consumer *c, unsigned wanted, str
 static enum rk_status serve(void *self, struct rk_error *err)
 {
     struct rk_consumer *c = self;
-    unsigned wanted = atomic_load(&c->wanted);
+    uint32_t wanted = atomic_load(&c->wanted);
     new_generation(c);
     atomic_store(&c->connected, true);
     enum rk_status status = consume_wanted(c, wanted, err);
@@ -345,9 +357,9 @@ static void over(void *self)
 
 /* ---- other threads */
 
-void rk_consumer_want(struct rk_consumer *c, bool ranges, bool docs)
+void rk_consumer_want(struct rk_consumer *c, bool ranges, bool docs, uint32_t threads)
 {
-    unsigned wanted = (ranges ? WANT_RANGES : 0) | (docs ? WANT_DOCS : 0);
+    uint32_t wanted = wants(c, ranges, docs, threads);
     if (atomic_exchange(&c->wanted, wanted) != wanted) {
         rk_amqp_line_wake(&c->line);
     }
@@ -399,13 +411,10 @@ enum rk_status rk_consumer_new(const struct rk_config_amqp *config, const char *
     if (c == NULL) {
         return rk_error_set(err, RK_ENOMEM, "out of memory");
     }
-    uint64_t prefetch = (uint64_t)config->prefetch * (threads == 0 ? 1 : threads);
-    c->prefetch = prefetch < PREFETCH_MAX ? (uint32_t)prefetch : PREFETCH_MAX;
-    c->endings_max = PLAN_PREFETCH + 2 * c->prefetch;
+    c->endings_max = PLAN_PREFETCH + 2 * PREFETCH_MAX;
     c->endings = calloc(c->endings_max, sizeof *c->endings);
     c->taken = calloc(c->endings_max, sizeof *c->taken);
     c->publisher = publisher;
-    atomic_init(&c->wanted, WANT_RANGES | WANT_DOCS);
     pthread_mutex_init(&c->lock, NULL);
     enum rk_status status = rk_amqp_line_init(&c->line, config, secret, "consume", err);
     if (status == RK_OK && (c->endings == NULL || c->taken == NULL)) {
@@ -415,6 +424,7 @@ enum rk_status rk_consumer_new(const struct rk_config_amqp *config, const char *
         rk_consumer_free(c);
         return status;
     }
+    atomic_init(&c->wanted, wants(c, true, true, threads));
     *out = c;
     return RK_OK;
 }

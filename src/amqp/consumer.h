@@ -18,7 +18,7 @@ struct rk_consumer;
 /* Takes over what hint holds. Must not wait. Consumer's thread. */
 typedef void rk_consumer_fn(void *arg, struct rk_hint *hint);
 
-/* threads: of sweepers, for amqp.prefetch. */
+/* Wants everything at first; threads: of sweepers, for amqp.prefetch. */
 RK_MUST_CHECK enum rk_status rk_consumer_new(const struct rk_config_amqp *config,
                                              const char *secret, uint32_t threads,
                                              struct rk_publisher *publisher,
@@ -29,8 +29,8 @@ RK_MUST_CHECK enum rk_status rk_consumer_start(struct rk_consumer *c, rk_consume
 void rk_consumer_stop(struct rk_consumer *c);
 void rk_consumer_free(struct rk_consumer *c);
 
-/* What to consume from now on; at first everything. Any thread, never waits. */
-void rk_consumer_want(struct rk_consumer *c, bool ranges, bool docs);
+/* What to consume from now on, and for how many threads. Any thread, never waits. */
+void rk_consumer_want(struct rk_consumer *c, bool ranges, bool docs, uint32_t threads);
 
 bool rk_consumer_connected(const struct rk_consumer *c);
 /* Connected, and consuming something. */

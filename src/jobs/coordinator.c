@@ -160,12 +160,13 @@ static bool is_planner(const struct rk_engine *engine)
 }
 
 /* Hints that would lie here, and the planner's place, are for instances that can work. */
-static void want_hints(struct rk_engine *engine, enum rk_sweep_mode mode, bool able)
+static void want_hints(struct rk_engine *engine, const struct rk_engine_settings *settings,
+                       bool able)
 {
     const struct rk_transport *t = &engine->transport;
     bool works = able && !is_held(engine);
     if (t->ops != NULL) {
-        t->ops->want(t->self, works && mode != RK_SWEEP_LAZY, works);
+        t->ops->want(t->self, works && settings->mode != RK_SWEEP_LAZY, works, settings->threads);
     }
 }
 
@@ -294,7 +295,7 @@ static void coordinate(struct coordinator *c)
         renew_if_due(c);
         enum rk_status status = tick(c, &settings, &err);
         report(c, status, &err);
-        want_hints(engine, settings.mode, status == RK_OK);
+        want_hints(engine, &settings, status == RK_OK);
         uint64_t deadline = rk_clock_mono_us() + wait_us;
         wake_sweepers(engine);
         pthread_mutex_lock(&engine->lock);

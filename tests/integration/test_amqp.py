@@ -336,6 +336,27 @@ def test_a_paused_instance_gives_its_place_away(start_over):
         assert value(planner, "rekey_amqp_plans") == 0
 
 
+def test_threads_that_are_added_get_messages(start_over):
+    """amqp.prefetch is for each thread, also of those that were not there when rekeyd started."""
+    swept = start_over(rate=20, sweep={"threads": 1}, prefetch=1)
+    connected(swept.rekeyd)
+    swept.insert(range(600))
+    swept.rotate()
+    swept.start()
+    swept.wait(lambda: swept.job()["rangesDone"] > 0)
+
+    def running() -> int:
+        return swept.state.jobStatus.count_documents({"state": "running"})
+
+    assert running() <= 1
+    swept.rekeyd.ctl("throttle", "set", "threads=8")
+    swept.wait(lambda: running() >= 6)
+    swept.rekeyd.ctl("throttle", "set", "max_rate=0")
+    complete(swept)
+    assert sum(r["scanned"] for r in swept.ranges()) == 600
+    assert swept.keys_used() == {2}
+
+
 def sweep_without_broker(swept):
     swept.insert(range(100))
     swept.rotate()

@@ -18,8 +18,8 @@ struct rk_amqp;
  * On a thread of the transport. */
 typedef bool rk_amqp_deliver_fn(void *arg, const struct rk_hint *hint);
 
-/* config is borrowed; threads of sweepers share amqp.prefetch. Takes the password out of the
- * environment where amqp.password_env names it. */
+/* config is borrowed; threads: of sweepers, until the engine says what it wants. Takes the password
+ * out of the environment where amqp.password_env names it. */
 RK_MUST_CHECK enum rk_status rk_amqp_new(const struct rk_config_amqp *config, uint32_t threads,
                                          struct rk_amqp **out, struct rk_error *err);
 /* NULL: the local one. */

@@ -42,9 +42,9 @@ struct rk_transport_ops {
     const char *name; /* as sweep.transport names it */
     /* Can hints be sent and received now? Any thread. */
     bool (*ready)(void *self);
-    /* Which hints this instance can do something about at present; at first all. Without ranges it
-     * is not its turn to plan either. Any thread, never waits. */
-    void (*want)(void *self, bool ranges, bool docs);
+    /* Which hints this instance can do something about at present, and how many of them at once; at
+     * first all. Without ranges it is not its turn to plan either. Any thread, never waits. */
+    void (*want)(void *self, bool ranges, bool docs, uint32_t threads);
     /* Is it this instance's turn to plan? Asked only while ready. */
     bool (*plans)(void *self);
     /* Sends hints (RANGE and PLAN) and waits until the transport has them for good; *sent of them
