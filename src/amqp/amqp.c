@@ -113,15 +113,16 @@ static bool offer_docs(void *self, const char *ns, const uint8_t *ids, uint32_t 
     return rk_publisher_leave(amqp->publisher, RK_AMQP_HOT_KEY, &message, 0);
 }
 
-/* A copy waits in a retry queue; the delivery ends when the broker has it. Where it cannot be sent,
- * and with plans, which are worth nothing later, the message is dropped: jobStatus tells what is
- * left. */
-static void put_off(const struct rk_amqp *amqp, const struct rk_hint *hint)
+/* A copy waits in a retry queue, longer each time or as short as can be; the delivery ends when the
+ * broker has it. Where it cannot be sent, and with plans, which are worth nothing later, the
+ * message is dropped: jobStatus tells what is left. */
+static void put_off(const struct rk_amqp *amqp, const struct rk_hint *hint, bool longer)
 {
     uint32_t retries = rk_consumer_retries(hint->tag);
-    const struct rk_amqp_message message = message_of(hint, retries + 1);
+    const struct rk_amqp_message message = message_of(hint, longer ? retries + 1 : retries);
     if (hint->kind == RK_HINT_PLAN ||
-        !rk_publisher_leave(amqp->publisher, rk_amqp_retry_key(retries), &message, hint->tag)) {
+        !rk_publisher_leave(amqp->publisher, rk_amqp_retry_key(longer ? retries : 0), &message,
+                            hint->tag)) {
         rk_consumer_end(amqp->consumer, hint->tag, RK_HINT_LATER);
     }
 }
@@ -129,8 +130,8 @@ static void put_off(const struct rk_amqp *amqp, const struct rk_hint *hint)
 static void end(void *self, struct rk_hint *hint, enum rk_hint_end how)
 {
     const struct rk_amqp *amqp = self;
-    if (how == RK_HINT_LATER) {
-        put_off(amqp, hint);
+    if (how == RK_HINT_LATER || how == RK_HINT_BUSY) {
+        put_off(amqp, hint, how == RK_HINT_LATER);
     } else {
         rk_consumer_end(amqp->consumer, hint->tag, how);
     }
@@ -196,9 +197,10 @@ static void on_delivery(void *arg, struct rk_hint *hint)
     }
 }
 
-static void on_settled(void *arg, uint64_t tag)
+/* Of the copy that put_off left: without it the message itself goes back to its queue. */
+static void on_settled(void *arg, uint64_t tag, bool confirmed)
 {
-    rk_consumer_end(arg, tag, RK_HINT_LATER);
+    rk_consumer_end(arg, tag, confirmed ? RK_HINT_LATER : RK_HINT_RETURN);
 }
 
 enum rk_status rk_amqp_start(struct rk_amqp *amqp, rk_amqp_deliver_fn *deliver, void *arg,

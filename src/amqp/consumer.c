@@ -26,7 +26,8 @@ struct ending {
     enum rk_hint_end end;
 };
 
-#define ENDS 4u
+#define ENDS 5u
+/* What is put off comes here as later, however long. */
 static const char *const end_names[ENDS] = {
     [RK_HINT_DONE] = "done",
     [RK_HINT_LATER] = "later",
@@ -223,7 +224,8 @@ static enum rk_status send_ending(struct rk_consumer *c, const struct ending *en
     int status = AMQP_STATUS_OK;
     switch (ending->end) {
     case RK_HINT_DONE:
-    case RK_HINT_LATER: /* a copy lies in a retry queue */
+    case RK_HINT_LATER:
+    case RK_HINT_BUSY: /* a copy lies in a retry queue */
         return acknowledge(c, delivery, err);
     case RK_HINT_BAD:
         status = amqp_basic_reject(c->line.link.conn, RK_AMQP_CHANNEL, delivery, 0);
@@ -466,7 +468,9 @@ void rk_consumer_metrics(struct rk_consumer *c, struct rk_metrics *m)
     rk_metrics_family(m, "rekey_amqp_ended_total", RK_METRIC_COUNTER,
                       "What became of delivered messages; those that are put off come again.");
     for (unsigned i = 0; i < ENDS; i++) {
-        rk_metric(m, rk_counter_read(&c->ended[i]), RK_L("end", end_names[i]));
+        if (end_names[i] != NULL) {
+            rk_metric(m, rk_counter_read(&c->ended[i]), RK_L("end", end_names[i]));
+        }
     }
     rk_metrics_one(m, "rekey_amqp_refused_total", RK_METRIC_COUNTER,
                    "Messages that are none of Rekey's, or damaged; sent to the dead letters.",

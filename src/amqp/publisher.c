@@ -118,7 +118,7 @@ static void settle(struct rk_publisher *p, struct post *post, enum outcome outco
     post_free(post);
     if (tag != 0) {
         pthread_mutex_unlock(&p->lock);
-        p->settled(p->arg, tag);
+        p->settled(p->arg, tag, outcome == CONFIRMED);
         pthread_mutex_lock(&p->lock);
     }
 }

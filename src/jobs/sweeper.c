@@ -137,7 +137,7 @@ static enum rk_hint_end work_offered(struct rk_sweeper *s, const struct rk_hint 
     if (status == RK_OK) {
         rk_sweeper_work_range(s, job, range, settings);
     } else if (status == RK_ELIMIT) {
-        return RK_HINT_LATER;
+        return RK_HINT_BUSY;
     } else if (status != RK_ENOENT) {
         rk_log(RK_LOG_WARN, "range_claim_failed", RK_S("ns", job->ns.full),
                RK_S("error", err.message));

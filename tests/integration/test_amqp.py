@@ -1,6 +1,7 @@
 """Sweeps over RabbitMQ: instances share a job, and nothing that happens to the broker or to them loses
 a range or repeats one."""
 
+import json
 import re
 import socket
 from contextlib import suppress
@@ -8,6 +9,7 @@ from contextlib import suppress
 import pytest
 
 from harness import Certificates, RabbitMq, admin_settings
+from harness.process import Process, ProcessError
 from harness.rabbitmq import DELIVERY_LIMIT, PASSWORD
 from harness.waiting import wait_until
 from tap import Tap
@@ -313,8 +315,8 @@ def test_a_message_that_kills_is_given_up_but_not_its_range(start_over, broker):
 
 
 def test_a_paused_instance_gives_its_place_away(start_over):
-    """And the messages that it was sent ahead."""
-    swept = start_over(rate=200)
+    """And the messages that it was sent ahead: nothing is offered again."""
+    swept = start_over(rate=200, refeed_interval_ms=600_000)
     other = swept.rekeyd.sibling(name="other")
     with other.start():
         for rekeyd in (swept.rekeyd, other):
@@ -329,7 +331,6 @@ def test_a_paused_instance_gives_its_place_away(start_over):
         swept.wait(lambda: swept.job()["rangesDone"] > 3)
         planner.reload({"sweep": {"pause": True}})
         second.wait_event("amqp_planner", timeout_s=30)
-        # Not only after amqp.refeed_interval_ms: nothing lies at the paused one.
         complete(swept)
         check = {r["seq"]: r["state"] for r in swept.ranges()}
         assert set(check.values()) == {"done"}
@@ -355,6 +356,58 @@ def test_threads_that_are_added_get_messages(start_over):
     complete(swept)
     assert sum(r["scanned"] for r in swept.ranges()) == 600
     assert swept.keys_used() == {2}
+
+
+def test_ranges_beyond_a_jobs_concurrency_come_again_soon(start_over, broker):
+    """However often: they do not end in the queues of what has failed."""
+    swept = start_over(rate=100, refeed_interval_ms=600_000)
+    connected(swept.rekeyd)
+    swept.insert(range(400))
+    swept.rotate()
+    swept.rekeyd.ctl("start", swept.namespace, "--concurrency", "1")
+    waited = 0
+    while swept.job()["state"] != "complete":
+        waited += broker.length(queue(swept, "retry.1s"))
+        for name in ("retry.10s", "retry.60s"):
+            assert broker.length(queue(swept, name)) == 0
+    assert waited > 0
+    check_every_range_once(swept, 400)
+
+
+def test_what_cannot_be_put_off_goes_back(start_over, broker):
+    """The broker takes no copy for a retry queue. Nothing is offered again, so the messages
+    themselves must stay."""
+    swept = start_over(rate=100, refeed_interval_ms=600_000)
+    connected(swept.rekeyd)
+    prefix = swept.rekeyd.config["amqp"]["prefix"]
+    refusing = {"max-length": 0, "overflow": "reject-publish"}
+    for name, of, definition in (
+        ("refusing", "retry", refusing),
+        ("patient", "work", {"delivery-limit": 100_000}),
+    ):
+        pattern = rf"^{prefix}\.{of}\..*$"
+        words = ["--apply-to", "queues", "--priority", 1, name, pattern, json.dumps(definition)]
+        broker.ctl("set_policy", *words)
+    swept.insert(range(200))
+    swept.rotate()
+    swept.rekeyd.ctl("start", swept.namespace, "--concurrency", "1")
+    complete(swept, 60)
+    check_every_range_once(swept, 200)
+    assert value(swept.rekeyd, "rekey_amqp_ended_total", end="returned") > 0
+
+
+def test_a_broker_that_comes_up_too_late_is_ended(tmp_path):
+    """with RabbitMq(): who cannot enter does not leave either."""
+
+    class TooSlow(RabbitMq):
+        def start(self, timeout_s=0):
+            return super().start(timeout_s)
+
+    slow = TooSlow(tmp_path)
+    with pytest.raises(ProcessError, match="does not accept"), slow:
+        pass
+    assert not slow.alive and not slow.mapper.alive
+    assert slow not in Process.everyone
 
 
 def sweep_without_broker(swept):

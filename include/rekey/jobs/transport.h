@@ -34,6 +34,7 @@ struct rk_hint {
 enum rk_hint_end {
     RK_HINT_DONE,   /* nothing is left to do about it */
     RK_HINT_LATER,  /* cannot be done at present, or not here: to be given again after a while */
+    RK_HINT_BUSY,   /* the job has no room for one more at present: to be given again soon */
     RK_HINT_BAD,    /* will never make sense to anyone */
     RK_HINT_RETURN, /* the engine stops: to be given to another instance at once */
 };
