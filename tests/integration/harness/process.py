@@ -177,7 +177,11 @@ class Process:
         return ProcessError(f"{self.name}: {message}\n{self.log_tail()}")
 
     def __enter__(self):
-        return self if self.alive else self.start()
+        try:
+            return self if self.alive else self.start()
+        except BaseException:
+            self.close()  # nobody will leave what was not entered
+            raise
 
     def __exit__(self, *_):
         self.close()
