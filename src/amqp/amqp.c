@@ -59,6 +59,8 @@ static bool plans(void *self)
     return rk_consumer_plans(amqp->consumer);
 }
 
+_Static_assert(RK_HINT_IDS_MAX + 1024u <= RK_AMQP_BODY_MAX, "every hint fits into a body");
+
 static struct rk_amqp_message message_of(const struct rk_hint *hint, uint32_t retries)
 {
     static const enum rk_amqp_kind kinds[] = {

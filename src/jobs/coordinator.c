@@ -14,6 +14,10 @@
 
 #define RENEWALS_PER_LEASE 3u
 
+/* Documents in a hint. One takes its _id, a type and a key of up to four digits. */
+#define SHARED_MAX 4096u
+_Static_assert(SHARED_MAX *(RK_HOT_ID_MAX + 6u) + 5u <= RK_HINT_IDS_MAX, "all fit into it");
+
 /* Hands the jobs to the sweepers and stops those whose job is no longer among them. */
 static void publish(struct rk_engine *engine, const struct rk_job_view *jobs, size_t n_jobs,
                     bool retries)
@@ -175,10 +179,11 @@ static void share_hot(struct coordinator *c, const struct rk_engine_settings *se
 {
     struct rk_engine *engine = c->engine;
     char ns[sizeof(((struct rk_ns *)0)->full)];
+    uint32_t max = settings->batch_docs < SHARED_MAX ? settings->batch_docs : SHARED_MAX;
     uint32_t n = 0;
     while (engine->hot != NULL && rk_engine_has_transport(engine) &&
            rk_hot_waiting(engine->hot) > settings->batch_docs &&
-           rk_hot_take(engine->hot, settings->batch_docs, ns, &c->ids, &n) == RK_OK && n > 0) {
+           rk_hot_take(engine->hot, max, ns, &c->ids, &n) == RK_OK && n > 0) {
         (void)engine->transport.ops->offer_docs(engine->transport.self, ns, c->ids.data,
                                                 (uint32_t)c->ids.len);
     }
@@ -312,7 +317,7 @@ void *rk_coordinator_main(void *arg)
     struct coordinator c = {.engine = engine, .renewed_us = rk_clock_mono_us()};
     c.jobs = calloc(RK_JOBS_MAX, sizeof *c.jobs);
     c.client = mongoc_client_pool_pop(engine->client_pool);
-    rk_buf_init(&c.ids, RK_IDS_MAX);
+    rk_buf_init(&c.ids, RK_HINT_IDS_MAX);
     if (c.jobs != NULL) {
         coordinate(&c);
     } else {

@@ -21,7 +21,7 @@
 #include <rekey/base/buf.h>
 #include <rekey/bson/walk.h>
 
-#define RK_AMQP_BODY_MAX (1u << 20)
+#define RK_AMQP_BODY_MAX (1u << 20) /* more than a hint's ids and all other keys */
 
 enum rk_amqp_kind { RK_AMQP_RANGE, RK_AMQP_DOCUMENTS, RK_AMQP_PLAN, RK_AMQP_PLACE };
 #define RK_AMQP_KINDS 4u

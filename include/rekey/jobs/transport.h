@@ -12,6 +12,8 @@
 #include <bson/bson.h>
 #include <rekey/base/metrics.h>
 
+#define RK_HINT_IDS_MAX (1u << 19)
+
 enum rk_hint_kind {
     RK_HINT_RANGE, /* a range of a job */
     RK_HINT_DOCS,  /* documents that applications read under an old key */
@@ -25,7 +27,7 @@ struct rk_hint {
     bool is_meta;      /* RANGE: the last one of those that were cut together */
     char ns[320];      /* "db.collection" */
     uint8_t *ids;      /* DOCS: a BSON array of _ids, malloc'ed */
-    uint32_t ids_len;  /* bytes */
+    uint32_t ids_len;  /* bytes, RK_HINT_IDS_MAX at most */
     uint32_t attempts; /* deliveries before this one, as far as the transport knows */
     uint64_t tag;      /* the transport's own */
 };

@@ -1,6 +1,7 @@
 /* Bodies of messages: what is put is what is read, and nothing else is. */
 #include <rekey/amqp/message.h>
 #include <rekey/bson/rewrite.h>
+#include <rekey/jobs/transport.h>
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -63,6 +64,34 @@ static void test_what_is_put_is_read(void **state)
         }
         rk_buf_deinit(&body);
     }
+}
+
+/* A DOCS hint with all the ids that it may have. */
+static void test_the_longest_hint_is_a_message(void **state)
+{
+    (void)state;
+    struct rk_amqp_message m = full(RK_AMQP_DOCUMENTS);
+    struct rk_amqp_message got;
+    struct rk_bson_writer w;
+    struct rk_buf ids;
+    struct rk_buf body;
+    const char *why = NULL;
+    rk_buf_init(&ids, RK_HINT_IDS_MAX);
+    rk_bson_writer_init(&w, &ids);
+    rk_bson_begin(&w);
+    for (unsigned i = 0; i < (RK_HINT_IDS_MAX - 5) / 10; i++) {
+        rk_bson_put_int32(&w, "1234", 7);
+    }
+    rk_bson_end(&w);
+    assert_int_equal(rk_bson_writer_status(&w), RK_OK);
+    assert_true(ids.len > RK_HINT_IDS_MAX - 10);
+    memset(m.ns + 4, 'x', sizeof m.ns - 5);
+    m.ids = (struct rk_bson_view){ids.data, (uint32_t)ids.len};
+    put(&body, &m);
+    assert_int_equal(rk_amqp_message_read(body.data, body.len, &got, &why), RK_OK);
+    assert_int_equal(got.ids.len, ids.len);
+    rk_buf_deinit(&ids);
+    rk_buf_deinit(&body);
 }
 
 /* Cut anywhere, or longer by a byte, it is no message. */
@@ -199,6 +228,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_is_put_is_read),
+        cmocka_unit_test(test_the_longest_hint_is_a_message),
         cmocka_unit_test(test_other_lengths_are_refused),
         cmocka_unit_test(test_flaws_are_refused),
         cmocka_unit_test(test_ids_are_checked),
