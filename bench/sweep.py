@@ -34,7 +34,7 @@ BENCH = Path(__file__).resolve().parent
 sys.path[:0] = [str(BENCH.parent / "tests" / "integration"), str(BENCH / "migrators")]
 
 import csfle  # noqa: E402
-from harness import RabbitMq, Rekeyd, ReplicaSet, Vault, policy, rekey_binary  # noqa: E402
+from harness import RabbitMq, Rekeyd, ReplicaSet, Vault, admin_settings, policy, rekey_binary  # noqa: E402
 from workload import DB, KINDS, LEGACY, Cost, fill, run_sweep  # noqa: E402
 from workload.documents import legacy, plaintext  # noqa: E402
 from workload.sweeping import cpu_s, peak_memory_kb  # noqa: E402
@@ -174,7 +174,8 @@ def raw(bench, client, servers):
         children.children_user + children.children_system
     )
     mongod_s = cpu_s(servers.members) - before
-    wrote = client[DB][name].count_documents({"answer": {"$type": "binData"}})
+    of_that_size = {"$expr": {"$eq": [{"$binarySize": "$answer"}, value_bytes]}}
+    wrote = client[DB][name].count_documents(of_that_size)
     assert counted["docs"] == wrote == bench.args.docs, (counted, wrote)
     client[DB].drop_collection(name)
     bench.note("raw", Cost(counted["docs"], counted["seconds"], client_s, mongod_s))
@@ -281,24 +282,37 @@ def rabbitmq(bench):
         ReplicaSet(1, cache_gb=bench.args.cache_gb) as servers,
         servers.client() as client,
     ):
-        shared = broker.settings(directory)
+        shared = broker.settings(directory) | admin_settings()
         shared["sweep"] |= {"threads": max(1, bench.args.threads // 2)}
         with (
             bench.instance(servers) as local,
             bench.instance(servers, settings=shared) as first,
             first.sibling("rekeyd2") as second,
         ):
+            for each in (first, second):
+                for connection in ("publish", "consume"):
+                    each.admin.wait_value(1, "rekey_amqp_connected", 60, connection=connection)
             for _ in range(bench.args.variant_rounds):
                 bench.sweep("local", client, servers, [local], bench.args.docs)
+                before = delivered(first, second)
                 bench.sweep("two on amqp", client, servers, [first, second], bench.args.docs)
-            state = client[first.config["upstream"]["state_db"]]
-            assert len(state.jobStatus.distinct("owner")) == 2
+                after = delivered(first, second)
+                assert all(a > b for a, b in zip(after, before)), (before, after)
+                state = client[first.config["upstream"]["state_db"]]
+                job = state.jobs.find_one(sort=[("createdAt", -1)])
+                owners = state.jobStatus.distinct("owner", {"jobId": job["_id"]})
+                assert len(owners) == 2, owners
     pairs = zip(bench.costs["local"], bench.costs["two on amqp"])
     ratio = statistics.median(two.docs_per_s / one.docs_per_s for one, two in pairs)
     bench.result |= {
         "two_on_amqp_to_one_local": round(ratio, 3),
         "rabbitmq": {name: bench.summary(name) for name in ("local", "two on amqp")},
     }
+
+
+def delivered(*instances) -> list:
+    """Ranges that each has had from the broker."""
+    return [each.admin.value("rekey_amqp_delivered_total", kind="range") for each in instances]
 
 
 # ---- growth --------------------------------------------------------------------------------

@@ -10,10 +10,15 @@ import json
 import multiprocessing
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from threading import BrokenBarrierError
 
 from pymongo import MongoClient, WriteConcern
 
 BATCH = 1000
+READY_TIMEOUT_S = 60  # a process that was killed tells nobody
+
+_ready = None  # where all wait for each other
 
 
 def run(migrate):
@@ -23,21 +28,30 @@ def run(migrate):
     context = multiprocessing.get_context("spawn")  # clients do not survive a fork
     slices = slices_of(config)
     ready = context.Barrier(len(slices) + 1)
-    results = context.SimpleQueue()
-    workers = [
-        context.Process(target=work, args=(migrate, config, each, ready, results))
-        for each in slices
-    ]
-    for worker in workers:
-        worker.start()
-    ready.wait()
-    started = time.monotonic()
-    done = [results.get() for _ in workers]
-    seconds = time.monotonic() - started
-    for worker in workers:
-        worker.join()
+    with ProcessPoolExecutor(len(slices), context, share, (ready,)) as pool:
+        working = [pool.submit(work, migrate, config, each) for each in slices]
+        try:
+            ready.wait(READY_TIMEOUT_S)
+        except BrokenBarrierError:
+            raise first_cause(working) from None
+        started = time.monotonic()
+        done = [each.result() for each in working]
+        seconds = time.monotonic() - started
     docs, cpu = map(sum, zip(*done))
     print(json.dumps({"docs": docs, "seconds": seconds, "cpu_s": cpu}))
+
+
+def first_cause(working):
+    """Why the processes did not all get ready."""
+    failures = [failure for each in working if (failure := each.exception())]
+    failures.sort(key=lambda failure: isinstance(failure, BrokenBarrierError))
+    return failures[0]
+
+
+def share(barrier):
+    """In each process."""
+    global _ready
+    _ready = barrier
 
 
 def slices_of(config) -> list:
@@ -57,13 +71,17 @@ def slices_of(config) -> list:
     return filters
 
 
-def work(migrate, config, filter, ready, results):
-    with MongoClient(config["uri"]) as client:
-        coll = client[config["db"]].get_collection(
-            config["coll"], write_concern=WriteConcern("majority")
-        )
-        client.admin.command("ping")
-        ready.wait()
-        used = time.process_time()
-        docs = migrate(coll, config, filter)
-        results.put((docs, time.process_time() - used))
+def work(migrate, config, filter):
+    try:
+        with MongoClient(config["uri"]) as client:
+            coll = client[config["db"]].get_collection(
+                config["coll"], write_concern=WriteConcern("majority")
+            )
+            client.admin.command("ping")
+            _ready.wait(READY_TIMEOUT_S)
+            used = time.process_time()
+            docs = migrate(coll, config, filter)
+            return docs, time.process_time() - used
+    except BaseException:
+        _ready.abort()
+        raise
