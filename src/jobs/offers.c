@@ -47,6 +47,7 @@ static enum rk_status find_ranges(const struct rk_lease *lease, const struct rk_
     return status;
 }
 
+/* Those that are done by now are left alone: nothing touches them any more. */
 static enum rk_status note_offered(const struct rk_lease *lease, const struct rk_hint *hints,
                                    size_t n, struct rk_error *err)
 {
@@ -57,7 +58,8 @@ static enum rk_status note_offered(const struct rk_lease *lease, const struct rk
     }
     bson_t *command =
         BCON_NEW("update", BCON_UTF8("jobStatus"), "updates", "[", "{", "q", "{", "_id", "{", "$in",
-                 BCON_ARRAY(&ids), "}", "}", "u", "{", "$currentDate", "{", "offeredAt",
+                 BCON_ARRAY(&ids), "}", "state", "{", "$in", "[", BCON_UTF8("pending"),
+                 BCON_UTF8("running"), "]", "}", "}", "u", "{", "$currentDate", "{", "offeredAt",
                  BCON_BOOL(true), "}", "}", "multi", BCON_BOOL(true), "}", "]");
     enum rk_status status =
         rk_command_run_bson(lease->client, lease->state_db, command, &reply, err);
