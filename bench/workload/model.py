@@ -19,6 +19,7 @@ from dataclasses import dataclass
 BATCHES_PER_S = 4  # at a limited rate, as src/jobs/sweeper.c has it
 NUDGE_S = 0.005  # until an instance whose sweepers ran out of ranges has looked again
 BURST_S = 0.1  # as src/admission/gate.c has it
+CHECKPOINT_S = 0.5  # as src/jobs/range_work.c has it
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Costs:
     mongod_doc_s: float  # mongod's
     batch_s: float  # that a batch of a thread takes besides: waiting for journal and network
     range_s: float  # that a range takes besides: claim and last checkpoint, each waited for
-    state_range_s: float  # mongod's CPU for a range's jobStatus operations
+    state_range_s: float  # mongod's CPU for a range's jobStatus operations, however short
+    checkpoint_s: float  # and for each checkpoint, where a range lasts longer
     cut_s: float  # of the planner for a range, however small
     cut_doc_s: float  # and for each document in it
     message_s: float  # of the broker for a range's messages
@@ -47,7 +49,7 @@ class Fleet:
     poll_s: float = 1.0
     max_rate: float = 0  # docs/s of an instance; 0: no limit
     broker: bool = False
-    together: bool = False  # instances, shard and jobStatus share the cores of one machine
+    together: bool = False  # instances, shard, jobStatus and broker share the cores of one machine
 
 
 class Server:
@@ -96,12 +98,13 @@ class Sweep:
         self.instances = [Server(fleet.cores) for _ in range(fleet.instances)]
         self.gates = [Gate(fleet.max_rate) for _ in range(fleet.instances)]
         self.state = Server(fleet.cores)
+        self.broker = Server(1)
         if fleet.together:
             self.shards, self.instances = [self.state], [self.state] * fleet.instances
-        self.broker = Server(1)
+            self.broker = self.state
         self.planner = Server(1)
         self.pending, self.waiting, self.events = [], [], []
-        self.cut, self.order = 0, 0
+        self.cut, self.order, self.checkpoints = 0, 0, 0
         self.planning = False
         self.done, self.finished = [], 0.0
 
@@ -164,20 +167,23 @@ class Sweep:
             claimed = max(claimed, self.broker.serve(now, 0.0))
         shard = self.rng.choice(self.shards)
         start = claimed + self.costs.range_s
-        self.at(start, self.batch, instance, shard, docs, docs)
+        self.at(start, self.batch, instance, shard, docs, docs, start)
 
-    def batch(self, now, instance, shard, left, docs):
+    def batch(self, now, instance, shard, left, docs, stored):
         fleet, costs = self.fleet, self.costs
         share = int(fleet.max_rate / BATCHES_PER_S) or fleet.batch_docs
         n = min(left, fleet.batch_docs, share) if fleet.max_rate else min(left, fleet.batch_docs)
         ready = self.instances[instance].serve(now, n * costs.client_doc_s)
         granted = self.gates[instance].take(ready, n)
-        self.at(granted, self.written, instance, shard, n, left, docs)
+        self.at(granted, self.written, instance, shard, n, left, docs, stored)
 
-    def written(self, now, instance, shard, n, left, docs):
+    def written(self, now, instance, shard, n, left, docs, stored):
         end = shard.serve(now, n * self.costs.mongod_doc_s) + self.costs.batch_s
         if left > n:
-            self.at(end, self.batch, instance, shard, left - n, docs)
+            if end - stored >= CHECKPOINT_S:
+                self.checkpoints += 1
+                end = stored = self.state.serve(end, self.costs.checkpoint_s)
+            self.at(end, self.batch, instance, shard, left - n, docs, stored)
         else:
             self.at(end, self.complete, instance, docs)
 
