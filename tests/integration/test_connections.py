@@ -23,12 +23,12 @@ def op_msg(request_id, body, flags=0):
 
 
 def read_exactly(sock, n):
-    data = b""
-    while len(data) < n:
-        more = sock.recv(n - len(data))
-        if not more:
-            raise EOFError(f"connection closed after {len(data)} of {n} bytes")
-        data += more
+    data, had = bytearray(n), 0
+    while had < n:
+        more = sock.recv_into(memoryview(data)[had:])
+        if more == 0:
+            raise EOFError(f"connection closed after {had} of {n} bytes")
+        had += more
     return data
 
 

@@ -248,7 +248,7 @@ def test_pause_resume_and_cancel(start_swept, single_member_set):
     swept.wait(lambda: swept.job()["rangesRunning"] == 0)
     paused = swept.job()
     assert paused["state"] == "paused" and 0 < paused["swept"] < 500
-    time.sleep(1)
+    time.sleep(0.5)  # 20 documents
     assert swept.job()["swept"] == paused["swept"]
     assert [j["id"] for j in swept.rekeyd.ctl("status")["jobs"]] == [job]
     swept.rekeyd.ctl("pause", job)  # for a second time: it is so already
@@ -282,13 +282,14 @@ def test_max_rate_and_pause_reload(start_swept, single_member_set):
     swept.start()
     swept.wait(lambda: swept.job()["swept"] > 0)
     before, began = swept.job()["swept"], time.monotonic()
-    time.sleep(2)
+    time.sleep(1.5)
     done = swept.job()["swept"] - before
     assert done <= 100 * (time.monotonic() - began) + 100
     swept.rekeyd.reload({"sweep": {"pause": True}})
-    time.sleep(1)
+    swept.rekeyd.wait_event("reloaded")
+    time.sleep(0.5)  # for the batch that was let through
     before = swept.job()["swept"]
-    time.sleep(1.5)
+    time.sleep(1)
     assert swept.job()["swept"] - before <= 30
     swept.rekeyd.reload({"sweep": {"pause": False, "max_rate": 0}})
     swept.wait(lambda: swept.job()["state"] == "complete", 20)

@@ -129,6 +129,7 @@ def test_a_step_down_in_the_middle(start_swept, tmp_path):
         swept.start()
         swept.wait(lambda: swept.job()["swept"] > 0)
         servers.step_down()
+        swept.rekeyd.reload({"sweep": {"max_rate": 0}})
         swept.wait(lambda: swept.job()["state"] == "complete")
         assert swept.keys_used() == {2}
         assert swept.job()["deadLettered"] == 0
@@ -210,6 +211,7 @@ def test_mongod_away_for_a_while(start_swept, tmp_path):
         time.sleep(2)
         member.start()
         servers.wait_writable()
+        swept.rekeyd.reload({"sweep": {"max_rate": 0}})
         swept.wait(lambda: swept.job()["state"] == "complete")
         assert swept.keys_used() == {2}
         answers = {d["_id"]: d["answer"] for d in swept.app.find()}
