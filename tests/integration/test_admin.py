@@ -26,8 +26,6 @@ from harness.ports import HOST, black_hole, free_port
 from harness.process import ROOT
 from harness.protected import person
 
-pytestmark = pytest.mark.tsan
-
 
 @pytest.fixture
 def watched(single_member_set, start_rekeyd, db_name):
@@ -74,6 +72,7 @@ def exchange(address: str, sent: bytes, finish=False) -> bytes:
 # Figures.
 
 
+@pytest.mark.tsan
 def test_figures_follow_what_happens(watched):
     admin = watched.rekeyd.admin
     watched.app.insert_one(person(0))
@@ -115,6 +114,7 @@ def test_a_histogram_counts_every_round_trip(watched):
     assert 0 < values["rekey_upstream_latency_seconds_sum"] < 60
 
 
+@pytest.mark.tsan
 def test_the_sweep_is_seen(watched):
     admin = watched.rekeyd.admin
     watched.app.insert_many([person(i) for i in range(50)])
@@ -179,6 +179,7 @@ def test_nothing_private_is_told(watched, db_name):
         assert private not in told
 
 
+@pytest.mark.tsan
 def test_scrapes_during_traffic(watched):
     """What ThreadSanitizer is to look at: every figure is read while it changes."""
 
@@ -236,6 +237,7 @@ def test_ready_while_one_member_lives(single_member_set, tmp_path):
             rekeyd.admin.wait_ready((503, ["upstream"]))
 
 
+@pytest.mark.tsan
 def test_many_who_ask_share_an_answer(start_plain):
     admin = start_plain(connections_max=64).admin
     with concurrent.futures.ThreadPoolExecutor(12) as pool:
@@ -250,6 +252,7 @@ def test_not_ready_without_keys(single_member_set, start_rekeyd, db_name):
     rekeyd.admin.wait_ready((200, []))
 
 
+@pytest.mark.tsan
 def test_not_ready_while_draining(start_plain, db_name):
     """A load balancer learns it while the last commands are still being answered."""
     rekeyd = start_plain()
@@ -275,6 +278,7 @@ def token_file(directory, text=None):
     return path
 
 
+@pytest.mark.tsan
 def test_token(start_plain, tmp_path):
     path = token_file(tmp_path, "a" * 32)
     rekeyd = start_plain(token_file=str(path))
@@ -336,6 +340,7 @@ def test_everywhere_else_takes_tls_and_a_token(single_member_set, tmp_path):
     assert "admin.tls.enabled: must be true where admin.address is not on the loopback" in said
 
 
+@pytest.mark.tsan
 def test_tls(start_plain, certificates, tmp_path):
     path = token_file(tmp_path)
     port = free_port()
@@ -361,6 +366,7 @@ def test_client_certificates(start_plain, certificates):
         admin.get("/healthz")
 
 
+@pytest.mark.tsan
 def test_unix_socket(single_member_set, start_rekeyd):
     path = f"/tmp/rk-admin-{secrets.token_hex(4)}.sock"
     rekeyd = start_rekeyd(single_member_set, settings={"admin": {"address": path}})
@@ -449,6 +455,7 @@ def test_a_client_that_has_said_all(start_plain, path):
     assert exchange(address, b"GET /healthz HT", finish=True) == b""
 
 
+@pytest.mark.tsan
 def test_slow_clients_hold_nobody_up(start_plain):
     rekeyd = start_plain(request_timeout_ms=1000, connections_max=4)
     admin = rekeyd.admin
@@ -466,6 +473,7 @@ def test_slow_clients_hold_nobody_up(start_plain):
     assert admin.value("rekey_admin_requests_total", code="408") == 3
 
 
+@pytest.mark.tsan
 def test_connections_are_limited(start_plain):
     rekeyd = start_plain(connections_max=2, request_timeout_ms=20000)
     admin = rekeyd.admin
@@ -485,6 +493,7 @@ def test_connections_are_limited(start_plain):
             time.sleep(0.05)
 
 
+@pytest.mark.tsan
 def test_a_client_that_does_not_read_its_answer(start_plain):
     """Its connection ends at the deadline, others are served meanwhile, and rekeyd can end."""
     rekeyd = start_plain(request_timeout_ms=2000)
@@ -509,6 +518,7 @@ def test_settings_need_a_restart(start_plain):
     assert "admin cannot change" in rekeyd.wait_event("reload_refused")["reason"]
 
 
+@pytest.mark.tsan
 def test_reloads_leave_it_alone(start_plain, tmp_path):
     """What it was configured with is used for as long as it runs, after reloads as well."""
     path = token_file(tmp_path, "a" * 32)

@@ -14,8 +14,6 @@ from harness import KEK, CtlError, Rekeyd, is_envelope, policy
 from harness.protected import ENVELOPE_MAGIC, ENVELOPE_SUBTYPE, SECRET, key_id
 from on_vault import left_to_sweep, message_of, registry, settings_of, wait_until
 
-pytestmark = pytest.mark.tsan
-
 ENCRYPT, DECRYPT = f"transit/encrypt/{KEK}", f"transit/decrypt/{KEK}"
 FIELDS = {"answer": "random", "ssn": "random", "contact.phone": "random"}
 FLAG_REMOTE = 1
@@ -47,6 +45,7 @@ def write_and_read(people, name):
     people.check()
 
 
+@pytest.mark.tsan
 def test_values_are_encrypted_by_vault(vault, people):
     before = vault.requests(ENCRYPT), vault.requests(DECRYPT)
     write_and_read(people, 1)
@@ -107,6 +106,7 @@ def test_a_batch_moves_and_large_values(people):
     people.check()
 
 
+@pytest.mark.tsan
 def test_a_batch_above_vaults_limit_is_sent_in_halves(vault, start):
     """Vault takes 32 MB at once; a batch of this size has 40."""
     people = start(
@@ -134,6 +134,7 @@ def test_statements_that_cannot_be_stored_fail_alone(people):
     assert people.seen() == [person(1), person(3)]
 
 
+@pytest.mark.tsan
 def test_sessions_share_requests(vault, start):
     people = start(
         vault, fields=FIELDS, mode="transit", transit={"coalesce_us": 50_000, "requests_max": 1}
@@ -154,6 +155,7 @@ def test_sessions_share_requests(vault, start):
 # Rotation and sweep.
 
 
+@pytest.mark.tsan
 def test_rotation_and_sweep(vault, people):
     people.app.insert_many([person(i) for i in range(1200)])
     version = vault.kek_version()
@@ -289,6 +291,7 @@ def test_a_version_that_may_no_longer_decrypt(vault, people):
     write_and_read(people, 3)
 
 
+@pytest.mark.tsan
 def test_vault_away_fails_what_needs_it_and_nothing_else(vault, people):
     write_and_read(people, 1)
     vault.seal()
@@ -308,6 +311,7 @@ def test_vault_away_fails_what_needs_it_and_nothing_else(vault, people):
     write_and_read(people, 2)
 
 
+@pytest.mark.tsan
 def test_the_sweep_waits_for_vault(vault, start):
     people = start(
         vault, fields=FIELDS, mode="transit", others={"sweep": {"max_rate": 200, "batch_docs": 10}}
@@ -324,6 +328,7 @@ def test_the_sweep_waits_for_vault(vault, start):
     assert people.seen() == [person(i) for i in range(300)]
 
 
+@pytest.mark.tsan
 def test_clients_that_leave_while_vault_is_asked(vault, people):
     """Their values are answered later, and by then belong to nobody."""
     people.app.insert_many([person(i) for i in range(20)])
@@ -339,6 +344,7 @@ def test_clients_that_leave_while_vault_is_asked(vault, people):
     write_and_read(people, "later")
 
 
+@pytest.mark.tsan
 def test_stopping_while_vault_is_asked(vault, people):
     people.app.insert_many([person(i) for i in range(20)])
     vault.suspend()
@@ -374,6 +380,7 @@ def legacy(key="transit/app", **more) -> dict:
     return {"answer": "random", "ssn": {"legacy": [form]}}
 
 
+@pytest.mark.tsan
 @pytest.mark.parametrize("mode", ["envelope", "transit"])
 def test_texts_of_vault_are_read_and_swept(vault, start, encrypted_before, mode):
     people = start(vault, fields=legacy(), mode=mode)

@@ -36,8 +36,6 @@ from on_vault import (
     write_and_read,
 )
 
-pytestmark = pytest.mark.tsan
-
 DATA_KEY = f"transit/datakey/plaintext/{KEK}"
 DECRYPT = f"transit/decrypt/{KEK}"
 LOGIN = "auth/approle/login"
@@ -57,6 +55,7 @@ def test_data_keys_come_from_vault(vault, start):
     assert b"vault:v1:" in key["wrapped"]
 
 
+@pytest.mark.tsan
 def test_rotation_loads_one_more_key(vault, start):
     people = start(vault)
     write_and_read(people, 1)
@@ -152,6 +151,7 @@ def test_legacy_key_that_is_not_there(vault, start):
 # Outages.
 
 
+@pytest.mark.tsan
 def test_sealed_vault_is_not_noticed(vault, start):
     people = start(vault)
     write_and_read(people, 1)
@@ -172,6 +172,7 @@ def test_sealed_vault_is_not_noticed(vault, start):
     write_and_read(people, 3)
 
 
+@pytest.mark.tsan
 def test_killed_vault_is_not_noticed(vault, start):
     people = start(vault)
     write_and_read(people, 1)
@@ -190,6 +191,7 @@ def test_killed_vault_is_not_noticed(vault, start):
     write_and_read(people, 3)
 
 
+@pytest.mark.tsan
 def test_a_rotation_that_an_instance_missed_is_made_up_for(vault, start):
     """It was silent until the others went on without it, and then Vault was sealed."""
     people = start(vault, keys={"instance_lease_ms": 1000})
@@ -208,6 +210,7 @@ def test_a_rotation_that_an_instance_missed_is_made_up_for(vault, start):
     write_and_read(people, 2)
 
 
+@pytest.mark.tsan
 def test_the_sweep_pauses_while_vault_is_sealed(vault, start):
     people = start(vault, others={"sweep": {"max_rate": 200, "batch_docs": 10}})
     people.app.insert_many([person(i) for i in range(600)])
@@ -230,6 +233,7 @@ def test_the_sweep_pauses_while_vault_is_sealed(vault, start):
     assert admin.value("rekey_sweep_rate_limit") == 200
 
 
+@pytest.mark.tsan
 def test_reload_leaves_the_connection_to_vault_alone(vault, start):
     """The settings that the client was started with were freed by the second reload."""
     people = start(vault)
@@ -261,6 +265,7 @@ def test_revoked_token_logs_in_again(vault, start):
     assert 3000 < admin.value("rekey_vault_token_lease_seconds") <= 3600
 
 
+@pytest.mark.tsan
 def test_leases_are_renewed_and_tokens_replaced_before_they_end(vault, start):
     vault.configure_role(token_ttl="3s", token_max_ttl="6s")
     people = start(vault)
@@ -423,6 +428,7 @@ def test_rate_limit_is_waited_out(vault, start):
 # Addresses and TLS.
 
 
+@pytest.mark.tsan
 def test_another_address_takes_over(vault, start):
     dead = f"https://127.0.0.1:{free_port()}"
     people = start(vault, addresses=[dead, vault.address])
@@ -451,6 +457,7 @@ def test_wrong_authority(single_member_set, vault, tmp_path):
     assert "vault: auth/approle/login: TLS failed: " in said
 
 
+@pytest.mark.tsan
 def test_wrong_authority_while_running_degraded(vault, start, tmp_path):
     other = Certificates(tmp_path / "other", "Another CA")
     people = start(vault, keys={"start_degraded": True}, ca_file=other.ca_file)
@@ -466,6 +473,7 @@ def test_start_without_vault(single_member_set, vault, tmp_path):
     assert "vault: auth/approle/login: " in said and "given up after 3000 ms" in said
 
 
+@pytest.mark.tsan
 def test_degraded_start_serves_what_needs_no_key(vault, start, tmp_path):
     vault.settings(tmp_path / "secrets")  # a secret_id, while Vault still answers
     vault.kill()
@@ -521,6 +529,7 @@ def test_data_keys_are_nowhere_in_memory(vault, start):
 # Many at once.
 
 
+@pytest.mark.tsan
 def test_every_instance_asks_vault_once_for_a_key(vault, start):
     people = start(vault)
     for i in range(1, 4):
