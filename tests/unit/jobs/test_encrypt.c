@@ -1,82 +1,24 @@
-#include <rekey/bson/rewrite.h>
-#include <rekey/jobs/transform.h>
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-static struct rk_aead *aead;
-static struct rk_keyset *keys;
-static struct rk_data_key *key;
-static struct rk_policy_set *set;
-static const struct rk_policy *policy;
-static struct rk_plan plan;
-static struct rk_buf doc;
-static struct rk_bson_writer w;
+#include "transform_fixture.h"
 
 static int set_up(void **state)
 {
     (void)state;
-    static const uint8_t root[RK_DATA_KEY_LEN] = {5};
-    struct rk_error err;
-    struct rk_legacy_format legacy = {.cipher = RK_LEGACY_AES_256_GCM,
-                                      .encoding = RK_LEGACY_BINARY,
-                                      .prefix = {0xA7},
-                                      .prefix_len = 1,
-                                      .key = (char[]){"old"},
-                                      .bson_type = RK_BSON_STRING};
     const struct rk_field_spec fields[] = {
-        {.path = "answer", .algorithm = RK_ALGORITHM_RANDOM, .legacy = &legacy, .n_legacy = 1},
+        {.path = "answer",
+         .algorithm = RK_ALGORITHM_RANDOM,
+         .legacy = &legacy_format,
+         .n_legacy = 1},
         {.path = "code", .algorithm = RK_ALGORITHM_DETERMINISTIC, .bson_type = RK_BSON_STRING},
         {.path = "contacts.phone", .algorithm = RK_ALGORITHM_DETERMINISTIC},
         {.path = "secret", .algorithm = RK_ALGORITHM_RANDOM, .key = "absent"},
     };
-    const struct rk_policy_spec spec = {.ns = "app.people", .fields = fields, .n_fields = 4};
-    assert_int_equal(rk_data_key_new(1, root, 1001, &key, &err), RK_OK);
-    const struct rk_keyset_key known[] = {{1, RK_KEY_WRITES, RK_KEY_NAME_DEFAULT, key}};
-    assert_int_equal(rk_keyset_new(known, 1, NULL, 0, &keys, &err), RK_OK);
-    assert_int_equal(rk_aead_new(&aead, &err), RK_OK);
-    assert_int_equal(rk_policy_set_new(&spec, 1, RK_UNDECRYPTABLE_ERROR, &set, &err), RK_OK);
-    policy = rk_policy_find(set, "app", 3, "people", 6);
-    assert_non_null(policy);
-    rk_plan_init(&plan);
-    rk_buf_init(&doc, 1u << 20);
+    make_tools(1, NULL, fields, sizeof fields / sizeof *fields);
     return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    rk_plan_deinit(&plan);
-    rk_buf_deinit(&doc);
-    rk_policy_set_unref(set);
-    rk_keyset_unref(keys);
-    rk_aead_free(aead);
-    rk_data_key_unref(key);
-    return 0;
-}
-
-static void begin(void)
-{
-    rk_buf_clear(&doc);
-    rk_plan_clear(&plan);
-    rk_bson_writer_init(&w, &doc);
-    rk_bson_begin(&w);
-    rk_bson_put_int32(&w, "_id", 7);
 }
 
 static void examine(size_t n_changes, size_t n_rejects, uint64_t plaintext)
 {
-    struct rk_transform_keys tools = {.aead = aead, .keys = keys, .now_s = 77};
-    struct rk_bson_view view;
-    rk_bson_end(&w);
-    assert_int_equal(rk_bson_writer_status(&w), RK_OK);
-    assert_true(rk_bson_view_init(&view, doc.data, doc.len));
-    assert_int_equal(rk_transform_document(&rk_transform_encrypt, &tools, policy, &view, &plan),
-                     RK_OK);
+    assert_int_equal(examine_with(&rk_transform_encrypt), RK_OK);
     assert_int_equal(rk_plan_doc(&plan, 0)->n_changes, n_changes);
     assert_int_equal(rk_plan_doc(&plan, 0)->n_rejects, n_rejects);
     assert_int_equal(plan.plaintext, plaintext);
@@ -97,7 +39,7 @@ static void assert_sealed(size_t i, const char *path)
     assert_int_equal(envelope.key_id, 1);
     assert_int_equal(envelope.bson_type, change->old.type);
     rk_buf_init(&plain, 1000);
-    assert_int_equal(rk_envelope_open(aead, key, &envelope, &plain), RK_OK);
+    assert_int_equal(rk_envelope_open(aead, key[0], &envelope, &plain), RK_OK);
     assert_int_equal(plain.len, change->old.len);
     assert_memory_equal(plain.data, change->old.data, plain.len);
     rk_buf_deinit(&plain);

@@ -1,83 +1,26 @@
-#include <rekey/bson/rewrite.h>
-#include <rekey/jobs/transform.h>
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-static struct rk_aead *aead;
-static struct rk_keyset *keys;     /* keys 1 and 2, 2 current */
-static struct rk_data_key *key[3]; /* by id - 1; the third is in no keyset */
-static struct rk_policy_set *set;
-static const struct rk_policy *policy;
-static struct rk_plan plan;
-static struct rk_buf doc;
-static struct rk_bson_writer w;
+#include "transform_fixture.h"
 
 static uint8_t legacy_key[32];
 
+/* Keys 1 and 2, of which 2 is current. */
 static int set_up(void **state)
 {
     (void)state;
-    struct rk_error err;
-    struct rk_legacy_format legacy = {.cipher = RK_LEGACY_AES_256_GCM,
-                                      .encoding = RK_LEGACY_BINARY,
-                                      .prefix = {0xA7},
-                                      .prefix_len = 1,
-                                      .key = (char[]){"old"},
-                                      .bson_type = RK_BSON_STRING};
     const struct rk_field_spec fields[] = {
-        {.path = "answer", .algorithm = RK_ALGORITHM_RANDOM, .legacy = &legacy, .n_legacy = 1},
+        {.path = "answer",
+         .algorithm = RK_ALGORITHM_RANDOM,
+         .legacy = &legacy_format,
+         .n_legacy = 1},
         {.path = "contacts.phone", .algorithm = RK_ALGORITHM_DETERMINISTIC},
     };
-    const struct rk_policy_spec spec = {.ns = "app.people", .fields = fields, .n_fields = 2};
-    for (uint32_t id = 1; id <= 3; id++) {
-        uint8_t root[RK_DATA_KEY_LEN];
-        memset(root, (int)id, sizeof root);
-        assert_int_equal(rk_data_key_new(id, root, 1000 + id, &key[id - 1], &err), RK_OK);
-    }
     const struct rk_legacy_key named = {"old", legacy_key};
-    const struct rk_keyset_key known[] = {{1, RK_KEY_READS, RK_KEY_NAME_DEFAULT, key[0]},
-                                          {2, RK_KEY_WRITES, RK_KEY_NAME_DEFAULT, key[1]}};
-    assert_int_equal(rk_keyset_new(known, 2, &named, 1, &keys, &err), RK_OK);
-    assert_int_equal(rk_aead_new(&aead, &err), RK_OK);
-    assert_int_equal(rk_policy_set_new(&spec, 1, RK_UNDECRYPTABLE_ERROR, &set, &err), RK_OK);
-    policy = rk_policy_find(set, "app", 3, "people", 6);
-    assert_non_null(policy);
-    rk_plan_init(&plan);
-    rk_buf_init(&doc, 1u << 20);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    rk_plan_deinit(&plan);
-    rk_buf_deinit(&doc);
-    rk_policy_set_unref(set);
-    rk_keyset_unref(keys);
-    rk_aead_free(aead);
-    for (size_t i = 0; i < 3; i++) {
-        rk_data_key_unref(key[i]);
-    }
+    make_tools(2, &named, fields, sizeof fields / sizeof *fields);
     return 0;
 }
 
 static const struct rk_field *field(const char *path)
 {
     return rk_path_relate(policy, path, strlen(path)).field;
-}
-
-static void begin(void)
-{
-    rk_buf_clear(&doc);
-    rk_plan_clear(&plan);
-    rk_bson_writer_init(&w, &doc);
-    rk_bson_begin(&w);
-    rk_bson_put_int32(&w, "_id", 7);
 }
 
 /* The int32 value under a key, as the policy wants it for path. */
@@ -97,12 +40,7 @@ static void put_sealed(const char *name, uint32_t id, const char *path)
 
 static enum rk_status examine(void)
 {
-    struct rk_transform_keys tools = {.aead = aead, .keys = keys, .now_s = 77};
-    struct rk_bson_view view;
-    rk_bson_end(&w);
-    assert_int_equal(rk_bson_writer_status(&w), RK_OK);
-    assert_true(rk_bson_view_init(&view, doc.data, doc.len));
-    return rk_transform_document(&rk_transform_reencrypt, &tools, policy, &view, &plan);
+    return examine_with(&rk_transform_reencrypt);
 }
 
 static void assert_path(uint32_t off, uint32_t len, const char *expected)
