@@ -6,15 +6,11 @@
 #define REKEY_AMQP_PUBLISHER_H
 
 #include "line.h"
+#include "outbox.h"
 
-#include <rekey/amqp/message.h>
 #include <rekey/base/metrics.h>
 
 struct rk_publisher;
-
-/* A message that was left with a tag is settled: the broker has it, or it was refused or lost.
- * Publisher's thread. */
-typedef void rk_settled_fn(void *arg, uint64_t tag, bool confirmed);
 
 RK_MUST_CHECK enum rk_status rk_publisher_new(const struct rk_config_amqp *config,
                                               const char *secret, struct rk_publisher **out,
