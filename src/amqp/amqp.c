@@ -120,7 +120,7 @@ static bool offer_docs(void *self, const char *ns, const uint8_t *ids, uint32_t 
  * message is dropped: jobStatus tells what is left. */
 static void put_off(const struct rk_amqp *amqp, const struct rk_hint *hint, bool longer)
 {
-    uint32_t retries = rk_consumer_retries(hint->tag);
+    uint32_t retries = rk_ending_retries(hint->tag);
     const struct rk_amqp_message message = message_of(hint, longer ? retries + 1 : retries);
     if (hint->kind == RK_HINT_PLAN ||
         !rk_publisher_leave(amqp->publisher, rk_amqp_retry_key(longer ? retries : 0), &message,

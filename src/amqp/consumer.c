@@ -10,25 +10,15 @@
 #define PREFETCH_MAX 200u /* of each queue; below what the engine has room for */
 #define PLACE_INTERVAL_US 5000000u
 
-/* A hint's tag: which connection, how often it was put off, the broker's number of the delivery. */
-#define GENERATION_BITS 16u
-#define RETRIES_BITS 8u
-#define DELIVERY_BITS (64u - GENERATION_BITS - RETRIES_BITS)
-#define LOW(bits) ((UINT64_C(1) << (bits)) - 1)
-
 /* What is wanted, in one word; the prefetch above the flags. 0: nothing. */
 #define WANT_RANGES 1u
 #define WANT_DOCS 2u
 #define WANT_FLAGS 2u
 
-struct ending {
-    uint64_t tag;
-    enum rk_hint_end end;
-};
+_Static_assert(PLAN_PREFETCH + 2 * PREFETCH_MAX <= RK_ENDINGS_MAX, "all that is asked for");
 
-#define ENDS 5u
 /* What is put off comes here as later, however long. */
-static const char *const end_names[ENDS] = {
+static const char *const end_names[RK_HINT_ENDS] = {
     [RK_HINT_DONE] = "done",
     [RK_HINT_LATER] = "later",
     [RK_HINT_BAD] = "bad",
@@ -41,41 +31,16 @@ struct rk_consumer {
     rk_consumer_fn *deliver;
     void *arg;
     uint64_t place_us;       /* when the planner's place was last asked for */
-    size_t asked;            /* deliveries that may be out at once, by this connection's prefetch */
-    size_t out;              /* deliveries that were handed on and whose endings are not taken */
     _Atomic uint32_t wanted; /* WANT_... */
     _Atomic bool connected;
     _Atomic bool consuming;
     _Atomic bool plans;
 
-    pthread_mutex_t lock;
-    uint64_t generation;    /* of the connection; from 1 on */
-    struct ending *endings; /* room for all that may be out */
-    size_t n_endings;
-    size_t endings_max;
-
-    struct ending *taken; /* the thread's own copy */
+    struct rk_endings endings;
+    struct rk_ending taken[RK_ENDINGS_MAX]; /* the thread's */
     rk_counter delivered[RK_AMQP_KINDS];
-    rk_counter ended[ENDS];
     rk_counter refused;
 };
-
-static uint64_t make_tag(const struct rk_consumer *c, uint32_t retries, uint64_t delivery)
-{
-    uint64_t most = LOW(RETRIES_BITS);
-    return (c->generation & LOW(GENERATION_BITS)) << (RETRIES_BITS + DELIVERY_BITS) |
-           (retries < most ? retries : most) << DELIVERY_BITS | (delivery & LOW(DELIVERY_BITS));
-}
-
-static bool tag_is_current(const struct rk_consumer *c, uint64_t tag)
-{
-    return tag >> (RETRIES_BITS + DELIVERY_BITS) == (c->generation & LOW(GENERATION_BITS));
-}
-
-uint32_t rk_consumer_retries(uint64_t tag)
-{
-    return (uint32_t)(tag >> DELIVERY_BITS & LOW(RETRIES_BITS));
-}
 
 /* ---- what comes in */
 
@@ -118,8 +83,8 @@ static uint32_t delivery_count(const amqp_envelope_t *envelope)
     return 0;
 }
 
-static bool make_hint(const struct rk_consumer *c, const amqp_envelope_t *envelope,
-                      const struct rk_amqp_message *message, struct rk_hint *hint)
+static bool make_hint(const amqp_envelope_t *envelope, const struct rk_amqp_message *message,
+                      uint64_t tag, struct rk_hint *hint)
 {
     static const enum rk_hint_kind kinds[RK_AMQP_KINDS] = {
         [RK_AMQP_RANGE] = RK_HINT_RANGE,
@@ -132,7 +97,7 @@ static bool make_hint(const struct rk_consumer *c, const amqp_envelope_t *envelo
         .range = message->range,
         .is_meta = message->is_meta,
         .attempts = message->retries + delivery_count(envelope),
-        .tag = make_tag(c, message->retries, envelope->delivery_tag),
+        .tag = tag,
     };
     memcpy(hint->ns, message->ns, sizeof message->ns);
     if (message->ids.len > 0) {
@@ -160,6 +125,7 @@ static enum rk_status on_delivery(struct rk_consumer *c, const amqp_envelope_t *
     struct rk_amqp_message message;
     struct rk_hint hint;
     const char *why = NULL;
+    uint64_t tag;
     amqp_bytes_t body = envelope->message.body;
     bool from_plan = envelope->consumer_tag.len == strlen(RK_AMQP_PLAN_KEY);
     if (from_plan) {
@@ -175,13 +141,12 @@ static enum rk_status on_delivery(struct rk_consumer *c, const amqp_envelope_t *
     if (message.kind == RK_AMQP_PLACE) {
         return acknowledge(c, envelope->delivery_tag, err);
     }
-    if (c->out >= c->asked) {
+    if (!rk_endings_hand_on(&c->endings, message.retries, envelope->delivery_tag, &tag)) {
         return rk_error_set(err, RK_EIO, "the broker sends more than it was asked for");
     }
-    if (!make_hint(c, envelope, &message, &hint)) {
+    if (!make_hint(envelope, &message, tag, &hint)) {
         return rk_error_set(err, RK_EIO, "out of memory");
     }
-    c->out++;
     c->deliver(c->arg, &hint);
     return RK_OK;
 }
@@ -217,10 +182,10 @@ static enum rk_status read_deliveries(struct rk_consumer *c, struct rk_error *er
 
 /* ---- what goes out */
 
-static enum rk_status send_ending(struct rk_consumer *c, const struct ending *ending,
+static enum rk_status send_ending(struct rk_consumer *c, const struct rk_ending *ending,
                                   struct rk_error *err)
 {
-    uint64_t delivery = ending->tag & LOW(DELIVERY_BITS);
+    uint64_t delivery = rk_ending_delivery(ending->tag);
     int status = AMQP_STATUS_OK;
     switch (ending->end) {
     case RK_HINT_DONE:
@@ -239,12 +204,7 @@ static enum rk_status send_ending(struct rk_consumer *c, const struct ending *en
 
 static enum rk_status send_endings(struct rk_consumer *c, struct rk_error *err)
 {
-    pthread_mutex_lock(&c->lock);
-    size_t n = c->n_endings;
-    memcpy(c->taken, c->endings, n * sizeof *c->taken);
-    c->n_endings = 0;
-    pthread_mutex_unlock(&c->lock);
-    c->out -= n < c->out ? n : c->out;
+    size_t n = rk_endings_take(&c->endings, c->taken);
     enum rk_status status = RK_OK;
     for (size_t i = 0; i < n && status == RK_OK; i++) {
         status = send_ending(c, &c->taken[i], err);
@@ -277,19 +237,8 @@ static enum rk_status consume(struct rk_consumer *c, const char *key, uint32_t p
                                  amqp_cstring_bytes(key), 0, 0, 0, amqp_empty_table);
         status = rk_amqp_check_reply(amqp_get_rpc_reply(c->line.link.conn), "consuming", err);
     }
-    c->asked += prefetch;
+    rk_endings_ask(&c->endings, prefetch);
     return status;
-}
-
-static void new_generation(struct rk_consumer *c)
-{
-    pthread_mutex_lock(&c->lock);
-    c->generation++;
-    c->n_endings = 0;
-    pthread_mutex_unlock(&c->lock);
-    c->place_us = 0;
-    c->asked = 0;
-    c->out = 0;
 }
 
 static uint32_t wants(const struct rk_consumer *c, bool ranges, bool docs, uint32_t threads)
@@ -324,7 +273,8 @@ static enum rk_status serve(void *self, struct rk_error *err)
 {
     struct rk_consumer *c = self;
     uint32_t wanted = atomic_load(&c->wanted);
-    new_generation(c);
+    rk_endings_renew(&c->endings);
+    c->place_us = 0;
     atomic_store(&c->connected, true);
     enum rk_status status = consume_wanted(c, wanted, err);
     atomic_store(&c->consuming, status == RK_OK && wanted != 0);
@@ -389,16 +339,7 @@ bool rk_consumer_plans(const struct rk_consumer *c)
 
 void rk_consumer_end(struct rk_consumer *c, uint64_t tag, enum rk_hint_end end)
 {
-    pthread_mutex_lock(&c->lock);
-    /* Each delivery ends once, and no more are handed on than there is room for, unless generations
-     * have come round; then the broker keeps one until the next connection. */
-    bool current = tag_is_current(c, tag) && c->n_endings < c->endings_max;
-    if (current) {
-        c->endings[c->n_endings++] = (struct ending){tag, end};
-        rk_counter_add(&c->ended[end], 1);
-    }
-    pthread_mutex_unlock(&c->lock);
-    if (current) {
+    if (rk_endings_add(&c->endings, tag, end)) {
         rk_amqp_line_wake(&c->line);
     }
 }
@@ -413,15 +354,9 @@ enum rk_status rk_consumer_new(const struct rk_config_amqp *config, const char *
     if (c == NULL) {
         return rk_error_set(err, RK_ENOMEM, "out of memory");
     }
-    c->endings_max = PLAN_PREFETCH + 2 * PREFETCH_MAX;
-    c->endings = calloc(c->endings_max, sizeof *c->endings);
-    c->taken = calloc(c->endings_max, sizeof *c->taken);
     c->publisher = publisher;
-    pthread_mutex_init(&c->lock, NULL);
+    rk_endings_init(&c->endings);
     enum rk_status status = rk_amqp_line_init(&c->line, config, secret, "consume", err);
-    if (status == RK_OK && (c->endings == NULL || c->taken == NULL)) {
-        status = rk_error_set(err, RK_ENOMEM, "out of memory");
-    }
     if (status != RK_OK) {
         rk_consumer_free(c);
         return status;
@@ -451,9 +386,7 @@ void rk_consumer_free(struct rk_consumer *c)
         return;
     }
     rk_amqp_line_deinit(&c->line);
-    pthread_mutex_destroy(&c->lock);
-    free(c->endings);
-    free(c->taken);
+    rk_endings_deinit(&c->endings);
     free(c);
 }
 
@@ -467,9 +400,9 @@ void rk_consumer_metrics(struct rk_consumer *c, struct rk_metrics *m)
     }
     rk_metrics_family(m, "rekey_amqp_ended_total", RK_METRIC_COUNTER,
                       "What became of delivered messages; those that are put off come again.");
-    for (unsigned i = 0; i < ENDS; i++) {
+    for (unsigned i = 0; i < RK_HINT_ENDS; i++) {
         if (end_names[i] != NULL) {
-            rk_metric(m, rk_counter_read(&c->ended[i]), RK_L("end", end_names[i]));
+            rk_metric(m, rk_counter_read(&c->endings.ended[i]), RK_L("end", end_names[i]));
         }
     }
     rk_metrics_one(m, "rekey_amqp_refused_total", RK_METRIC_COUNTER,

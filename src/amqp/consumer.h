@@ -9,6 +9,7 @@
 #ifndef REKEY_AMQP_CONSUMER_H
 #define REKEY_AMQP_CONSUMER_H
 
+#include "endings.h"
 #include "publisher.h"
 
 #include <rekey/jobs/transport.h>
@@ -40,8 +41,6 @@ bool rk_consumer_plans(const struct rk_consumer *c);
 /* Of the delivery that tag stands for; one of a former connection is ignored: the broker has it
  * back. Any thread, never waits. */
 void rk_consumer_end(struct rk_consumer *c, uint64_t tag, enum rk_hint_end end);
-/* How often it was put off before. */
-uint32_t rk_consumer_retries(uint64_t tag);
 
 uint64_t rk_consumer_losses(const struct rk_consumer *c);
 void rk_consumer_metrics(struct rk_consumer *c, struct rk_metrics *m);
