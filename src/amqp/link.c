@@ -18,24 +18,6 @@
 #define FRAME_MAX 131072
 #define VERSION_MIN 10u /* of RabbitMQ 3: from there on quorum queues have a TTL for messages */
 
-void rk_amqp_name(const struct rk_config_amqp *config, const char *suffix,
-                  char out[RK_AMQP_NAME_SIZE])
-{
-    (void)snprintf(out, RK_AMQP_NAME_SIZE, "%s%s%s", config->prefix, suffix[0] == '\0' ? "" : ".",
-                   suffix);
-}
-
-static const struct {
-    const char *key;
-    int32_t ttl_ms;
-} retries_after[] = {{"retry.1s", 1000}, {"retry.10s", 10000}, {"retry.60s", 60000}};
-#define RETRY_QUEUES (sizeof retries_after / sizeof retries_after[0])
-
-const char *rk_amqp_retry_key(uint32_t retries)
-{
-    return retries_after[retries < RETRY_QUEUES ? retries : RETRY_QUEUES - 1].key;
-}
-
 /* ---- what went wrong */
 
 enum rk_status rk_amqp_check_status(int status, const char *what, struct rk_error *err)
@@ -127,14 +109,14 @@ static enum rk_status connect_socket(struct rk_amqp_link *link, struct rk_error 
     return status;
 }
 
-static amqp_table_entry_t flag(const char *name)
+amqp_table_entry_t rk_amqp_flag(const char *name)
 {
     return (amqp_table_entry_t){
         .key = amqp_cstring_bytes(name),
         .value = {.kind = AMQP_FIELD_KIND_BOOLEAN, .value = {.boolean = 1}}};
 }
 
-static amqp_table_entry_t text(const char *name, const char *value)
+amqp_table_entry_t rk_amqp_text(const char *name, const char *value)
 {
     return (amqp_table_entry_t){
         .key = amqp_cstring_bytes(name),
@@ -145,13 +127,14 @@ static enum rk_status log_in_as(struct rk_amqp_link *link, const char *password,
                                 struct rk_error *err)
 {
     const struct rk_config_amqp *config = link->config;
-    amqp_table_entry_t able[] = {flag("authentication_failure_close"), flag("basic.nack"),
-                                 flag("publisher_confirms"), flag("consumer_cancel_notify"),
-                                 flag("connection.blocked")};
+    amqp_table_entry_t able[] = {rk_amqp_flag("authentication_failure_close"),
+                                 rk_amqp_flag("basic.nack"), rk_amqp_flag("publisher_confirms"),
+                                 rk_amqp_flag("consumer_cancel_notify"),
+                                 rk_amqp_flag("connection.blocked")};
     amqp_table_entry_t properties[] = {
-        text("product", "rekey"),
-        text("version", RK_VERSION),
-        text("connection_name", link->purpose),
+        rk_amqp_text("product", "rekey"),
+        rk_amqp_text("version", RK_VERSION),
+        rk_amqp_text("connection_name", link->purpose),
         {.key = amqp_cstring_bytes("capabilities"),
          .value = {.kind = AMQP_FIELD_KIND_TABLE,
                    .value = {.table = {.num_entries = sizeof able / sizeof able[0],
@@ -210,92 +193,6 @@ static enum rk_status check_version(struct rk_amqp_link *link, struct rk_error *
     return RK_OK;
 }
 
-/* ---- topology */
-
-static enum rk_status declare_exchange(struct rk_amqp_link *link, const char *suffix,
-                                       const char *type, struct rk_error *err)
-{
-    char name[RK_AMQP_NAME_SIZE];
-    rk_amqp_name(link->config, suffix, name);
-    (void)amqp_exchange_declare(link->conn, RK_AMQP_CHANNEL, amqp_cstring_bytes(name),
-                                amqp_cstring_bytes(type), 0, 1, 0, 0, amqp_empty_table);
-    return rk_amqp_check_reply(amqp_get_rpc_reply(link->conn), "declaring an exchange", err);
-}
-
-struct queue {
-    const char *suffix;
-    const char *exchange; /* that it is bound to; its suffix */
-    const char *dead_to;  /* exchange; NULL: none */
-    const char *dead_key; /* NULL: as it was */
-    int32_t ttl_ms;
-    bool single;
-};
-
-static enum rk_status declare_queue(struct rk_amqp_link *link, const struct queue *queue,
-                                    struct rk_error *err)
-{
-    char name[RK_AMQP_NAME_SIZE];
-    char exchange[RK_AMQP_NAME_SIZE];
-    char dead_to[RK_AMQP_NAME_SIZE];
-    amqp_table_entry_t entries[5];
-    amqp_table_t arguments = {.num_entries = 0, .entries = entries};
-    rk_amqp_name(link->config, queue->suffix, name);
-    rk_amqp_name(link->config, queue->exchange, exchange);
-    entries[arguments.num_entries++] = text("x-queue-type", "quorum");
-    if (queue->dead_to != NULL) {
-        rk_amqp_name(link->config, queue->dead_to, dead_to);
-        entries[arguments.num_entries++] = text("x-dead-letter-exchange", dead_to);
-    }
-    if (queue->dead_key != NULL) {
-        entries[arguments.num_entries++] = text("x-dead-letter-routing-key", queue->dead_key);
-    }
-    if (queue->single) {
-        entries[arguments.num_entries++] = flag("x-single-active-consumer");
-    }
-    if (queue->ttl_ms != 0) {
-        entries[arguments.num_entries++] = (amqp_table_entry_t){
-            .key = amqp_cstring_bytes("x-message-ttl"),
-            .value = {.kind = AMQP_FIELD_KIND_I32, .value = {.i32 = queue->ttl_ms}}};
-    }
-    (void)amqp_queue_declare(link->conn, RK_AMQP_CHANNEL, amqp_cstring_bytes(name), 0, 1, 0, 0,
-                             arguments);
-    enum rk_status status =
-        rk_amqp_check_reply(amqp_get_rpc_reply(link->conn), "declaring a queue", err);
-    if (status == RK_OK) {
-        (void)amqp_queue_bind(link->conn, RK_AMQP_CHANNEL, amqp_cstring_bytes(name),
-                              amqp_cstring_bytes(exchange), amqp_cstring_bytes(queue->suffix),
-                              amqp_empty_table);
-        status = rk_amqp_check_reply(amqp_get_rpc_reply(link->conn), "binding a queue", err);
-    }
-    return status;
-}
-
-static enum rk_status declare_all(struct rk_amqp_link *link, struct rk_error *err)
-{
-    static const struct queue queues[] = {
-        {.suffix = "dead", .exchange = "dead"},
-        {.suffix = RK_AMQP_PLAN_KEY, .exchange = "", .dead_to = "dead", .single = true},
-        {.suffix = RK_AMQP_HOT_KEY, .exchange = "", .dead_to = "dead"},
-        {.suffix = RK_AMQP_COLD_KEY, .exchange = "", .dead_to = "dead"},
-    };
-    enum rk_status status = declare_exchange(link, "", "direct", err);
-    if (status == RK_OK) {
-        status = declare_exchange(link, "dead", "fanout", err);
-    }
-    for (size_t i = 0; i < sizeof queues / sizeof queues[0] && status == RK_OK; i++) {
-        status = declare_queue(link, &queues[i], err);
-    }
-    for (size_t i = 0; i < RETRY_QUEUES && status == RK_OK; i++) {
-        const struct queue retry = {.suffix = retries_after[i].key,
-                                    .exchange = "",
-                                    .dead_to = "",
-                                    .dead_key = RK_AMQP_COLD_KEY,
-                                    .ttl_ms = retries_after[i].ttl_ms};
-        status = declare_queue(link, &retry, err);
-    }
-    return status;
-}
-
 static enum rk_status attempt(struct rk_amqp_link *link, struct rk_error *err)
 {
     link->conn = amqp_new_connection();
@@ -313,7 +210,7 @@ static enum rk_status attempt(struct rk_amqp_link *link, struct rk_error *err)
         (void)amqp_channel_open(link->conn, RK_AMQP_CHANNEL);
         status = rk_amqp_check_reply(amqp_get_rpc_reply(link->conn), "opening a channel", err);
     }
-    return status == RK_OK ? declare_all(link, err) : status;
+    return status == RK_OK ? rk_amqp_declare(link, err) : status;
 }
 
 static uint64_t next_pause(struct rk_amqp_link *link)

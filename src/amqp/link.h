@@ -44,12 +44,6 @@ struct rk_amqp_link {
     rk_counter losses;
 };
 
-/* "<prefix>.suffix", or the prefix itself where suffix is empty. */
-void rk_amqp_name(const struct rk_config_amqp *config, const char *suffix,
-                  char out[RK_AMQP_NAME_SIZE]);
-/* The queue for what has been put off so many times before. */
-const char *rk_amqp_retry_key(uint32_t retries);
-
 /* One attempt, at one address: connects, logs in, opens the channel, declares everything. What it
  * comes to is logged, but not the same failure again and again; *pause_ms then says how long to
  * wait before the next one. */
@@ -79,7 +73,23 @@ RK_MUST_CHECK enum rk_status rk_amqp_check_reply(amqp_rpc_reply_t reply, const c
 RK_MUST_CHECK enum rk_status rk_amqp_check_status(int status, const char *what,
                                                   struct rk_error *err);
 
-/* tls.c: a socket for the link's connection that takes only what the settings allow. */
+/* Entries of a table: true, and a string that is borrowed. */
+amqp_table_entry_t rk_amqp_flag(const char *name);
+amqp_table_entry_t rk_amqp_text(const char *name, const char *value);
+
+/* ---- topology.c */
+
+/* "<prefix>.suffix", or the prefix itself where suffix is empty. */
+void rk_amqp_name(const struct rk_config_amqp *config, const char *suffix,
+                  char out[RK_AMQP_NAME_SIZE]);
+/* The queue for what has been put off so many times before. */
+const char *rk_amqp_retry_key(uint32_t retries);
+/* All exchanges and queues; those that are there already must be the same. */
+RK_MUST_CHECK enum rk_status rk_amqp_declare(struct rk_amqp_link *link, struct rk_error *err);
+
+/* ---- tls.c */
+
+/* A socket for the link's connection that takes only what the settings allow. */
 RK_MUST_CHECK enum rk_status rk_amqp_tls_socket(struct rk_amqp_link *link, const char *host,
                                                 amqp_socket_t **out, struct rk_error *err);
 /* Why the last certificate was refused by this thread; NULL: none was. */
