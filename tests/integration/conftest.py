@@ -19,8 +19,10 @@ from harness import (
     protected,
 )
 from on_vault import shared_vault, start, vault
+from sweeping import fragile_set, start_swept, swept
 
 __all__ = ["shared_vault", "start", "vault"]  # fixtures of a real Vault
+__all__ += ["fragile_set", "start_swept", "swept"]  # of sweeps
 
 
 @pytest.fixture(scope="session")

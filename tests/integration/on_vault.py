@@ -1,7 +1,5 @@
 """Fixtures and helpers of the tests that run rekeyd on a real Vault server."""
 
-import time
-
 import pytest
 
 from harness import Vault, admin_settings, people_policy, protected
@@ -84,13 +82,6 @@ def audit(people):
 
 def left_to_sweep(people) -> int:
     return sum(key_id(document["ssn"]) == 1 for document in people.stored.find({}, {"ssn": 1}))
-
-
-def wait_until(condition, timeout_s=30):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def message_of(failure) -> str:

@@ -13,7 +13,6 @@ from harness.process import Process, ProcessError
 from harness.rabbitmq import DELIVERY_LIMIT, PASSWORD
 from harness.waiting import wait_until
 from tap import Tap
-from test_sweep import start_swept  # noqa: F401 (a fixture)
 
 pytestmark = pytest.mark.timeout(240)  # brokers start slowly on a busy machine
 RANGE_DOCS = 20
@@ -34,7 +33,7 @@ def broker(shared_broker):
 
 
 @pytest.fixture
-def start_over(start_swept, single_member_set, broker, tmp_path):  # noqa: F811
+def start_over(start_swept, single_member_set, broker, tmp_path):
     """start_over(rate, **amqp settings): a Swept whose ranges go over the broker."""
 
     def start(rate=0, tls=False, ca_file=None, sweep=None, **changes):

@@ -7,9 +7,8 @@ from bson import Binary, ObjectId
 
 from harness import admin_settings, policy, rekey_binary
 from test_legacy_data import OLD_KEY, format_of
-from test_sweep import FAILED, FAST, STATE, Swept, letters, start_swept, swept
+from sweeping import FAILED, FAST, STATE, Swept, letters
 
-__all__ = ["start_swept", "swept"]
 USAGE = 2
 SECRET = "the quick brown fox"
 pytestmark = pytest.mark.timeout(120)

@@ -4,9 +4,7 @@ import pytest
 from bson import Binary
 
 from harness import CtlError
-from test_sweep import start_swept, swept
 
-__all__ = ["start_swept", "swept"]  # fixtures
 pytestmark = pytest.mark.timeout(120)
 
 

@@ -11,7 +11,7 @@ from bson.son import SON
 from harness import CtlError, is_envelope
 from harness.protected import RAW, SECRET
 from legacy_corpus import encrypt as encrypt_as_before
-from test_sweep import legacy_format, letters, start_swept, swept  # noqa: F401 (fixtures)
+from sweeping import legacy_format, letters
 from test_transit import FIELDS as TRANSIT_FIELDS
 from test_transit import flags
 

@@ -9,7 +9,7 @@ from bson import Binary, Int64, MaxKey, MinKey, ObjectId
 from harness import CtlError, ReplicaSet
 from harness.protected import key_id
 from legacy_corpus import encrypt
-from test_sweep import FAILED, legacy_format, letters, start_swept, swept  # noqa: F401 (fixtures)
+from sweeping import FAILED, legacy_format, letters
 
 pytestmark = pytest.mark.timeout(120)
 PAST = datetime.datetime(2020, 1, 1)

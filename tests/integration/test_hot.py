@@ -8,7 +8,6 @@ from bson.son import SON
 
 from harness.admin import admin_settings
 from harness.protected import key_id
-from test_sweep import start_swept  # noqa: F401
 
 pytestmark = pytest.mark.timeout(120)
 LEGACY_KEY = bytes(range(32))
@@ -33,7 +32,7 @@ def wait_until_current(swept, ids, key, read=None):
     swept.wait(current)
 
 
-def test_what_is_read_comes_first(start_swept, single_member_set):  # noqa: F811
+def test_what_is_read_comes_first(start_swept, single_member_set):
     swept = start_swept(single_member_set, slow("both"))
     swept.insert(range(2000))
     key = swept.rotate()
@@ -47,7 +46,7 @@ def test_what_is_read_comes_first(start_swept, single_member_set):  # noqa: F811
     assert len(behind) > 1000, "the sweep was not overtaken"
 
 
-def test_counters_stay_exact_beside_hot_documents(start_swept, single_member_set):  # noqa: F811
+def test_counters_stay_exact_beside_hot_documents(start_swept, single_member_set):
     swept = start_swept(single_member_set, slow("both", 400))
     swept.insert(range(400))
     swept.rotate()
@@ -63,7 +62,7 @@ def test_counters_stay_exact_beside_hot_documents(start_swept, single_member_set
 
 
 @pytest.mark.tsan
-def test_lazy_mode_rewrites_what_is_read_and_nothing_else(start_swept, single_member_set):  # noqa: F811
+def test_lazy_mode_rewrites_what_is_read_and_nothing_else(start_swept, single_member_set):
     swept = start_swept(single_member_set, {"sweep": {"mode": "lazy"}})
     ids = [5, "text", ObjectId(), Int64(2**40), SON([("a", 1)]), None]
     swept.insert(ids + list(range(100, 200)))
@@ -79,7 +78,7 @@ def test_lazy_mode_rewrites_what_is_read_and_nothing_else(start_swept, single_me
     assert swept.state.jobStatus.count_documents({}) == 0, f"{started} was worked on"
 
 
-def test_other_ways_to_read(start_swept, single_member_set):  # noqa: F811
+def test_other_ways_to_read(start_swept, single_member_set):
     swept = start_swept(single_member_set, {"sweep": {"mode": "lazy"}})
     swept.insert(range(40))
     key = swept.rotate()
@@ -91,7 +90,7 @@ def test_other_ways_to_read(start_swept, single_member_set):  # noqa: F811
     assert all(now[i] != key for i in [0, *range(3, 20)])
 
 
-def test_proactive_mode_leaves_readers_alone(start_swept, single_member_set):  # noqa: F811
+def test_proactive_mode_leaves_readers_alone(start_swept, single_member_set):
     swept = start_swept(single_member_set, slow("proactive"))
     swept.insert(range(1000))
     key = swept.rotate()
@@ -103,7 +102,7 @@ def test_proactive_mode_leaves_readers_alone(start_swept, single_member_set):  #
     assert keys_by_id(swept)[990] != key
 
 
-def test_mode_is_reloaded(start_swept, single_member_set):  # noqa: F811
+def test_mode_is_reloaded(start_swept, single_member_set):
     swept = start_swept(single_member_set, {"sweep": {"mode": "lazy"}})
     swept.insert(range(100))
     swept.rotate()
@@ -115,7 +114,7 @@ def test_mode_is_reloaded(start_swept, single_member_set):  # noqa: F811
     assert swept.keys_used() == {2}
 
 
-def test_the_set_is_bounded_and_says_what_it_drops(start_swept, single_member_set):  # noqa: F811
+def test_the_set_is_bounded_and_says_what_it_drops(start_swept, single_member_set):
     settings = slow("lazy", 1)
     settings["sweep"]["hot_docs_max"] = 5
     settings.update(admin_settings())

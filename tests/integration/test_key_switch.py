@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import pytest
 import wire
 from harness import SECRET, ReplicaSet, key_id, people_policy, protected
+from harness.waiting import wait_until
 from pymongo.errors import OperationFailure
 
 pytestmark = pytest.mark.tsan
@@ -58,13 +59,6 @@ def states(people) -> dict:
 
 def waits_for(people) -> list:
     return [found.get("waitsFor") for found in state_of(people).instances.find()]
-
-
-def wait_until(condition, timeout_s=20):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def stays(condition, for_s=1.0):

@@ -5,9 +5,7 @@ import time
 import pytest
 
 from harness import CtlError
-from test_sweep import start_swept
 
-__all__ = ["start_swept"]  # a fixture
 pytestmark = pytest.mark.timeout(150)
 USAGE, FAILED = 2, 1  # rekeyctl's exit codes
 

@@ -3,9 +3,7 @@
 import pytest
 
 from harness import ReplicaSet
-from test_sweep import start_swept
 
-__all__ = ["start_swept"]  # a fixture
 pytestmark = pytest.mark.timeout(150)
 
 

@@ -13,6 +13,7 @@ import wire
 from harness import Mongod, people_policy
 from harness.mongo import Upstream
 from harness.ports import HOST, black_hole, free_port
+from harness.waiting import wait_until
 from scripted_upstream import ScriptedUpstream
 from wire import RawClient
 
@@ -111,13 +112,6 @@ def behind(valve, start_rekeyd, db_name):
 
 def find_new(db_name) -> dict:
     return {"find": "people", "filter": {"_id": "new"}, "$db": db_name}
-
-
-def wait_until(condition, timeout_s=10):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def send_requests(client, *documents):

@@ -12,85 +12,22 @@ from bson import Binary, Code, Decimal128, Int64, MaxKey, MinKey, ObjectId, Time
 from bson.son import SON
 from pymongo.errors import OperationFailure
 
-from harness import CtlError, policy
+from harness import CtlError
 from harness.protected import key_id
 from legacy_corpus import encrypt
+from sweeping import (  # noqa: F401 (the last two for whoever still imports them from here)
+    FAILED,
+    STATE,
+    legacy_format,
+    letters,
+    slow,
+    start_swept,
+    swept,
+)
 
-FAST = {
-    "keys": {"refresh_interval_ms": 100, "negative_cache_ms": 100},
-    "sweep": {"poll_interval_ms": 100, "lease_ms": 2000, "range_docs": 50, "batch_docs": 20},
-}
-STATE, FAILED = 3, 1  # rekeyctl's exit codes
 RANGE_FIELDS = {"collectionName", "batchSize", "consumerProcessed", "startId", "endId"}
 RANGE_FIELDS |= {"isComplete", "creationTimeStamp"}
 pytestmark = pytest.mark.timeout(120)
-
-
-class Swept:
-    """A protected collection `people` with field `answer`, and the job over it."""
-
-    def __init__(self, rekeyd, app, direct, db_name):
-        self.rekeyd = rekeyd
-        self.namespace = f"{db_name}.people"
-        self.app, self.stored = app[db_name].people, direct[db_name].people
-        self.stored_db = direct[db_name]
-        self.direct = direct
-        self.state = direct[rekeyd.config["upstream"]["state_db"]]
-
-    def insert(self, ids):
-        documents = [{"_id": i, "answer": f"answer {n}"} for n, i in enumerate(ids)]
-        self.app.insert_many(documents)
-        return documents
-
-    def rotate(self) -> int:
-        return self.rekeyd.ctl("keys", "rotate")["keyId"]
-
-    def sweep(self) -> dict:
-        return self.rekeyd.ctl("start", self.namespace, "--wait")["jobs"][0]
-
-    def start(self):
-        return self.rekeyd.ctl("start", self.namespace)["started"][0]
-
-    def job(self) -> dict:
-        return self.rekeyd.ctl("jobs")["jobs"][0]
-
-    def ranges(self) -> list:
-        return list(self.state.jobStatus.find().sort("seq"))
-
-    def verify(self, *options) -> dict:
-        return self.rekeyd.ctl("verify", self.namespace, "--deep", *options)["namespaces"][0]
-
-    def keys_used(self) -> set:
-        return {key_id(document["answer"]) for document in self.stored.find()}
-
-    def wait(self, condition, timeout_s=60):
-        deadline = time.monotonic() + timeout_s
-        while not condition():
-            assert time.monotonic() < deadline, f"did not happen: {self.job()}"
-            time.sleep(0.05)
-
-
-@pytest.fixture
-def start_swept(start_rekeyd, db_name):
-    clients = []
-
-    def start(upstream, settings=None, fields=None, **options):
-        merged = {**FAST, **(settings or {})}
-        merged["sweep"] = {**FAST["sweep"], **merged["sweep"]}
-        protected = policy(f"{db_name}.*", fields or {"answer": "random"})
-        rekeyd = start_rekeyd(upstream, [protected], settings=merged, **options)
-        app, direct = rekeyd.client(), upstream.client()
-        clients.extend([app, direct])
-        return Swept(rekeyd, app, direct, db_name)
-
-    yield start
-    for client in clients:
-        client.close()
-
-
-@pytest.fixture
-def swept(start_swept, single_member_set):
-    return start_swept(single_member_set)
 
 
 def every_kind_of_id() -> list:
@@ -152,10 +89,6 @@ def test_values_in_arrays_and_sub_documents(start_swept, single_member_set):
     assert fields["contacts.phone"]["keys"] == {"2": 3}
     assert fields["contacts.phone"]["null"] == 1
     assert fields["home.address.street"]["keys"] == {"2": 4}
-
-
-def legacy_format(**changes) -> dict:
-    return {"cipher": "aes-256-cbc", "encoding": "binary", "key": "old", "type": "string", **changes}
 
 
 def test_legacy_values_become_envelopes(start_swept, single_member_set):
@@ -231,10 +164,6 @@ def test_the_audit_log_tells_who_did_what(swept):
 
 
 # What an operator can do meanwhile.
-
-
-def slow(rate):
-    return {"sweep": {"max_rate": rate, "range_docs": 100}}
 
 
 @pytest.mark.tsan
@@ -372,10 +301,6 @@ def test_deterministic_fields_stay_searchable(start_swept, single_member_set):
 
 
 # What cannot be done.
-
-
-def letters(swept, *options) -> list:
-    return swept.rekeyd.ctl("dead-letters", "list", *options)["deadLetters"]
 
 
 def test_bad_records_stop_nothing_and_can_be_retried(swept):

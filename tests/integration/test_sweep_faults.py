@@ -6,26 +6,9 @@ import time
 import pytest
 
 from harness import CtlError, ReplicaSet
-from test_sweep import FAILED, slow, start_swept  # noqa: F401 (a fixture)
+from sweeping import FAILED, fail, fragile_set, slow  # noqa: F401 (as in test_sweep)
 
 pytestmark = pytest.mark.timeout(150)
-FAIL_POINTS = ("--setParameter", "enableTestCommands=1")
-
-
-@pytest.fixture(scope="module")
-def fragile_set(tmp_path_factory):
-    """One member whose commands can be made to fail."""
-    with ReplicaSet(1, tmp_path_factory.mktemp("fragile"), args=FAIL_POINTS) as servers:
-        yield servers
-
-
-def fail(swept, command, times, coll=None, **how):
-    """The next commands of this kind fail, or all until fail(..., times="off")."""
-    mode = {"times": times} if isinstance(times, int) else times
-    data = {"failCommands": [command], **how}
-    if coll is not None:
-        data["namespace"] = f"{coll.database.name}.{coll.name}"
-    swept.direct.admin.command("configureFailPoint", "failCommand", mode=mode, data=data)
 
 
 def test_kill_9_repeats_no_finished_range(start_swept, single_member_set):

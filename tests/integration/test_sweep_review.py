@@ -7,8 +7,7 @@ import pytest
 from bson.raw_bson import RawBSONDocument
 
 from harness import CtlError
-from test_sweep import FAILED, letters, start_swept, swept  # noqa: F401 (fixtures)
-from test_sweep_faults import fail, fragile_set  # noqa: F401 (a fixture)
+from sweeping import FAILED, fail, letters
 
 pytestmark = pytest.mark.timeout(120)
 

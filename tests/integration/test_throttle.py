@@ -6,9 +6,8 @@ import pytest
 
 from harness import CtlError
 from harness.waiting import wait_until
-from test_sweep import Swept, start_swept, swept
+from sweeping import Swept
 
-__all__ = ["start_swept", "swept"]  # fixtures
 pytestmark = pytest.mark.timeout(120)
 
 

@@ -12,7 +12,8 @@ from pymongo.errors import BulkWriteError, OperationFailure
 
 from harness import KEK, CtlError, Rekeyd, is_envelope, policy
 from harness.protected import ENVELOPE_MAGIC, ENVELOPE_SUBTYPE, SECRET, key_id
-from on_vault import left_to_sweep, message_of, registry, settings_of, wait_until
+from harness.waiting import wait_until
+from on_vault import left_to_sweep, message_of, registry, settings_of
 
 ENCRYPT, DECRYPT = f"transit/encrypt/{KEK}", f"transit/decrypt/{KEK}"
 FIELDS = {"answer": "random", "ssn": "random", "contact.phone": "random"}

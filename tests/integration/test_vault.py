@@ -25,6 +25,7 @@ from harness import (
 from harness.memory import occurrences
 from harness.ports import free_port
 from harness.protected import person
+from harness.waiting import wait_until
 from on_vault import (
     audit,
     left_to_sweep,
@@ -32,7 +33,6 @@ from on_vault import (
     registry,
     settings_of,
     vault_state,
-    wait_until,
     write_and_read,
 )
 

@@ -9,9 +9,8 @@ from pymongo import MongoClient
 
 from harness import ReplicaSet, rekey_binary
 from harness.waiting import wait_until
-from test_sweep import FAILED, STATE, start_swept, swept
+from sweeping import FAILED, STATE
 
-__all__ = ["start_swept", "swept"]
 USAGE = 2
 DOCUMENTS = 600
 FIELDS = {"answer": "random", "ssn": "deterministic"}

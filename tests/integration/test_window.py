@@ -7,9 +7,7 @@ import pytest
 
 from harness.admin import admin_settings
 from harness.waiting import wait_until
-from test_sweep import start_swept, swept
 
-__all__ = ["start_swept", "swept"]  # fixtures
 pytestmark = pytest.mark.timeout(120)
 DAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
 
