@@ -1,7 +1,8 @@
 """Fixtures for integration tests: real servers, shared per pytest-xdist worker where that is safe.
 
-A test that stops, suspends or steps down members starts its own ReplicaSet; everyone else uses
-replica_set, single_member_set or standalone, with a database of its own (fixture db_name).
+A test that kills, suspends, steps down or hides members uses failing_set, which is restored after it, or
+starts a ReplicaSet of its own; everyone else uses replica_set, single_member_set or standalone. Each has a
+database of its own (fixture db_name).
 """
 
 import os
@@ -35,6 +36,19 @@ def replica_set(servers_directory):
     """Three members. Shared: leave it as you found it."""
     with ReplicaSet(3, servers_directory / "three") as servers:
         yield servers
+
+
+@pytest.fixture(scope="session")
+def shared_failing_set(servers_directory):
+    with ReplicaSet(3, servers_directory / "failing") as servers:
+        yield servers
+
+
+@pytest.fixture
+def failing_set(shared_failing_set):
+    """Three members that may be killed, suspended, stepped down, removed and hidden."""
+    yield shared_failing_set
+    shared_failing_set.restore()
 
 
 @pytest.fixture(scope="session")

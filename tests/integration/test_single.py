@@ -7,7 +7,7 @@ import pytest
 from pymongo import MongoClient, ReadPreference
 from pymongo.errors import NotPrimaryError, OperationFailure, PyMongoError
 
-from harness import ReplicaSet, is_envelope, policy
+from harness import is_envelope, policy
 from harness.failover import write_through_failovers
 from harness.ports import HOST, black_hole, free_port
 from scripted_upstream import ScriptedUpstream
@@ -99,39 +99,37 @@ def test_load_balancer_mode_is_refused_with_the_reason(replica_set, start_rekeyd
 
 
 @pytest.mark.timeout(120)
-def test_a_connection_is_held_until_there_is_a_primary(start_rekeyd, tmp_path):
+def test_a_connection_is_held_until_there_is_a_primary(start_rekeyd, failing_set):
     """No primary at first: the hello that is sent meanwhile is answered once there is one."""
-    with ReplicaSet(3, tmp_path / "rs") as servers:
-        limits = {"server_wait_timeout_ms": 60000}
-        rekeyd = start_rekeyd(servers, single=["primary"], settings={"limits": limits})
-        rekeyd.wait_event("topology_changed")
-        primary = servers.primary()
-        others = servers.secondaries()
+    limits = {"server_wait_timeout_ms": 60000}
+    rekeyd = start_rekeyd(failing_set, single=["primary"], settings={"limits": limits})
+    rekeyd.wait_event("topology_changed")
+    primary = failing_set.primary()
+    others = failing_set.secondaries()
+    for member in others:
+        member.suspend()
+    primary.kill()
+    with RawClient(rekeyd.addresses[0], timeout_s=60) as raw:
+        raw.send(op_msg(HELLO))
         for member in others:
-            member.suspend()
-        primary.kill()
-        with RawClient(rekeyd.addresses[0], timeout_s=60) as raw:
-            raw.send(op_msg(HELLO))
-            for member in others:
-                member.resume()
-            reply = raw.receive()
-        assert reply is not None and reply.document["isWritablePrimary"]
+            member.resume()
+        reply = raw.receive()
+    assert reply is not None and reply.document["isWritablePrimary"]
 
 
 @pytest.mark.timeout(120)
 @pytest.mark.tsan
-def test_clients_leave_the_former_primary(start_rekeyd, tmp_path, db_name):
-    with ReplicaSet(3, tmp_path / "rs") as servers:
-        rekeyd = start_rekeyd(servers, single=["primary"])
-        with RawClient(rekeyd.addresses[0], timeout_s=30) as idle:
-            assert idle.command(HELLO)["isWritablePrimary"]
-            with client_of(rekeyd.addresses[0]) as client:
-                client[db_name].c.insert_one({"_id": 0})
-                servers.step_down()
-                for i in range(1, 30):
-                    client[db_name].c.insert_one({"_id": i})
-                assert client[db_name].c.count_documents({}) == 30
-            assert idle.receive() is None
+def test_clients_leave_the_former_primary(start_rekeyd, failing_set, db_name):
+    rekeyd = start_rekeyd(failing_set, single=["primary"])
+    with RawClient(rekeyd.addresses[0], timeout_s=30) as idle:
+        assert idle.command(HELLO)["isWritablePrimary"]
+        with client_of(rekeyd.addresses[0]) as client:
+            client[db_name].c.insert_one({"_id": 0})
+            failing_set.step_down()
+            for i in range(1, 30):
+                client[db_name].c.insert_one({"_id": i})
+            assert client[db_name].c.count_documents({}) == 30
+        assert idle.receive() is None
 
 
 class Router:
@@ -300,17 +298,16 @@ def test_keys_sweep_and_rekeyctl_work_in_single(replica_set, start_rekeyd, db_na
 
 
 @pytest.mark.timeout(240)
-def test_no_write_is_lost_or_doubled_through_failovers(start_rekeyd, tmp_path):
+def test_no_write_is_lost_or_doubled_through_failovers(start_rekeyd, failing_set):
     """./dev bench failover does it twenty times."""
-    with ReplicaSet(3, tmp_path / "rs") as servers:
-        mirror = start_rekeyd(servers)
-        single = start_rekeyd(servers, single=["primary"])
-        ways = {
-            "direct": servers.uri,
-            "mirror": mirror.uri,
-            "single": f"mongodb://{single.addresses[0]}/",
-        }
-        result = write_through_failovers(servers, ways, clients=4, step_downs=4, kill_every=4)
+    mirror = start_rekeyd(failing_set)
+    single = start_rekeyd(failing_set, single=["primary"])
+    ways = {
+        "direct": failing_set.uri,
+        "mirror": mirror.uri,
+        "single": f"mongodb://{single.addresses[0]}/",
+    }
+    result = write_through_failovers(failing_set, ways, clients=4, step_downs=4, kill_every=4)
     assert result["acknowledged"] > 0
     assert (result["lost"], result["duplicated"]) == (0, 0)
     allowed = len(result["errors"]["direct"])

@@ -104,19 +104,18 @@ def test_a_lease_that_a_wrong_clock_gave_does_not_last(start_swept, single_membe
     assert swept.keys_used() == {2}
 
 
-def test_a_step_down_in_the_middle(start_swept, tmp_path):
-    with ReplicaSet(3, tmp_path / "rs") as servers:
-        swept = start_swept(servers, slow(300))
-        swept.insert(range(900))
-        swept.rotate()
-        swept.start()
-        swept.wait(lambda: swept.job()["swept"] > 0)
-        servers.step_down()
-        swept.rekeyd.reload({"sweep": {"max_rate": 0}})
-        swept.wait(lambda: swept.job()["state"] == "complete")
-        assert swept.keys_used() == {2}
-        assert swept.job()["deadLettered"] == 0
-        swept.verify()
+def test_a_step_down_in_the_middle(start_swept, failing_set):
+    swept = start_swept(failing_set, slow(300))
+    swept.insert(range(900))
+    swept.rotate()
+    swept.start()
+    swept.wait(lambda: swept.job()["swept"] > 0)
+    failing_set.step_down()
+    swept.rekeyd.reload({"sweep": {"max_rate": 0}})
+    swept.wait(lambda: swept.job()["state"] == "complete")
+    assert swept.keys_used() == {2}
+    assert swept.job()["deadLettered"] == 0
+    swept.verify()
 
 
 def test_a_full_disk_on_checkpoint_loses_nothing(start_swept, fragile_set):

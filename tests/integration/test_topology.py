@@ -9,7 +9,7 @@ from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient, ReadPreference
 from pymongo.errors import ConnectionFailure
 
-from harness import Rekeyd, ReplicaSet
+from harness import Rekeyd
 from harness.ports import accepts, free_port
 
 
@@ -78,30 +78,29 @@ def test_unknown_member_is_left_out_and_logged(replica_set, start_rekeyd):
 
 
 @pytest.mark.timeout(120)
-def test_failover_is_seen_by_the_driver(start_rekeyd, tmp_path, db_name):
-    with ReplicaSet(3, tmp_path / "rs") as servers:
-        rekeyd = start_rekeyd(servers)
-        with rekeyd.client(retryWrites=True, w="majority") as client:
-            coll = client[db_name].c
-            coll.insert_one({"_id": 0})
-            before = client.primary
-            servers.step_down()
-            for i in range(1, 50):
-                coll.insert_one({"_id": i})
-            assert client.primary != before
-            assert coll.count_documents({}) == 50
+def test_failover_is_seen_by_the_driver(start_rekeyd, failing_set, db_name):
+    rekeyd = start_rekeyd(failing_set)
+    with rekeyd.client(retryWrites=True, w="majority") as client:
+        coll = client[db_name].c
+        coll.insert_one({"_id": 0})
+        before = client.primary
+        failing_set.step_down()
+        for i in range(1, 50):
+            coll.insert_one({"_id": i})
+        assert client.primary != before
+        assert coll.count_documents({}) == 50
 
-            # And a primary that dies without a word.
-            dying = servers.primary()
-            dying.kill()
-            deadline = time.monotonic() + 30
-            while True:
-                try:
-                    coll.insert_one({"_id": "after"})
-                    break
-                except ConnectionFailure:
-                    assert time.monotonic() < deadline, "no failover after a member died"
-            assert coll.find_one({"_id": "after"})
+        # And a primary that dies without a word.
+        dying = failing_set.primary()
+        dying.kill()
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                coll.insert_one({"_id": "after"})
+                break
+            except ConnectionFailure:
+                assert time.monotonic() < deadline, "no failover after a member died"
+        assert coll.find_one({"_id": "after"})
 
 
 def _reconfigure(servers, change):
@@ -115,28 +114,27 @@ def _reconfigure(servers, change):
 
 @pytest.mark.timeout(120)
 @pytest.mark.tsan
-def test_members_leave_and_join_by_sighup(start_rekeyd, tmp_path, db_name):
-    with ReplicaSet(3, tmp_path / "rs") as servers:
-        rekeyd = start_rekeyd(servers)
-        members = rekeyd.config["upstream"]["members"]
-        leaving = servers.secondaries()[0].address
-        gone = next(m for m in members if m["address"] == leaving)
-        kept = [m for m in members if m is not gone]
-        with rekeyd.client(w="majority") as client:
-            client[db_name].c.insert_one({"_id": 0})
-            removed = []
-            _reconfigure(servers, lambda m: removed.extend(_take(m, leaving)))
-            rekeyd.reload({"upstream": {"members": kept}})
-            rekeyd.wait_event("reloaded")
-            _wait(lambda: not accepts(int(gone["listen"].split(":")[1])), "the listener stays")
-            _wait(lambda: len(client.nodes) == 2, "the driver still knows the member that left")
-            client[db_name].c.insert_one({"_id": 1})
-            _reconfigure(servers, lambda m: m.extend(removed))
-            rekeyd.reload({"upstream": {"members": members}})
-            rekeyd.wait_event("reloaded", 2)
-            _wait(lambda: len(client.nodes) == 3, "the driver does not see the member that joined")
-            client[db_name].c.insert_one({"_id": 2})
-            assert client[db_name].c.count_documents({}) == 3
+def test_members_leave_and_join_by_sighup(start_rekeyd, failing_set, db_name):
+    rekeyd = start_rekeyd(failing_set)
+    members = rekeyd.config["upstream"]["members"]
+    leaving = failing_set.secondaries()[0].address
+    gone = next(m for m in members if m["address"] == leaving)
+    kept = [m for m in members if m is not gone]
+    with rekeyd.client(w="majority") as client:
+        client[db_name].c.insert_one({"_id": 0})
+        removed = []
+        _reconfigure(failing_set, lambda m: removed.extend(_take(m, leaving)))
+        rekeyd.reload({"upstream": {"members": kept}})
+        rekeyd.wait_event("reloaded")
+        _wait(lambda: not accepts(int(gone["listen"].split(":")[1])), "the listener stays")
+        _wait(lambda: len(client.nodes) == 2, "the driver still knows the member that left")
+        client[db_name].c.insert_one({"_id": 1})
+        _reconfigure(failing_set, lambda m: m.extend(removed))
+        rekeyd.reload({"upstream": {"members": members}})
+        rekeyd.wait_event("reloaded", 2)
+        _wait(lambda: len(client.nodes) == 3, "the driver does not see the member that joined")
+        client[db_name].c.insert_one({"_id": 2})
+        assert client[db_name].c.count_documents({}) == 3
 
 
 def _take(members, address) -> list:
@@ -204,23 +202,22 @@ def test_a_listener_that_cannot_be_opened_refuses_the_reload(replica_set, start_
 
 
 @pytest.mark.timeout(120)
-def test_hidden_member_behind_its_listener(start_rekeyd, tmp_path, db_name):
-    with ReplicaSet(3, tmp_path / "rs") as servers:
-        hidden = servers.secondaries()[0]
+def test_hidden_member_behind_its_listener(start_rekeyd, failing_set, db_name):
+    hidden = failing_set.secondaries()[0]
 
-        def hide(members):
-            for member in members:
-                if member["host"] == hidden.address:
-                    member.update(hidden=True, priority=0)
+    def hide(members):
+        for member in members:
+            if member["host"] == hidden.address:
+                member.update(hidden=True, priority=0)
 
-        _reconfigure(servers, hide)
-        rekeyd = start_rekeyd(servers)
-        listening = rekeyd.addresses[servers.members.index(hidden)]
-        with rekeyd.client(w=3) as client:
-            client[db_name].c.insert_one({"_id": 1})
-            told = client.admin.command("hello")
-            assert listening not in told["hosts"] and len(told["hosts"]) == 2
-        with MongoClient(listening, directConnection=True) as direct:
-            told = direct.admin.command("hello")
-            assert told["hidden"] and told["me"] == listening
-            assert direct[db_name].c.find_one({}) == {"_id": 1}
+    _reconfigure(failing_set, hide)
+    rekeyd = start_rekeyd(failing_set)
+    listening = rekeyd.addresses[failing_set.members.index(hidden)]
+    with rekeyd.client(w=3) as client:
+        client[db_name].c.insert_one({"_id": 1})
+        told = client.admin.command("hello")
+        assert listening not in told["hosts"] and len(told["hosts"]) == 2
+    with MongoClient(listening, directConnection=True) as direct:
+        told = direct.admin.command("hello")
+        assert told["hidden"] and told["me"] == listening
+        assert direct[db_name].c.find_one({}) == {"_id": 1}

@@ -137,7 +137,27 @@ class ReplicaSet(Upstream):
             self._create_user()
         self.wait_writable()
         self.wait_secondaries()
+        self._first_config = self._config()["members"]
         return self
+
+    def restore(self):
+        """As it was at first, whoever was killed, suspended, removed or hidden since."""
+        for member in self.members:
+            if member.alive:
+                member.resume()
+            else:
+                member.start()
+        self.wait_writable(60)
+        config = self._config()
+        if config["members"] != self._first_config:
+            config.update(version=config["version"] + 1, members=self._first_config)
+            with self.client() as client:
+                client.admin.command("replSetReconfig", config)
+        self.wait_secondaries()
+
+    def _config(self) -> dict:
+        with self.client() as client:
+            return client.admin.command("replSetGetConfig")["config"]
 
     def close(self):
         for member in self.members:
@@ -164,10 +184,10 @@ class ReplicaSet(Upstream):
 
     def keep_primary(self):
         """No elections from now on, however late this machine lets heartbeats be."""
+        config = self._config()
+        config["version"] += 1
+        config["settings"]["electionTimeoutMillis"] = 3_600_000
         with self.client() as client:
-            config = client.admin.command("replSetGetConfig")["config"]
-            config["version"] += 1
-            config["settings"]["electionTimeoutMillis"] = 3_600_000
             client.admin.command("replSetReconfig", config)
 
     def wait_writable(self, timeout_s=30):
