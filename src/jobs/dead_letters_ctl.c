@@ -141,50 +141,52 @@ static enum rk_status explain_none(mongoc_client_t *client, const char *state_db
                : rk_error_set(err, RK_ESTATE, "dead letter %s is resolved or discarded", which->id);
 }
 
-/* Runs update, which is a pipeline, on the open entries among which. */
-static enum rk_status update_open(mongoc_client_t *client, const char *state_db,
-                                  const struct rk_dead_letters_which *which, const bson_t *update,
-                                  int64_t *n, struct rk_error *err)
+struct acting {
+    const struct rk_dead_letters_which *which;
+    const bson_t *update; /* a pipeline */
+    const char *reason;   /* or NULL */
+    int64_t n;
+};
+
+/* Updates the open entries among which. */
+static enum rk_status update_open(mongoc_client_t *client, const char *state_db, void *arg,
+                                  struct rk_error *err)
 {
+    struct acting *a = arg;
     bson_t reply = BSON_INITIALIZER;
     bson_t *filter = NULL;
-    enum rk_status status = filter_of(which, false, &filter, err);
-    *n = 0;
+    enum rk_status status = filter_of(a->which, false, &filter, err);
     if (status == RK_OK) {
         bson_t *command = BCON_NEW("update", BCON_UTF8("deadLetters"), "updates", "[", "{", "q",
-                                   BCON_DOCUMENT(filter), "u", BCON_ARRAY(update), "multi",
+                                   BCON_DOCUMENT(filter), "u", BCON_ARRAY(a->update), "multi",
                                    BCON_BOOL(true), "}", "]", "writeConcern", "{", "w",
                                    BCON_UTF8("majority"), "wtimeout", BCON_INT32(WTIMEOUT_MS), "}");
         bson_destroy(&reply);
         status = rk_command_run_bson(client, state_db, command, &reply, err);
         struct rk_bson_view view = rk_reply_view(&reply);
-        *n = rk_view_int(&view, "n");
+        a->n = rk_view_int(&view, "n");
         bson_destroy(command);
     }
     bson_destroy(&reply);
     bson_destroy(filter);
-    return status == RK_OK && *n == 0 ? explain_none(client, state_db, which, err) : status;
+    if (status == RK_OK && a->n == 0) {
+        status = explain_none(client, state_db, a->which, err);
+    }
+    return status != RK_OK
+               ? status
+               : rk_error_set(err, RK_OK, "%lld dead letters%s%s", (long long)a->n,
+                              a->reason != NULL ? ": " : "", a->reason != NULL ? a->reason : "");
 }
 
-/* The update between its two entries of the audit log. Takes update. */
+/* Takes update. */
 static enum rk_status act(mongoc_client_t *client, const char *state_db,
                           const struct rk_dead_letters_which *which, struct rk_audit_event *event,
                           bson_t *update, int64_t *n, struct rk_error *err)
 {
-    struct rk_error why = {.message = ""};
-    const char *reason = event->detail;
+    struct acting acting = {.which = which, .update = update, .reason = event->detail};
     event->target = which->id != NULL ? which->id : which->ns;
-    event->result = "started";
-    *n = 0;
-    enum rk_status status = rk_audit_record(client, state_db, event, err);
-    if (status == RK_OK) {
-        status = update_open(client, state_db, which, update, n, &why);
-        if (status == RK_OK) {
-            (void)rk_error_set(&why, RK_OK, "%lld dead letters%s%s", (long long)*n,
-                               reason != NULL ? ": " : "", reason != NULL ? reason : "");
-        }
-        status = rk_audit_conclude(client, state_db, event, status, &why, err);
-    }
+    enum rk_status status = rk_audited(client, state_db, event, update_open, &acting, err);
+    *n = acting.n;
     bson_destroy(update);
     return status;
 }

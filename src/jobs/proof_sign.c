@@ -10,41 +10,50 @@
 #define WTIMEOUT_MS 30000
 #define JOBS_MAX 1000
 
+struct signing {
+    const struct rk_proof *proof;
+    const bson_oid_t *job;
+    const char *actor;
+};
+
+static enum rk_status sign(mongoc_client_t *client, const char *state_db, void *arg,
+                           struct rk_error *err)
+{
+    const struct signing *s = arg;
+    bson_oid_t proof_id;
+    bson_t reply;
+    bson_oid_init_from_string(&proof_id, s->proof->id);
+    bson_t *command = BCON_NEW(
+        "update", BCON_UTF8("jobs"), "updates", "[", "{", "q", "{", "_id", BCON_OID(s->job),
+        "state", BCON_UTF8("complete"), "verifiedAt", "{", "$exists", BCON_BOOL(false), "}", "}",
+        "u", "{", "$set", "{", "verifiedBy", BCON_UTF8(s->actor), "proof", BCON_OID(&proof_id), "}",
+        "$currentDate", "{", "verifiedAt", BCON_BOOL(true), "}", "}", "}", "]", "writeConcern", "{",
+        "w", BCON_UTF8("majority"), "wtimeout", BCON_INT32(WTIMEOUT_MS), "}");
+    enum rk_status status = rk_command_run_bson(client, state_db, command, &reply, err);
+    struct rk_bson_view view = rk_reply_view(&reply);
+    if (status == RK_OK) {
+        status = rk_view_int(&view, "n") == 0
+                     ? rk_error_set(err, RK_ESTATE, "it was signed off or removed meanwhile")
+                     : rk_error_set(err, RK_OK, "proof %s: %lld documents", s->proof->id,
+                                    (long long)rk_proof_documents(s->proof));
+    }
+    bson_destroy(&reply);
+    bson_destroy(command);
+    return status;
+}
+
 static enum rk_status sign_job(mongoc_client_t *client, const char *state_db,
                                const struct rk_proof *proof, const bson_oid_t *job,
                                const char *actor, int64_t *n, struct rk_error *err)
 {
     char id[RK_JOB_ID_LEN];
-    bson_oid_t proof_id;
-    bson_t reply;
-    struct rk_error why = {.message = ""};
+    struct signing signing = {proof, job, actor};
     bson_oid_to_string(job, id);
-    bson_oid_init_from_string(&proof_id, proof->id);
-    struct rk_audit_event event = {.actor = actor,
-                                   .action = "job.verify",
-                                   .target = id,
-                                   .result = "started",
-                                   .detail = proof->id};
-    enum rk_status status = rk_audit_record(client, state_db, &event, err);
-    if (status != RK_OK) {
-        return status;
-    }
-    bson_t *command =
-        BCON_NEW("update", BCON_UTF8("jobs"), "updates", "[", "{", "q", "{", "_id", BCON_OID(job),
-                 "state", BCON_UTF8("complete"), "}", "u", "{", "$set", "{", "verifiedBy",
-                 BCON_UTF8(actor), "proof", BCON_OID(&proof_id), "}", "$currentDate", "{",
-                 "verifiedAt", BCON_BOOL(true), "}", "}", "}", "]", "writeConcern", "{", "w",
-                 BCON_UTF8("majority"), "wtimeout", BCON_INT32(WTIMEOUT_MS), "}");
-    status = rk_command_run_bson(client, state_db, command, &reply, &why);
-    struct rk_bson_view view = rk_reply_view(&reply);
-    *n += status == RK_OK ? rk_view_int(&view, "n") : 0;
-    if (status == RK_OK) {
-        (void)rk_error_set(&why, RK_OK, "proof %s: %lld documents", proof->id,
-                           (long long)rk_proof_documents(proof));
-    }
-    bson_destroy(&reply);
-    bson_destroy(command);
-    return rk_audit_conclude(client, state_db, &event, status, &why, err);
+    const struct rk_audit_event event = {
+        .actor = actor, .action = "job.verify", .target = id, .detail = proof->id};
+    enum rk_status status = rk_audited(client, state_db, &event, sign, &signing, err);
+    *n += status == RK_OK;
+    return status == RK_ESTATE ? RK_OK : status; /* what was proved, was */
 }
 
 /* Jobs that had ended when the counting began, and that nobody has signed yet. */

@@ -226,6 +226,7 @@ struct edit {
     bool hours; /* window or zone are set: the zone has to be one */
     char detail[DETAIL_SIZE];
     size_t detail_len;
+    const char *actor;
 };
 
 static void tell(struct edit *edit, const struct rk_sweep_now *now, size_t setting, bool clear)
@@ -292,13 +293,14 @@ static enum rk_status add_change(struct edit *edit, const struct rk_sweep_now *n
     return RK_OK;
 }
 
-static enum rk_status write_edit(mongoc_client_t *client, const char *state_db,
-                                 const struct edit *edit, const char *actor, struct rk_error *err)
+static enum rk_status write_edit(mongoc_client_t *client, const char *state_db, void *arg,
+                                 struct rk_error *err)
 {
+    const struct edit *edit = arg;
     bson_t reply;
     bson_t set = BSON_INITIALIZER;
     bson_concat(&set, edit->set);
-    BSON_APPEND_UTF8(&set, "changedBy", actor);
+    BSON_APPEND_UTF8(&set, "changedBy", edit->actor);
     bson_t *update = BCON_NEW("$set", BCON_DOCUMENT(&set), "$currentDate", "{", "changedAt",
                               BCON_BOOL(true), "}");
     if (!bson_empty(edit->unset)) {
@@ -309,32 +311,14 @@ static enum rk_status write_edit(mongoc_client_t *client, const char *state_db,
                  "}", "update", BCON_DOCUMENT(update), "upsert", BCON_BOOL(true), "writeConcern",
                  "{", "w", BCON_UTF8("majority"), "wtimeout", BCON_INT32(WTIMEOUT_MS), "}");
     enum rk_status status = rk_command_run_bson(client, state_db, command, &reply, err);
+    if (status == RK_OK) {
+        (void)rk_error_set(err, RK_OK, "%s", edit->detail);
+    }
     bson_destroy(&reply);
     bson_destroy(command);
     bson_destroy(update);
     bson_destroy(&set);
     return status;
-}
-
-static enum rk_status write_audited(mongoc_client_t *client, const char *state_db,
-                                    const struct edit *edit, const char *actor,
-                                    struct rk_error *err)
-{
-    struct rk_error cause = {0};
-    struct rk_audit_event event = {.actor = actor,
-                                   .action = "throttle.set",
-                                   .target = "sweep",
-                                   .result = "started",
-                                   .detail = edit->detail};
-    enum rk_status status = rk_audit_record(client, state_db, &event, err);
-    if (status != RK_OK) {
-        return status;
-    }
-    status = write_edit(client, state_db, edit, actor, &cause);
-    if (status == RK_OK) {
-        (void)rk_error_set(&cause, RK_OK, "%s", edit->detail);
-    }
-    return rk_audit_conclude(client, state_db, &event, status, &cause, err);
 }
 
 enum rk_status rk_sweep_change(mongoc_client_t *client, const char *state_db,
@@ -344,7 +328,7 @@ enum rk_status rk_sweep_change(mongoc_client_t *client, const char *state_db,
 {
     struct rk_sweep_now now;
     struct local_time local = {0, 0};
-    struct edit edit = {.set = bson_new(), .unset = bson_new(), .file = file};
+    struct edit edit = {.set = bson_new(), .unset = bson_new(), .file = file, .actor = actor};
     enum rk_status status = rk_sweep_read(client, state_db, file, &now, err);
     edit.next = now.sweep;
     for (size_t i = 0; i < n && status == RK_OK; i++) {
@@ -354,7 +338,9 @@ enum rk_status rk_sweep_change(mongoc_client_t *client, const char *state_db,
         status = read_clock(client, state_db, edit.next.time_zone, &local, err);
     }
     if (status == RK_OK) {
-        status = write_audited(client, state_db, &edit, actor, err);
+        const struct rk_audit_event event = {
+            .actor = actor, .action = "throttle.set", .target = "sweep", .detail = edit.detail};
+        status = rk_audited(client, state_db, &event, write_edit, &edit, err);
     }
     bson_destroy(edit.set);
     bson_destroy(edit.unset);

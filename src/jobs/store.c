@@ -49,33 +49,6 @@ enum rk_status rk_jobs_prepare(mongoc_client_t *client, const char *state_db, st
     return status;
 }
 
-static enum rk_status audit(mongoc_client_t *client, const char *state_db, const char *actor,
-                            const char *action, const char *target, const char *result,
-                            struct rk_error *err)
-{
-    struct rk_audit_event event = {
-        .actor = actor, .action = action, .target = target, .result = result};
-    return rk_audit_record(client, state_db, &event, err);
-}
-
-/* Runs a change between its two audit records. */
-typedef enum rk_status change_fn(mongoc_client_t *client, const char *state_db, void *arg,
-                                 struct rk_error *err);
-static enum rk_status audited(mongoc_client_t *client, const char *state_db, const char *actor,
-                              const char *action, const char *target, change_fn *change, void *arg,
-                              struct rk_error *err)
-{
-    enum rk_status status = audit(client, state_db, actor, action, target, "started", err);
-    if (status != RK_OK) {
-        return status;
-    }
-    status = change(client, state_db, arg, err);
-    enum rk_status recorded =
-        audit(client, state_db, actor, action, target, status == RK_OK ? "ok" : "failed",
-              status == RK_OK ? err : NULL);
-    return status == RK_OK ? recorded : status;
-}
-
 struct creation {
     const bson_oid_t *id;
     const struct rk_job_spec *spec;
@@ -230,8 +203,9 @@ enum rk_status rk_jobs_create(mongoc_client_t *client, const char *state_db,
     if (status == RK_OK) {
         bson_oid_init(&oid, NULL);
         bson_oid_to_string(&oid, id);
-        status =
-            audited(client, state_db, spec->actor, "job.start", spec->ns, create, &creation, err);
+        const struct rk_audit_event event = {
+            .actor = spec->actor, .action = "job.start", .target = spec->ns};
+        status = rk_audited(client, state_db, &event, create, &creation, err);
     }
     if (status == RK_OK) {
         tell_warnings(spec, &creation.preflight);
@@ -330,7 +304,7 @@ static enum rk_status act(mongoc_client_t *client, const char *state_db, void *a
                  BCON_INT32(WTIMEOUT_MS), "}");
     enum rk_status status = rk_command_run_bson(client, state_db, command, &reply, err);
     struct rk_bson_view view = rk_reply_view(&reply);
-    if (status == RK_EREFUSED && err != NULL && err->code == CODE_DUPLICATE_KEY) {
+    if (status == RK_EREFUSED && err->code == CODE_DUPLICATE_KEY) {
         status = rk_error_set(err, RK_ESTATE, "another job is active on the same namespace");
     } else if (status == RK_OK &&
                (!rk_bson_find(&view, "value", &elem) || elem.type != RK_BSON_DOCUMENT)) {
@@ -346,18 +320,14 @@ enum rk_status rk_jobs_act(mongoc_client_t *client, const char *state_db, const 
 {
     bson_oid_t oid;
     char name[32];
-    struct rk_error cause = {0};
     if (!bson_oid_is_valid(id, strlen(id))) {
         return rk_error_set(err, RK_EINVAL, "\"%s\" is no job id: it has 24 hex digits", id);
     }
     bson_oid_init_from_string(&oid, id);
     (void)snprintf(name, sizeof name, "job.%s", actions[action].name);
     struct acting acting = {&oid, action};
-    enum rk_status status = audited(client, state_db, actor, name, id, act, &acting, &cause);
-    if (status != RK_OK && err != NULL) {
-        *err = cause;
-    }
-    return status;
+    const struct rk_audit_event event = {.actor = actor, .action = name, .target = id};
+    return rk_audited(client, state_db, &event, act, &acting, err);
 }
 
 /* ---- how a job stands among others -------------------------------------------------------- */
@@ -366,26 +336,29 @@ struct setting {
     const bson_oid_t *id;
     const struct rk_job_terms *terms;
     unsigned which;
-    char detail[160];
 };
 
-static void tell_terms(const struct rk_bson_view *before, struct setting *s)
+static void tell_terms(const struct rk_bson_view *before, const struct setting *s,
+                       struct rk_error *why)
 {
+    char detail[160] = "";
     size_t used = 0;
     if ((s->which & RK_JOB_TERM_PRIORITY) != 0) {
-        used = (size_t)snprintf(s->detail, sizeof s->detail, "priority: %lld -> %d",
+        used = (size_t)snprintf(detail, sizeof detail, "priority: %lld -> %d",
                                 (long long)rk_view_int(before, "priority"), s->terms->priority);
     }
     if ((s->which & RK_JOB_TERM_CONCURRENCY) != 0) {
-        (void)snprintf(s->detail + used, sizeof s->detail - used, "%sconcurrency: %lld -> %u",
+        (void)snprintf(detail + used, sizeof detail - used, "%sconcurrency: %lld -> %u",
                        used > 0 ? "; " : "", (long long)rk_view_int(before, "concurrency"),
                        s->terms->concurrency);
     }
+    (void)rk_error_set(why, RK_OK, "%s", detail);
 }
 
-static enum rk_status set_terms(mongoc_client_t *client, const char *state_db, struct setting *s,
+static enum rk_status set_terms(mongoc_client_t *client, const char *state_db, void *arg,
                                 struct rk_error *err)
 {
+    const struct setting *s = arg;
     struct rk_bson_elem elem;
     struct rk_bson_view before;
     bson_t reply;
@@ -406,7 +379,7 @@ static enum rk_status set_terms(mongoc_client_t *client, const char *state_db, s
         (!rk_bson_find(&view, "value", &elem) || !rk_bson_elem_view(&elem, &before))) {
         status = rk_error_set(err, RK_ENOENT, "there is no such job, or it has ended");
     } else if (status == RK_OK) {
-        tell_terms(&before, s);
+        tell_terms(&before, s, err);
     }
     bson_destroy(&reply);
     bson_destroy(command);
@@ -419,21 +392,11 @@ enum rk_status rk_jobs_set(mongoc_client_t *client, const char *state_db, const 
                            struct rk_error *err)
 {
     bson_oid_t oid;
-    struct rk_error cause = {0};
-    struct setting setting = {&oid, terms, which, ""};
-    struct rk_audit_event event = {
-        .actor = actor, .action = "job.set", .target = id, .result = "started"};
+    struct setting setting = {&oid, terms, which};
+    const struct rk_audit_event event = {.actor = actor, .action = "job.set", .target = id};
     if (!bson_oid_is_valid(id, strlen(id))) {
         return rk_error_set(err, RK_EINVAL, "\"%s\" is no job id: it has 24 hex digits", id);
     }
     bson_oid_init_from_string(&oid, id);
-    enum rk_status status = rk_audit_record(client, state_db, &event, err);
-    if (status != RK_OK) {
-        return status;
-    }
-    status = set_terms(client, state_db, &setting, &cause);
-    if (status == RK_OK) {
-        (void)rk_error_set(&cause, RK_OK, "%s", setting.detail);
-    }
-    return rk_audit_conclude(client, state_db, &event, status, &cause, err);
+    return rk_audited(client, state_db, &event, set_terms, &setting, err);
 }

@@ -62,22 +62,33 @@ static bool judge(const struct rk_config_dead_letters *settings,
     return true;
 }
 
-/* *paused: this call did it; somebody else may have ended or paused the job before. */
-static enum rk_status pause_job(const struct rk_lease *lease, const bson_oid_t *job,
-                                const char *reason, bool *paused, struct rk_error *err)
+struct pausing {
+    const struct rk_lease *lease;
+    const bson_oid_t *job;
+    const char *reason;
+    bool paused; /* this call did it; somebody else may have ended or paused the job before */
+};
+
+static enum rk_status pause_job(mongoc_client_t *client, const char *state_db, void *arg,
+                                struct rk_error *err)
 {
+    struct pausing *p = arg;
     struct rk_bson_elem elem;
     bson_t reply;
-    bson_t *command = BCON_NEW(
-        "findAndModify", BCON_UTF8("jobs"), "query", "{", "_id", BCON_OID(job), "state", "{", "$in",
-        "[", BCON_UTF8("planning"), BCON_UTF8("running"), "]", "}", "}", "update", "{", "$set", "{",
-        "state", BCON_UTF8("paused"), "error", BCON_UTF8(reason), "}", "}", "writeConcern", "{",
-        "w", BCON_UTF8("majority"), "wtimeout", BCON_INT64((int64_t)lease->wtimeout_ms), "}");
-    enum rk_status status =
-        rk_command_run_bson(lease->client, lease->state_db, command, &reply, err);
+    bson_t *command =
+        BCON_NEW("findAndModify", BCON_UTF8("jobs"), "query", "{", "_id", BCON_OID(p->job), "state",
+                 "{", "$in", "[", BCON_UTF8("planning"), BCON_UTF8("running"), "]", "}", "}",
+                 "update", "{", "$set", "{", "state", BCON_UTF8("paused"), "error",
+                 BCON_UTF8(p->reason), "}", "}", "writeConcern", "{", "w", BCON_UTF8("majority"),
+                 "wtimeout", BCON_INT64((int64_t)p->lease->wtimeout_ms), "}");
+    enum rk_status status = rk_command_run_bson(client, state_db, command, &reply, err);
     struct rk_bson_view view = rk_reply_view(&reply);
-    *paused =
+    p->paused =
         status == RK_OK && rk_bson_find(&view, "value", &elem) && elem.type == RK_BSON_DOCUMENT;
+    if (status == RK_OK) {
+        (void)rk_error_set(err, RK_OK, "%s%s",
+                           p->paused ? "" : "it does not run any more: ", p->reason);
+    }
     bson_destroy(&reply);
     bson_destroy(command);
     return status;
@@ -87,23 +98,14 @@ static enum rk_status pause_audited(const struct rk_lease *lease, const struct r
                                     const char *reason, bool *paused, struct rk_error *err)
 {
     char id[RK_JOB_ID_LEN];
-    struct rk_error why = {.message = ""};
+    struct pausing pausing = {.lease = lease, .job = &job->id, .reason = reason};
     bson_oid_to_string(&job->id, id);
-    struct rk_audit_event event = {.actor = "rekeyd",
-                                   .action = "job.pause",
-                                   .target = id,
-                                   .result = "started",
-                                   .detail = reason};
-    enum rk_status status = rk_audit_record(lease->client, lease->state_db, &event, err);
-    if (status != RK_OK) {
-        return status;
-    }
-    status = pause_job(lease, &job->id, reason, paused, &why);
-    if (status == RK_OK) {
-        (void)rk_error_set(&why, RK_OK, "%s%s",
-                           *paused ? "" : "it does not run any more: ", reason);
-    }
-    return rk_audit_conclude(lease->client, lease->state_db, &event, status, &why, err);
+    const struct rk_audit_event event = {
+        .actor = "rekeyd", .action = "job.pause", .target = id, .detail = reason};
+    enum rk_status status =
+        rk_audited(lease->client, lease->state_db, &event, pause_job, &pausing, err);
+    *paused = pausing.paused;
+    return status;
 }
 
 /* Nobody is paused or resumed twice for the same documents. */

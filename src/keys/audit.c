@@ -59,14 +59,3 @@ enum rk_status rk_audit_record(mongoc_client_t *client, const char *state_db,
     bson_destroy(&selector);
     return status;
 }
-
-enum rk_status rk_audit_conclude(mongoc_client_t *client, const char *state_db,
-                                 struct rk_audit_event *event, enum rk_status status,
-                                 const struct rk_error *why, struct rk_error *err)
-{
-    event->result = status == RK_OK ? "ok" : "failed";
-    event->detail = why->message[0] != '\0' ? why->message : NULL;
-    enum rk_status recorded = rk_audit_record(client, state_db, event, NULL);
-    (void)recorded;
-    return status == RK_OK ? RK_OK : rk_error_set(err, status, "%s", why->message);
-}

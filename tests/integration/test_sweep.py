@@ -161,6 +161,11 @@ def test_the_audit_log_tells_who_did_what(swept):
     expected += [(f"job.{verb}", job) for verb in ("pause", "resume", "cancel")]
     assert told == [(*e, result) for e in expected for result in ("started", "ok")]
     assert all(e["actor"] and e["host"] and e["pid"] for e in events)
+    with pytest.raises(CtlError, match="cannot resume"):
+        swept.rekeyd.ctl("resume", job)
+    failed = swept.state.audit.find_one({"result": "failed"})
+    assert failed["action"] == "job.resume"
+    assert failed["detail"] == "cannot resume a job that is cancelled"
 
 
 # What an operator can do meanwhile.

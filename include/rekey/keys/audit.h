@@ -37,4 +37,15 @@ enum rk_status rk_audit_conclude(struct _mongoc_client_t *client, const char *st
                                  struct rk_audit_event *event, enum rk_status status,
                                  const struct rk_error *why, struct rk_error *err);
 
+/*
+ * Makes a change between its two records. fn makes it; why->message is what it has to tell ("":
+ * nothing), the detail of "ok", or the reason of "failed", which becomes *err. event->result is set
+ * here. Nothing is done when "started" cannot be written.
+ */
+typedef enum rk_status rk_audited_fn(struct _mongoc_client_t *client, const char *state_db,
+                                     void *arg, struct rk_error *why);
+RK_MUST_CHECK enum rk_status rk_audited(struct _mongoc_client_t *client, const char *state_db,
+                                        const struct rk_audit_event *event, rk_audited_fn *fn,
+                                        void *arg, struct rk_error *err);
+
 #endif
