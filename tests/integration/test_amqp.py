@@ -409,6 +409,34 @@ def test_a_broker_that_comes_up_too_late_is_ended(tmp_path):
     assert slow not in Process.everyone
 
 
+@pytest.fixture
+def impatient_broker(broker):
+    """consumer_timeout is two seconds."""
+
+    def set_to(timeout_ms, tick_ms):
+        for name, value in (("consumer_timeout", timeout_ms), ("channel_tick_interval", tick_ms)):
+            broker.ctl("eval", f"application:set_env(rabbit, {name}, {value}).")
+
+    set_to(2000, 500)
+    yield broker
+    set_to(1_800_000, 60_000)
+
+
+def test_a_range_that_takes_longer_than_the_broker_waits(start_over, impatient_broker):
+    """docs/operations.md: the connection is lost, and the range goes on."""
+    swept = start_over(rate=2, sweep={"threads": 1, "batch_docs": 2}, refeed_interval_ms=600_000)
+    connected(swept.rekeyd)
+    swept.insert(range(100))
+    swept.rotate()
+    swept.start()
+    error = swept.rekeyd.wait_event("amqp_lost", timeout_s=60)["error"]
+    assert "PRECONDITION_FAILED" in error and "timeout" in error
+    assert swept.job()["rangesRunning"] == 1
+    swept.rekeyd.reload({"sweep": {"max_rate": 0}})
+    complete(swept)
+    check_every_range_once(swept, 100)
+
+
 def sweep_without_broker(swept):
     swept.insert(range(100))
     swept.rotate()
