@@ -1,6 +1,8 @@
 /* rekeyctl start, pause, resume, cancel; and the table of all job commands. */
 #include "jobs_internal.h"
 
+#include <rekey/jobs/transform.h>
+
 #include <bson/bson.h>
 #include <errno.h>
 #include <getopt.h>
@@ -119,6 +121,10 @@ static enum rk_ctl_exit start(struct rk_ctl *ctl, const struct request *request,
     size_t n = 0;
     struct started started = {0};
     enum rk_ctl_exit code = RK_CTL_OK;
+    if (rk_transform_find(request->transform) == NULL) {
+        (void)rk_error_set(&err, RK_EINVAL, "there is no transform \"%s\"", request->transform);
+        return rk_ctl_job_fail(&err);
+    }
     mongoc_client_t *client = mongoc_client_pool_pop(ctl->client_pool);
     if (rk_jobs_namespaces(client, ctl->config->policies, only, &namespaces, &n, &err) != RK_OK) {
         code = rk_ctl_job_fail(&err);

@@ -14,7 +14,8 @@
 struct listing {
     bool json;
     uint32_t n;
-    bson_t *array; /* with json */
+    bool truncated; /* there are more than LIST_MAX */
+    bson_t *array;  /* with json */
     struct rk_ctl_table *table;
     enum rk_status status;
 };
@@ -55,6 +56,10 @@ static void add_row(struct listing *listing, const bson_t *entry)
 static void add(void *arg, const bson_t *entry)
 {
     struct listing *listing = arg;
+    if (listing->n == LIST_MAX) {
+        listing->truncated = true;
+        return;
+    }
     if (listing->json) {
         add_json(listing, entry);
     } else {
@@ -68,6 +73,7 @@ static enum rk_ctl_exit print(struct listing *listing)
     if (listing->json) {
         bson_t doc = BSON_INITIALIZER;
         BSON_APPEND_ARRAY(&doc, "deadLetters", listing->array);
+        BSON_APPEND_BOOL(&doc, "truncated", listing->truncated);
         enum rk_ctl_exit code = rk_ctl_print_json(&doc);
         bson_destroy(&doc);
         return code;
@@ -82,6 +88,9 @@ static enum rk_ctl_exit print(struct listing *listing)
         (void)printf("no dead letters\n");
     } else {
         rk_ctl_table_print(listing->table);
+    }
+    if (listing->truncated) {
+        (void)printf("there are more: these %u are those that were seen last\n", LIST_MAX);
     }
     return RK_CTL_OK;
 }
@@ -108,8 +117,8 @@ enum rk_ctl_exit rk_ctl_run_dead_letters(struct rk_ctl *ctl, int argc, char **ar
     listing.status = rk_ctl_table_new(headers, sizeof headers / sizeof headers[0], &listing.table);
     mongoc_client_t *client = mongoc_client_pool_pop(ctl->client_pool);
     enum rk_status status = rk_dead_letters_list(client, ctl->config->upstream.state_db,
-                                                 optind < argc ? argv[optind] : NULL, all, LIST_MAX,
-                                                 add, &listing, &err);
+                                                 optind < argc ? argv[optind] : NULL, all,
+                                                 LIST_MAX + 1, add, &listing, &err);
     mongoc_client_pool_push(ctl->client_pool, client);
     enum rk_ctl_exit code = status == RK_OK ? print(&listing) : rk_ctl_job_fail(&err);
     rk_ctl_table_free(listing.table);

@@ -2,6 +2,7 @@
 #include "jobs_internal.h"
 
 #include <rekey/base/clock.h>
+#include <rekey/jobs/settings.h>
 
 #include <mongoc/mongoc.h>
 #include <stdlib.h>
@@ -26,7 +27,8 @@ struct follow {
     bool redraw;
     bool quiet;
     bool hinted;
-    size_t lines; /* drawn last time */
+    char held[256]; /* why nothing is swept, as told last */
+    size_t lines;   /* drawn last time */
     double rates[JOBS_MAX];
     int64_t scanned[JOBS_MAX];
     uint64_t looked_us;
@@ -92,10 +94,30 @@ static enum rk_ctl_exit outcome(const struct follow *f, const struct rk_job *job
     return code;
 }
 
+/* Says why nothing is swept, when that changes: it may be hours until it is. */
+static void tell_held(struct follow *f)
+{
+    struct rk_error err;
+    struct rk_sweep_now now;
+    char held[sizeof f->held];
+    const struct rk_config *config = f->ctl->config;
+    if (f->ids == NULL || f->quiet ||
+        rk_sweep_read(f->client, config->upstream.state_db, &config->sweep, &now, &err) != RK_OK) {
+        return; /* status --watch shows it; what cannot be read now is the next time */
+    }
+    rk_ctl_sweep_reason(&now, held, sizeof held);
+    if (strcmp(held, f->held) != 0) {
+        (void)snprintf(f->held, sizeof f->held, "%s", held);
+        (void)fprintf(stderr, "rekeyctl: %s%s\n", held[0] != '\0' ? "nothing is swept now: " : "",
+                      held[0] != '\0' ? held : "it goes on");
+        f->lines = 0;
+    }
+}
+
 /* Says once that a job does not begin; the reason is most often that nobody is there. */
 static void hint(struct follow *f, const struct rk_job *jobs, size_t n)
 {
-    for (size_t i = 0; i < n && !f->hinted && !f->quiet; i++) {
+    for (size_t i = 0; i < n && !f->hinted && !f->quiet && f->held[0] == '\0'; i++) {
         if (strcmp(jobs[i].state, "planning") == 0 &&
             rk_clock_wall_ms() - jobs[i].created_at_ms > HINT_AFTER_MS) {
             (void)fprintf(stderr,
@@ -135,8 +157,11 @@ static enum rk_ctl_exit follow(struct follow *f)
         if (status == RK_OK) {
             reached_us = now;
             measure(f, jobs, n);
-            hint(f, jobs, n);
             bool over = !any_goes_on(jobs, n);
+            if (!over) {
+                tell_held(f);
+                hint(f, jobs, n);
+            }
             draw(f, jobs, n, over);
             enum rk_ctl_exit code = over ? outcome(f, jobs, n) : RK_CTL_OK;
             free(jobs);

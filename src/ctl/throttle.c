@@ -137,7 +137,11 @@ static enum rk_ctl_exit run_clear(struct rk_ctl *ctl, int argc, char **argv)
 {
     struct rk_sweep_change changes[CHANGES_MAX];
     size_t n = 0;
-    for (int i = 1; i < argc && n < CHANGES_MAX; i++) {
+    if ((size_t)argc - 1 > CHANGES_MAX) {
+        return rk_ctl_usage("throttle clear takes %u settings at most, or none to clear all",
+                            CHANGES_MAX);
+    }
+    for (int i = 1; i < argc; i++) {
         changes[n++] = (struct rk_sweep_change){argv[i], NULL};
     }
     if (argc == 1) {

@@ -157,6 +157,21 @@ def test_another_bad_value_at_the_place_opens_it_again(bad):
     assert letter["docId"] == 3 and letter["state"] == "open" and "discarded" not in letter
 
 
+def test_a_list_says_that_there_are_more(swept):
+    letter = {"ns": swept.namespace, "path": "answer", "reason": "r", "resolved": False}
+    swept.state.deadLetters.insert_many([{**letter, "docId": i} for i in range(1001)])
+
+    def listed(*options):
+        return swept.rekeyd.ctl("dead-letters", "list", *options)
+
+    argv = [rekey_binary("rekeyctl"), "-c", swept.rekeyd.config_path, "dead-letters", "list"]
+    text = subprocess.check_output(argv, text=True, env=swept.rekeyd.environment())
+    assert "there are more: these 1000 are those that were seen last" in text
+    assert listed()["truncated"] and len(listed()["deadLetters"]) == 1000
+    swept.state.deadLetters.delete_one({"docId": 7})
+    assert not listed()["truncated"] and len(listed()["deadLetters"]) == 1000
+
+
 @pytest.fixture
 def tenanted(start_rekeyd, single_member_set, db_name):
     """A key for each `org`, and values of an older format in `answer`."""

@@ -61,3 +61,9 @@ def test_what_is_not_protected_or_not_valid_is_refused(swept):
     for words in (["elsewhere.people"], [swept.namespace, "--sample", "0"]):
         with pytest.raises(CtlError):
             swept.rekeyd.ctl("start", "--dry-run", *words)
+
+
+def test_a_transform_that_does_not_exist(swept):
+    swept.insert([1])
+    with pytest.raises(CtlError, match='there is no transform "encript"'):
+        dry_run(swept, "--transform", "encript")

@@ -97,6 +97,13 @@ def test_what_a_file_could_not_hold_is_refused(swept):
     assert changes(swept, "throttle.set") == []
 
 
+def test_more_settings_than_there_are_are_refused(swept):
+    with pytest.raises(CtlError, match="takes 32 settings at most") as refused:
+        throttle(swept, "clear", *["max_rate"] * 33)
+    assert refused.value.returncode == 2
+    assert changes(swept, "throttle.set") == []
+
+
 def test_the_audit_log_has_old_and_new_values(swept):
     throttle(swept, "set", "max_rate=100", "window=Sat-Sun 00:00-24:00, 22:00-06:00")
     throttle(swept, "set", "max_rate=200", "window=")

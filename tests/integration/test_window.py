@@ -1,10 +1,12 @@
 """Hours of the week in which sweeps work, by the server's clock."""
 
 import datetime
+import subprocess
 import time
 
 import pytest
 
+from harness import rekey_binary
 from harness.admin import admin_settings
 from harness.waiting import wait_until
 
@@ -40,6 +42,30 @@ def test_outside_the_window_nothing_is_swept_and_it_says_until_when(start_swept,
     swept.rekeyd.reload({"sweep": {"window": [later, span(-1, 2)]}})
     swept.wait(lambda: swept.job()["state"] == "complete", 30)
     assert swept.rekeyd.wait_event("sweep_allowed")["after"] == reason
+
+
+def test_who_waits_is_told_what_for(start_swept, single_member_set):
+    later = span(3, 1)
+    swept = start_swept(single_member_set, {"sweep": {"window": [later]}})
+    swept.insert(range(10))
+    swept.rotate()
+    argv = [rekey_binary("rekeyctl"), "-c", swept.rekeyd.config_path, "start", swept.namespace]
+    waiting = subprocess.Popen(
+        [*argv, "--wait"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=swept.rekeyd.environment(),
+        text=True,
+    )
+    try:
+        told = f"nothing is swept now: outside the window until {opening(later)} (UTC)\n"
+        assert any(line.endswith(told) for line in waiting.stderr)
+        swept.rekeyd.ctl("throttle", "set", "window=")
+        _, rest = waiting.communicate(timeout=60)
+        assert waiting.returncode == 0, rest
+    finally:
+        waiting.kill()
+        waiting.communicate()
 
 
 def test_when_the_window_closes_ranges_are_given_back(start_swept, single_member_set):
