@@ -81,6 +81,7 @@
     X(range_docs, 10000, 1, 10000000)                                                              \
     X(batch_docs, 1000, 1, 100000)                                                                 \
     X(ranges_ahead, 64, 1, 100000)                                                                 \
+    X(split_after_ms, 30000, 0, HOUR_MS)                                                           \
     X(lease_ms, 15000, 100, HOUR_MS)                                                               \
     X(poll_interval_ms, 1000, 10, HOUR_MS)                                                         \
     X(attempts_max, 10, 1, 1000000)                                                                \

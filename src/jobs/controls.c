@@ -29,6 +29,7 @@ static struct rk_engine_settings engine_settings(const struct rk_config_sweep *s
         .range_docs = sweep->range_docs,
         .batch_docs = sweep->batch_docs,
         .ranges_ahead = sweep->ranges_ahead,
+        .split_after_ms = sweep->split_after_ms,
         .lease_ms = sweep->lease_ms,
         .poll_interval_ms = sweep->poll_interval_ms,
         .attempts_max = sweep->attempts_max,

@@ -29,6 +29,7 @@ struct rk_engine_settings {
     uint32_t range_docs;
     uint32_t batch_docs;
     uint32_t ranges_ahead;
+    uint32_t split_after_ms;
     uint32_t lease_ms;
     uint32_t poll_interval_ms;
     uint32_t attempts_max;

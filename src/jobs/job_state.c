@@ -86,24 +86,28 @@ enum rk_status rk_job_load_active(const struct rk_lease *lease, struct rk_job_vi
 static enum rk_status any_range(const struct rk_lease *lease, const bson_t *query, bool by_seq,
                                 bool *any, struct rk_error *err)
 {
+    static const char *const first_path[] = {"cursor", "firstBatch", "0"};
+    struct rk_bson_elem elem;
     bson_t reply;
-    bson_t *command =
-        BCON_NEW("count", BCON_UTF8("jobStatus"), "query", BCON_DOCUMENT(query), "limit",
-                 BCON_INT32(1), "readConcern", "{", "level", BCON_UTF8("majority"), "}");
+    bson_t *command = BCON_NEW(
+        "find", BCON_UTF8("jobStatus"), "filter", BCON_DOCUMENT(query), "projection", "{", "_id",
+        BCON_INT32(1), "}", "sort", "{", "seq", BCON_INT32(-1), "}", "limit", BCON_INT32(1),
+        "singleBatch", BCON_BOOL(true), "readConcern", "{", "level", BCON_UTF8("majority"), "}");
     if (by_seq) {
         BCON_APPEND(command, "hint", "{", "jobId", BCON_INT32(1), "seq", BCON_INT32(1), "}");
     }
     enum rk_status status =
         rk_command_run_bson(lease->client, lease->state_db, command, &reply, err);
     struct rk_bson_view view = rk_reply_view(&reply);
-    *any = status == RK_OK && rk_view_int(&view, "n") > 0;
+    *any = status == RK_OK && rk_view_path(&view, first_path, 3, &elem);
     bson_destroy(&reply);
     bson_destroy(command);
     return status;
 }
 
-/* Is a range pending or running? An index scan by state may miss a range that changes its state
- * meanwhile, so when it finds none, a scan by seq decides, which meets each range once. */
+/* Is a range not over? An index scan by state may miss a range that changes its state meanwhile, so
+ * when it finds none, a scan by falling seq decides: it meets each range once, and what is split
+ * off, whose seq is lower, after the one that it came from. */
 static enum rk_status any_open(const struct rk_lease *lease, const bson_oid_t *job, bool *open,
                                struct rk_error *err)
 {

@@ -5,12 +5,10 @@
 #include "range_internal.h"
 #include "scan_internal.h"
 
-#include <rekey/base/clock.h>
 #include <rekey/log/log.h>
 
 #include <string.h>
 
-#define CODE_DUPLICATE_KEY 11000
 #define COMMAND_MAX (48u << 20)
 
 struct planner {
@@ -84,14 +82,15 @@ static enum rk_status take_lease(const struct planner *p, bool *got, struct rk_e
     return status;
 }
 
-static enum rk_status count_pending(const struct planner *p, uint32_t limit, int64_t *n,
-                                    struct rk_error *err)
+enum rk_status rk_ranges_pending(const struct rk_lease *lease, const bson_oid_t *job,
+                                 uint32_t limit, int64_t *n, struct rk_error *err)
 {
     bson_t reply;
     bson_t *command =
-        BCON_NEW("count", BCON_UTF8("jobStatus"), "query", "{", "jobId", BCON_OID(p->job), "state",
+        BCON_NEW("count", BCON_UTF8("jobStatus"), "query", "{", "jobId", BCON_OID(job), "state",
                  BCON_UTF8("pending"), "}", "limit", BCON_INT64((int64_t)limit));
-    enum rk_status status = run(p, command, &reply, err);
+    enum rk_status status =
+        rk_command_run_bson(lease->client, lease->state_db, command, &reply, err);
     if (status == RK_OK) {
         struct rk_bson_view view = rk_reply_view(&reply);
         *n = rk_view_int(&view, "n");
@@ -124,7 +123,8 @@ static enum rk_status find_last(struct planner *p, struct rk_error *err)
         status = rk_id_set(&p->start, RK_BSON_MINKEY, NULL, 0);
         goto done;
     }
-    if (!rk_bson_elem_view(&elem, &last) || !rk_bson_find(&last, "endId", &elem)) {
+    if (!rk_bson_elem_view(&elem, &last) ||
+        (!rk_bson_find(&last, "cutEndId", &elem) && !rk_bson_find(&last, "endId", &elem))) {
         status = rk_error_set(err, RK_EREFUSED, "jobStatus holds a range without endId");
         goto done;
     }
@@ -185,65 +185,13 @@ static enum rk_status find_end(const struct planner *p, struct rk_scan_batch *ba
     return status == RK_OK ? rk_id_set(end, RK_BSON_MAXKEY, NULL, 0) : status;
 }
 
-static void put_range(struct rk_bson_writer *w, const struct planner *p, const struct rk_id *end,
-                      int64_t docs)
-{
-    bson_oid_t id;
-    uint8_t now[8];
-    rk_store_u64(now, (uint64_t)rk_clock_wall_ms());
-    bson_oid_init(&id, NULL);
-    rk_bson_put_oid(w, "_id", &id);
-    rk_bson_put_oid(w, "jobId", p->job);
-    rk_bson_put_int64(w, "seq", p->seq);
-    rk_bson_put_string(w, "collectionName", p->ns->full);
-    rk_bson_put_int64(w, "batchSize", docs);
-    rk_bson_put_int64(w, "consumerProcessed", 0);
-    rk_bson_put_id(w, "startId", &p->start);
-    rk_bson_put_id(w, "endId", end);
-    rk_bson_put_bool(w, "isComplete", false);
-    rk_bson_put(w, RK_BSON_DATE, "creationTimeStamp", strlen("creationTimeStamp"), now, sizeof now);
-    rk_bson_put_string(w, "state", "pending");
-    rk_bson_put_int64(w, "epoch", 0);
-    rk_bson_put_int64(w, "attempts", 0);
-}
-
 static enum rk_status insert_range(const struct planner *p, const struct rk_id *end, int64_t docs,
                                    struct rk_error *err)
 {
-    static const char *const code_path[] = {"writeErrors", "0", "code"};
-    struct rk_buf command;
-    struct rk_bson_writer w;
-    struct rk_bson_elem elem;
-    int64_t code = 0;
-    bson_t reply;
-    rk_buf_init(&command, COMMAND_MAX);
-    rk_bson_writer_init(&w, &command);
-    rk_bson_begin(&w);
-    rk_bson_put_string(&w, "insert", "jobStatus");
-    rk_bson_begin_array(&w, "documents");
-    rk_bson_begin_doc(&w, "0");
-    put_range(&w, p, end, docs);
-    rk_bson_end(&w);
-    rk_bson_end(&w);
-    rk_bson_put_majority(&w, p->lease->wtimeout_ms);
-    rk_bson_end(&w);
-    if (rk_bson_writer_status(&w) != RK_OK) {
-        rk_buf_deinit(&command);
-        return rk_error_set(err, RK_ENOMEM, "cannot build a range");
-    }
-    enum rk_status status =
-        rk_command_run(p->lease->client, p->lease->state_db, &command, &reply, err);
-    struct rk_bson_view view = rk_reply_view(&reply);
-    if (status == RK_OK && rk_view_path(&view, code_path, 3, &elem) &&
-        rk_bson_elem_int(&elem, &code)) {
-        status = code == CODE_DUPLICATE_KEY
-                     ? RK_ESTATE /* another planner was faster; its cut stands */
-                     : rk_error_set_code(err, rk_code_transient((int)code) ? RK_EIO : RK_EREFUSED,
-                                         (int)code, "mongod refused a range (code %d)", (int)code);
-    }
-    bson_destroy(&reply);
-    rk_buf_deinit(&command);
-    return status;
+    struct rk_range_cut cut = {.seq = p->seq, .start = &p->start, .end = end, .docs = docs};
+    bson_oid_init(&cut.id, NULL);
+    /* RK_ESTATE: another planner was faster; its cut stands. */
+    return rk_range_insert(p->lease, p->job, p->ns, &cut, err);
 }
 
 /* Once in a job's life. value: findAndModify's, the job as it was before; null: it ran already. */
@@ -356,7 +304,7 @@ enum rk_status rk_planner_step(const struct rk_lease *lease, const bson_oid_t *j
     int64_t pending = 0;
     rk_id_init(&p.start);
     *cut = 0;
-    enum rk_status status = count_pending(&p, settings->ranges_ahead, &pending, err);
+    enum rk_status status = rk_ranges_pending(lease, job, settings->ranges_ahead, &pending, err);
     if (status != RK_OK || pending >= (int64_t)settings->ranges_ahead) {
         goto done;
     }

@@ -11,6 +11,7 @@ void rk_range_init(struct rk_range *range)
     rk_id_init(&range->start);
     rk_id_init(&range->end);
     rk_id_init(&range->position);
+    rk_id_init(&range->split_off.end);
 }
 
 void rk_range_deinit(struct rk_range *range)
@@ -18,6 +19,7 @@ void rk_range_deinit(struct rk_range *range)
     rk_id_deinit(&range->start);
     rk_id_deinit(&range->end);
     rk_id_deinit(&range->position);
+    rk_id_deinit(&range->split_off.end);
 }
 
 static enum rk_status read_id(const struct rk_bson_view *doc, const char *key, struct rk_id *id)
@@ -36,6 +38,7 @@ static enum rk_status read_range(const struct rk_bson_view *doc, struct rk_range
     }
     memcpy(range->id.bytes, elem.value, sizeof range->id.bytes);
     range->seq = rk_view_int(doc, "seq");
+    range->docs = rk_view_int(doc, "batchSize");
     range->epoch = rk_view_int(doc, "epoch");
     range->attempts = rk_view_int(doc, "attempts");
     range->counts = rk_sweep_counts_read(doc);
@@ -48,7 +51,7 @@ static enum rk_status read_range(const struct rk_bson_view *doc, struct rk_range
     if (range->start.type == 0 || range->end.type == 0) {
         return rk_error_set(err, RK_EREFUSED, "jobStatus holds a range without startId or endId");
     }
-    return RK_OK;
+    return rk_split_off_read(doc, &range->split_off, err);
 }
 
 /* attempts: {$add: ["$attempts", {$cond: [{$eq: ["$state", "running"]}, 1, 0]}]}: taking over from
@@ -300,9 +303,8 @@ static void put_checkpoint(struct rk_bson_writer *w, const struct rk_lease *leas
     rk_bson_end(w);
 }
 
-/* Runs an update of one statement and says how many documents it matched. */
-static enum rk_status run_update(const struct rk_lease *lease, const struct rk_bson_writer *w,
-                                 int64_t *matched, struct rk_error *err)
+enum rk_status rk_range_update(const struct rk_lease *lease, const struct rk_bson_writer *w,
+                               int64_t *matched, struct rk_error *err)
 {
     if (rk_bson_writer_status(w) != RK_OK) {
         return rk_error_set(err, RK_ENOMEM, "cannot build a checkpoint");
@@ -334,7 +336,7 @@ enum rk_status rk_range_checkpoint(const struct rk_lease *lease, const struct rk
     rk_buf_init(&command, 18u << 20);
     rk_bson_writer_init(&w, &command);
     put_checkpoint(&w, lease, range, next, error);
-    enum rk_status status = run_update(lease, &w, &matched, err);
+    enum rk_status status = rk_range_update(lease, &w, &matched, err);
     if (status == RK_OK && matched == 0) {
         status = rk_error_set(err, RK_ESTATE, "the range belongs to another instance by now");
     }
@@ -379,7 +381,7 @@ enum rk_status rk_range_renew(const struct rk_lease *lease, const bson_oid_t *id
     rk_bson_end(&w);
     rk_bson_end(&w);
     rk_bson_end(&w);
-    enum rk_status status = run_update(lease, &w, &matched, err);
+    enum rk_status status = rk_range_update(lease, &w, &matched, err);
     rk_buf_deinit(&command);
     return status;
 }

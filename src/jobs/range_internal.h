@@ -9,6 +9,8 @@
  *     slot: int32,               of a running range of a job with limited concurrency
  *     offeredAt: Date,           when other instances were last told of it
  *     position,                  the last processed _id; the checkpoint
+ *     splitOff: {_id, seq, endId, batchSize},   what is to become a range of its own (split.c)
+ *     cutEndId,                  where a range that was split ended when it was cut
  *     consumerProcessed, scanned, swept, alreadyCurrent, gone, rejected, changedAgain,
  *     deadLettered, plaintext: int64 }
  *
@@ -33,9 +35,18 @@
 
 #include <rekey/jobs/store.h>
 
-struct rk_range {
+/* What is to become a range of its own, from where this one ends on. */
+struct rk_split_off {
     bson_oid_t id;
     int64_t seq;
+    int64_t docs;
+    struct rk_id end; /* type 0: nothing is */
+};
+
+struct rk_range {
+    bson_oid_t id;
+    int64_t seq;  /* negative: split off */
+    int64_t docs; /* in it, when it was cut or split */
     int64_t epoch;
     int64_t attempts; /* takeovers and failures since the last progress */
     struct rk_id start;
@@ -44,6 +55,7 @@ struct rk_range {
     struct rk_sweep_counts counts;
     uint64_t claimed_at; /* operation time; 0: the server has none */
     int64_t slot;        /* of those that the job's concurrency gives; -1: none */
+    struct rk_split_off split_off;
 };
 
 /* Who works on ranges, and under which terms. */
@@ -101,11 +113,52 @@ RK_MUST_CHECK enum rk_status rk_range_checkpoint(const struct rk_lease *lease,
                                                  enum rk_range_next next, const char *error,
                                                  struct rk_error *err);
 
+/* Runs an update of jobStatus of one statement and says how many documents it matched. */
+RK_MUST_CHECK enum rk_status rk_range_update(const struct rk_lease *lease,
+                                             const struct rk_bson_writer *w, int64_t *matched,
+                                             struct rk_error *err);
+
 /* Renews the leases of these ranges as far as they are still the owner's. */
 RK_MUST_CHECK enum rk_status rk_range_renew(const struct rk_lease *lease, const bson_oid_t *ids,
                                             size_t n_ids, struct rk_error *err);
 
+/* ---- range_insert.c */
+
+struct rk_range_cut {
+    bson_oid_t id;
+    int64_t seq;
+    const struct rk_id *start;
+    const struct rk_id *end;
+    int64_t docs;
+};
+/* Adds a pending range. RK_ESTATE: there is one with this id or seq. */
+RK_MUST_CHECK enum rk_status rk_range_insert(const struct rk_lease *lease, const bson_oid_t *job,
+                                             const struct rk_ns *ns, const struct rk_range_cut *cut,
+                                             struct rk_error *err);
+
+/* ---- split.c */
+
+/* end.type 0 where the range has none. */
+RK_MUST_CHECK enum rk_status rk_split_off_read(const struct rk_bson_view *range,
+                                               struct rk_split_off *off, struct rk_error *err);
+/*
+ * Shortens a range that lease's owner works on by the second half of what is left of it. *split:
+ * there was something to split off, which the range holds from now on. Any failure, also RK_ESTATE
+ * (it is somebody else's), leaves it open how far the range goes: the owner must let go of it.
+ */
+RK_MUST_CHECK enum rk_status rk_range_split(const struct rk_lease *lease, const struct rk_ns *ns,
+                                            struct rk_range *range, bool *split,
+                                            struct rk_error *err);
+/* Makes a range of what was split off; before that, the range is not worked on. May be repeated. */
+RK_MUST_CHECK enum rk_status rk_range_complete_split(const struct rk_lease *lease,
+                                                     const bson_oid_t *job, const struct rk_ns *ns,
+                                                     struct rk_range *range, struct rk_error *err);
+
 /* ---- planner.c */
+
+/* Ranges of the job that wait for a sweeper, up to limit. */
+RK_MUST_CHECK enum rk_status rk_ranges_pending(const struct rk_lease *lease, const bson_oid_t *job,
+                                               uint32_t limit, int64_t *n, struct rk_error *err);
 
 struct rk_planner_settings {
     uint32_t range_docs;

@@ -65,6 +65,7 @@ struct work {
     unsigned failures; /* in a row */
     bool exhausted;    /* everything is done, only the checkpoint is missing */
     uint64_t checkpoint_us;
+    uint64_t since_us; /* it is as large as it is now */
     int64_t rewritten; /* documents of the next batch, in attempts that failed */
 };
 
@@ -133,10 +134,11 @@ static enum rk_status next_batch(struct rk_sweeper *s, struct work *work,
     return status;
 }
 
-static enum rk_status checkpoint_if_due(struct work *work, struct rk_error *err)
+static enum rk_status checkpoint_if_due(struct work *work, bool *done, struct rk_error *err)
 {
     uint64_t now = rk_clock_mono_us();
-    if (!work->exhausted && now - work->checkpoint_us < CHECKPOINT_INTERVAL_US) {
+    *done = work->exhausted || now - work->checkpoint_us >= CHECKPOINT_INTERVAL_US;
+    if (!*done) {
         return RK_OK;
     }
     work->checkpoint_us = now;
@@ -154,6 +156,56 @@ static void release(const struct work *work)
         rk_log(RK_LOG_WARN, "range_release_failed", RK_S("ns", work->job->ns.full),
                RK_I("seq", work->range->seq), RK_S("error", err.message));
     }
+}
+
+/* Has the range taken long, and is there more of it left, although others have nothing to do? */
+static bool is_slow(const struct work *work)
+{
+    struct rk_error err;
+    int64_t pending = 1;
+    return work->settings.split_after_ms > 0 &&
+           rk_clock_mono_us() - work->since_us >= (uint64_t)work->settings.split_after_ms * 1000u &&
+           work->range->docs - work->range->counts.scanned >
+               2 * (int64_t)work->settings.batch_docs &&
+           rk_ranges_pending(&work->lease, &work->job->id, 1, &pending, &err) == RK_OK &&
+           pending == 0;
+}
+
+/* False: how far the range goes is not known any more. */
+static bool split_if_slow(struct work *work)
+{
+    struct rk_error err;
+    struct rk_range *range = work->range;
+    bool split = false;
+    if (!is_slow(work)) {
+        return true;
+    }
+    if (rk_range_split(&work->lease, &work->job->ns, range, &split, &err) != RK_OK) {
+        rk_log(RK_LOG_WARN, "range_split_failed", RK_S("ns", work->job->ns.full),
+               RK_I("seq", range->seq), RK_S("error", err.message));
+        return false;
+    }
+    work->since_us = rk_clock_mono_us();
+    if (split) {
+        rk_log(RK_LOG_INFO, "range_split", RK_S("ns", work->job->ns.full), RK_I("seq", range->seq),
+               RK_I("documents", range->docs), RK_I("documents_split_off", range->split_off.docs));
+    }
+    return true;
+}
+
+/* What was split off, by this owner or one before it, becomes a range before anything else. */
+static enum rk_status complete_split(struct rk_sweeper *s, struct work *work, struct rk_error *err)
+{
+    struct rk_range *range = work->range;
+    if (range->split_off.end.type == 0) {
+        return RK_OK;
+    }
+    enum rk_status status =
+        rk_range_complete_split(&work->lease, &work->job->id, &work->job->ns, range, err);
+    if (status == RK_OK) {
+        rk_engine_nudge(s->engine); /* to offer it */
+    }
+    return status;
 }
 
 /* After a failure: counts it where it may be the range's own fault, records it, waits. */
@@ -183,6 +235,7 @@ static enum work_step work_step(struct rk_sweeper *s, struct work *work)
 {
     struct rk_error err;
     enum rk_status status = RK_OK;
+    bool stored = false;
     const struct rk_policy *policy = rk_sweeper_policy(s, &work->job->ns);
     if (!work->exhausted && (policy == NULL || atomic_load(&s->cancel))) {
         release(work);
@@ -190,7 +243,8 @@ static enum work_step work_step(struct rk_sweeper *s, struct work *work)
     }
     work->settings = rk_engine_settings_now(s->engine);
     work->lease = rk_engine_lease(s->engine, s->client, &work->settings);
-    if (!work->exhausted) {
+    status = complete_split(s, work, &err);
+    if (status == RK_OK && !work->exhausted) {
         rk_sweeper_work_hot(s, &work->settings); /* first, and one batch only: the range goes on */
         status = next_batch(s, work, policy, &err);
         if (status == RK_ESTATE) {
@@ -198,13 +252,17 @@ static enum work_step work_step(struct rk_sweeper *s, struct work *work)
         }
     }
     if (status == RK_OK) {
-        status = checkpoint_if_due(work, &err);
+        status = checkpoint_if_due(work, &stored, &err);
         if (status == RK_ESTATE) {
             return WORK_OVER; /* it is somebody else's by now */
         }
     }
     if (status == RK_OK) {
         work->failures = 0;
+        if (stored && !work->exhausted && !split_if_slow(work)) {
+            release(work);
+            return WORK_OVER;
+        }
         return work->exhausted ? WORK_OVER : WORK_GO_ON;
     }
     if (work->exhausted && atomic_load(&s->cancel)) {
@@ -222,6 +280,7 @@ void rk_sweeper_work_range(struct rk_sweeper *s, const struct rk_job_view *job,
         .settings = *settings,
         .lease = rk_engine_lease(s->engine, s->client, settings),
         .checkpoint_us = rk_clock_mono_us(),
+        .since_us = rk_clock_mono_us(),
     };
     hold(s, range, &job->id);
     if (range->attempts >= (int64_t)settings->attempts_max) {

@@ -111,16 +111,17 @@ def test_a_job_is_not_complete_while_a_failed_range_is_revived(start_swept, frag
     def asks_for_failed_ranges():
         running = swept.direct.admin.aggregate([{"$currentOp": {}}])
         commands = [op.get("command", {}) for op in running]
-        counts = [c["query"] for c in commands if c.get("count") == "jobStatus"]
-        return any(query.get("state") in ("failed", {"$ne": "done"}) for query in counts)
+        filters = [c["filter"] for c in commands if c.get("find") == "jobStatus"]
+        return any(asked.get("state") in ("failed", {"$ne": "done"}) for asked in filters)
 
-    fail(swept, "count", "alwaysOn", blockConnection=True, blockTimeMS=1000)
+    ranges = swept.state.jobStatus
+    fail(swept, "find", "alwaysOn", ranges, blockConnection=True, blockTimeMS=1000)
     try:
         swept.state.jobStatus.update_one({}, {"$set": {"state": "failed"}})
         swept.wait(asks_for_failed_ranges)
         swept.state.jobStatus.update_one({}, {"$set": {"state": "pending"}})
     finally:
-        fail(swept, "count", "off")
+        fail(swept, "find", "off")
     swept.wait(lambda: swept.job()["state"] != "running" or swept.job()["rangesRunning"])
     if swept.job()["state"] == "failed":
         swept.rekeyd.ctl("resume", swept.job()["id"])

@@ -255,6 +255,7 @@ struct rk_config_sweep {
     uint32_t range_docs;       /* documents in one JobStatus range */
     uint32_t batch_docs;       /* documents in one bulk update */
     uint32_t ranges_ahead;     /* ranges cut ahead of the workers */
+    uint32_t split_after_ms;   /* a range worked on for longer is split; 0: never */
     uint32_t lease_ms;         /* a range whose owner is silent this long is taken over */
     uint32_t poll_interval_ms; /* how often jobs are looked for */
     uint32_t attempts_max;     /* of a range, before the job is marked failed */

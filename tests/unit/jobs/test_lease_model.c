@@ -28,7 +28,7 @@
 #define RUNS 100000u
 #define SLOW 0
 #endif
-#define MUTANT_RUNS_MAX 20000u
+#define MUTANT_RUNS_MAX 40000u
 
 static struct world_tools tools;
 
@@ -60,6 +60,7 @@ static void nothing_goes_wrong(void **state)
     uint64_t cancelled = 0;
     uint64_t commands = 0;
     uint64_t faults = 0;
+    uint64_t splits = 0;
     for (uint64_t seed = 1; seed <= runs; seed++) {
         const struct world_options options = {.seed = seed};
         struct world_result result = world_run(&tools, &options);
@@ -71,14 +72,16 @@ static void nothing_goes_wrong(void **state)
         cancelled += result.cancelled;
         commands += result.commands;
         faults += result.faults;
+        splits += result.splits;
     }
-    print_message("%llu runs (%llu complete, %llu cancelled), %llu commands, %llu faults\n",
-                  (unsigned long long)runs, (unsigned long long)complete,
-                  (unsigned long long)cancelled, (unsigned long long)commands,
-                  (unsigned long long)faults);
+    print_message(
+        "%llu runs (%llu complete, %llu cancelled), %llu commands, %llu faults, %llu splits\n",
+        (unsigned long long)runs, (unsigned long long)complete, (unsigned long long)cancelled,
+        (unsigned long long)commands, (unsigned long long)faults, (unsigned long long)splits);
     assert_int_equal(complete + cancelled, runs);
     assert_true(complete > cancelled);
     assert_true(faults > runs);
+    assert_true(splits > runs / 20);
 }
 
 /* A check that cannot fail proves nothing: each mistake of the store has to be found. */
@@ -100,12 +103,16 @@ static void mistakes_are_found(void **state)
         [MODEL_BLIND_CLOSE] = "running ranges do not count when a job is closed",
         [MODEL_EARLY_PLAN] = "a job counts as cut too early",
         [MODEL_FORGOTTEN_COUNTS] = "what was scanned is not stored",
+        [MODEL_FORGOTTEN_SPLIT] = "a claim forgets what was split off",
+        [MODEL_FORGOTTEN_CUT] = "a split forgets where cutting stopped",
+        [MODEL_ANY_NOTE] = "the note of a later split is removed",
         [MODEL_EARLY_POSITION] = "a claim counts as the work",
     };
     int only = (int)setting("LEASE_MODEL_MUTATION", MODEL_SOUND);
     for (int mutation = MODEL_SOUND + 1; mutation < MODEL_MUTATIONS; mutation++) {
-        bool rare = mutation == MODEL_NO_ORDER || mutation == MODEL_LOCAL_SCANS ||
-                    mutation == MODEL_LOCAL_PLAN || mutation == MODEL_LOCAL_CLOSE;
+        bool rare = mutation == MODEL_NO_ORDER || mutation == MODEL_ANY_NOTE ||
+                    mutation == MODEL_LOCAL_SCANS || mutation == MODEL_LOCAL_PLAN ||
+                    mutation == MODEL_LOCAL_CLOSE;
         if (only != MODEL_SOUND ? only != mutation : SLOW && rare) {
             continue; /* rare ones take thousands of runs to show */
         }

@@ -14,6 +14,7 @@ void check_init(struct check *check, const struct model_store *store,
     check->ids_ever = 0;
     check->ids_always = 0;
     check->sweeps_seen = 0;
+    check->splits = 0;
 }
 
 void check_fail(struct check *check, const char *format, ...)
@@ -26,6 +27,8 @@ void check_fail(struct check *check, const char *format, ...)
         va_end(args);
     }
 }
+
+static const struct rk_bson_elem no_field;
 
 static int64_t number(const struct rk_bson_view *doc, const char *key)
 {
@@ -152,13 +155,20 @@ static struct check_range *find_range(struct check *check, const struct rk_bson_
     return range;
 }
 
+/* What the range gives away, where it still says so. */
+static bool note_of(const struct rk_bson_view *range, struct rk_bson_view *note)
+{
+    struct rk_bson_elem e = model_field(range, "splitOff");
+    return e.type != 0 && rk_bson_elem_view(&e, note);
+}
+
 struct chain {
     uint32_t n;
     uint32_t done;
     bool to_the_end;
 };
 
-/* Follows the committed ranges from MinKey on. */
+/* Follows the committed ranges from MinKey on, and what is to become one. */
 static struct chain follow(struct check *check)
 {
     const struct model_collection *ranges = collection(check, "jobStatus");
@@ -166,6 +176,8 @@ static struct chain follow(struct check *check)
     uint32_t n = 0;
     bool found = true;
     struct rk_bson_elem at = {.type = RK_BSON_MINKEY, .value = (const uint8_t *)""};
+    struct rk_bson_elem beyond = {0}; /* the note of the last one */
+    struct rk_bson_view note;
     for (uint32_t i = 0; ranges != NULL && i < ranges->n; i++) {
         n += ranges->slots[i].committed != NULL;
     }
@@ -180,11 +192,17 @@ static struct chain follow(struct check *check)
             if (model_compare(&start, &at) == 0) {
                 found = true;
                 at = model_field(&doc, "endId");
+                beyond = note_of(&doc, &note) ? model_field(&note, "endId") : no_field;
                 chain.n++;
                 chain.done += is(&doc, "state", "done");
-                chain.to_the_end = at.type == RK_BSON_MAXKEY;
             }
         }
+        if (!found && beyond.type != 0) {
+            found = true;
+            at = beyond;
+            beyond = no_field;
+        }
+        chain.to_the_end = at.type == RK_BSON_MAXKEY;
         if (chain.n > n) {
             break;
         }
@@ -250,12 +268,16 @@ static void check_checkpoint(struct check *check, const struct model_change *cha
     struct rk_bson_elem position = model_field(after, "position");
     struct rk_bson_elem start = model_field(after, "startId");
     struct rk_bson_elem end = model_field(after, "endId");
+    struct rk_bson_view note;
     if (!is(before, "state", "running")) {
         check_fail(check, "a checkpoint of a range that was not running");
     }
     if (change->actor.serial != find_range(check, after)->claimed_by.serial) {
         check_fail(check, "a checkpoint of epoch %d by a thread that had not claimed it",
                    (int)number(after, "epoch"));
+    }
+    if (is(after, "state", "done") && note_of(after, &note)) {
+        check_fail(check, "a range was done before what it gave away was a range");
     }
     if (old.type != 0 && (position.type == 0 || model_compare(&position, &old) < 0)) {
         check_fail(check, "the position fell");
@@ -269,28 +291,101 @@ static void check_checkpoint(struct check *check, const struct model_change *cha
     check_swept(check, after);
 }
 
-/* Is key the only field that differs? */
-static bool differs_only_in(const struct rk_bson_view *a, const struct rk_bson_view *b,
-                            const char *key)
+/* Are all fields of b but these as they are in a? */
+static bool same_but(const struct rk_bson_view *a, const struct rk_bson_view *b,
+                     const char *const *keys)
 {
     struct rk_bson_iter iter;
     struct rk_bson_elem e;
     rk_bson_iter_init(&iter, b);
     while (rk_bson_next(&iter, &e) == RK_BSON_STEP_ELEM) {
-        if (strcmp(e.key, key) != 0 && !same_field(a, b, e.key)) {
+        size_t i = 0;
+        while (keys[i] != NULL && strcmp(keys[i], e.key) != 0) {
+            i++;
+        }
+        if (keys[i] == NULL && !same_field(a, b, e.key)) {
             return false;
         }
     }
-    return a->len == b->len;
+    return true;
+}
+
+static bool is_renewal(const struct rk_bson_view *before, const struct rk_bson_view *after)
+{
+    static const char *const lease[] = {"leaseUntil", NULL};
+    return before->len == after->len && same_but(before, after, lease);
+}
+
+static void check_split(struct check *check, const struct model_change *change,
+                        const struct rk_bson_view *before, const struct rk_bson_view *after,
+                        const struct rk_bson_view *note)
+{
+    static const char *const changed[] = {"splitOff", "endId", "batchSize", "cutEndId", NULL};
+    struct rk_bson_elem position = model_field(before, "position");
+    struct rk_bson_elem former = model_field(before, "endId");
+    struct rk_bson_elem end = model_field(after, "endId");
+    struct rk_bson_elem given = model_field(note, "endId");
+    if (position.type == 0) {
+        position = model_field(before, "startId");
+    }
+    check->splits++;
+    if (change->actor.serial != find_range(check, after)->claimed_by.serial ||
+        !is(before, "state", "running") || !same_but(before, after, changed)) {
+        check_fail(check, "a range was split by a thread that did not own it");
+    }
+    if (model_compare(&end, &position) <= 0 || model_compare(&end, &former) >= 0 ||
+        !model_same(&given, &former)) {
+        check_fail(check, "a range was not split between its position and its end");
+    }
+    if (number(after, "batchSize") + number(note, "batchSize") != number(before, "batchSize") ||
+        number(note, "seq") >= 0 || number(note, "seq") >= number(before, "seq")) {
+        check_fail(check, "what is split off has a wrong seq or number of documents");
+    }
+}
+
+/* The note may go when there is a range as it says. */
+static void check_split_off(struct check *check, const struct rk_bson_view *before,
+                            const struct rk_bson_view *after, const struct rk_bson_view *note)
+{
+    static const char *const changed[] = {NULL};
+    static const char *const as_noted[] = {"_id", "seq", "endId", "batchSize"};
+    const struct model_collection *ranges = collection(check, "jobStatus");
+    struct rk_bson_elem end = model_field(before, "endId");
+    bool found = false;
+    for (uint32_t i = 0; i < ranges->n && !found; i++) {
+        if (ranges->slots[i].committed != NULL) {
+            struct rk_bson_view doc = model_doc_view(ranges->slots[i].committed);
+            struct rk_bson_elem start = model_field(&doc, "startId");
+            /* It may have been split in its turn. */
+            bool whole = model_field(&doc, "cutEndId").type == 0;
+            found = model_same(&start, &end);
+            for (size_t j = 0; found && j < (whole ? 4 : 2); j++) {
+                found = same_field(&doc, note, as_noted[j]);
+            }
+        }
+    }
+    if (!found || !same_but(before, after, changed)) {
+        check_fail(check, "what range %d gave away is lost", (int)number(before, "seq"));
+    }
 }
 
 static void check_range_update(struct check *check, const struct model_change *change)
 {
-    static const char *const fixed[] = {"_id", "jobId", "seq", "startId", "endId", "batchSize"};
+    static const char *const fixed[] = {"_id",   "jobId",     "seq",      "startId",
+                                        "endId", "batchSize", "cutEndId", "splitOff"};
     struct rk_bson_view before = model_doc_view(change->before);
     struct rk_bson_view after = model_doc_view(change->after);
+    struct rk_bson_view note;
     if (is(&before, "state", "done")) {
         check_fail(check, "a range that was done has changed");
+    }
+    if (!note_of(&before, &note) && note_of(&after, &note)) {
+        check_split(check, change, &before, &after, &note);
+        return;
+    }
+    if (note_of(&before, &note) && model_field(&after, "splitOff").type == 0) {
+        check_split_off(check, &before, &after, &note);
+        return;
     }
     for (size_t i = 0; i < sizeof fixed / sizeof fixed[0]; i++) {
         if (!same_field(&before, &after, fixed[i])) {
@@ -301,7 +396,7 @@ static void check_range_update(struct check *check, const struct model_change *c
         (is(&after, "state", "running") && !is(&before, "state", "running")) ||
         !same_field(&before, &after, "owner")) {
         check_claim(check, change, &before, &after);
-    } else if (differs_only_in(&before, &after, "leaseUntil")) {
+    } else if (is_renewal(&before, &after)) {
         if (!is(&before, "owner", change->actor.instance) || !is(&before, "state", "running")) {
             check_fail(check, "somebody else's lease was renewed");
         }

@@ -1,8 +1,10 @@
 /*
  * What must hold, judged from every change as it commits:
  *   - a range that is done never changes, and none ever vanishes
- *   - the ranges follow each other without gap and overlap, from MinKey on; to MaxKey when the
- *     job counts as cut, and when it is complete
+ *   - a range is shortened by its owner alone, behind its position, with a note of all that it
+ *     gives away; the note goes when that is a range, and a range with a note is not done
+ *   - the ranges, and what notes say, follow each other without gap and overlap, from MinKey on; to
+ * MaxKey when the job counts as cut, and when it is complete
  *   - a claim raises the epoch by one and takes what is pending or whose lease ran out; nothing
  *     else touches the epoch
  *   - within an epoch only the thread that made the claim stores checkpoints, and only while the
@@ -43,8 +45,9 @@ struct check {
     char what[256];
     struct check_range ranges[CHECK_RANGES_MAX];
     uint32_t n_ranges;
-    int64_t ids_ever;    /* distinct ids of documents that were ever there */
-    int64_t ids_always;  /* there from beginning to end; brought up to date by the caller */
+    int64_t ids_ever;   /* distinct ids of documents that were ever there */
+    int64_t ids_always; /* there from beginning to end; brought up to date by the caller */
+    uint64_t splits;
     int64_t sweeps_seen; /* documents that sweepers changed, told by the replies */
 };
 

@@ -101,7 +101,8 @@ struct found {
     uint32_t n;
 };
 
-static bool reads_committed(const struct run *r, bool counting)
+/* closing: it asks whether a job is over, of which documents only the _id matters. */
+static bool reads_committed(const struct run *r, bool closing)
 {
     struct rk_bson_view concern = doc_arg(&r->call->command, "readConcern");
     struct rk_bson_elem level = model_field(&concern, "level");
@@ -112,9 +113,9 @@ static bool reads_committed(const struct run *r, bool counting)
         MODEL_DIE("the model does not know this readConcern");
     }
     bool documents = strcmp(r->call->db, "app") == 0;
-    return r->store->mutation != (documents  ? MODEL_LOCAL_SCANS
-                                  : counting ? MODEL_LOCAL_CLOSE
-                                             : MODEL_LOCAL_PLAN);
+    return r->store->mutation != (documents ? MODEL_LOCAL_SCANS
+                                  : closing ? MODEL_LOCAL_CLOSE
+                                            : MODEL_LOCAL_PLAN);
 }
 
 static void search(struct run *r, const struct rk_bson_view *filter, bool committed,
@@ -264,7 +265,7 @@ static void run_find(struct run *r)
         refuse(r, CODE_MIN_NOT_BEFORE_MAX, "min() does not come before max()");
         return;
     }
-    search(r, &filter, reads_committed(r, false), &found);
+    search(r, &filter, reads_committed(r, projection.len > 5), &found);
     sort_found(&sort, &found);
     begin_cursor(r);
     for (uint32_t i = 0; i < found.n && n < limit; i++) {
@@ -288,7 +289,7 @@ static void run_count(struct run *r)
     int64_t limit = int_arg(&r->call->command, "limit", 0);
     static struct found found;
     only_keys(&r->call->command, known);
-    search(r, &filter, reads_committed(r, true), &found);
+    search(r, &filter, reads_committed(r, false), &found);
     rk_bson_put_int32(&r->w, "n",
                       (int32_t)(limit > 0 && limit < found.n ? limit : (int64_t)found.n));
     put_ok(&r->w);

@@ -191,6 +191,7 @@ static void *start_main(void *arg)
         .range_docs = world->range_docs,
         .batch_docs = world->batch_docs,
         .ranges_ahead = world->ranges_ahead,
+        .split_after_ms = world->split_after_ms,
         .lease_ms = LEASE_MS,
         .poll_interval_ms = 1000,
         .attempts_max = 3,

@@ -90,8 +90,11 @@ struct rk_bson_view model_mutate_filter(const struct model_store *store,
     case MODEL_NO_RESUME_POINT:
         return is_a(command, "find") && has(command, "min") ? without(filter, "_id", false, copy)
                                                             : *filter;
+    case MODEL_ANY_NOTE:
+        return ranges && is_a(command, "update") ? without(filter, "splitOff._id", false, copy)
+                                                 : *filter;
     case MODEL_BLIND_CLOSE:
-        return ranges && is_a(command, "count") &&
+        return ranges && is_a(command, "find") && has(command, "projection") &&
                        model_field(filter, "state").type == RK_BSON_DOCUMENT
                    ? no_running(filter, copy)
                    : *filter;
@@ -132,6 +135,7 @@ void model_mutate_document(const struct model_store *store, const struct rk_bson
     static const uint8_t yes = 1;
     bool ranges = strcmp(c->name, "jobStatus") == 0;
     bool claim = ranges && is_a(command, "findAndModify");
+    const struct rk_bson_elem nothing = {0};
     struct rk_bson_elem value;
     switch (store->mutation) {
     case MODEL_NO_EPOCH_GROWTH:
@@ -150,6 +154,16 @@ void model_mutate_document(const struct model_store *store, const struct rk_bson
         value = model_field(old, "scanned");
         if (ranges && !claim) {
             override(doc, "scanned", &value);
+        }
+        break;
+    case MODEL_FORGOTTEN_SPLIT:
+        if (claim) {
+            override(doc, "splitOff", &nothing);
+        }
+        break;
+    case MODEL_FORGOTTEN_CUT:
+        if (ranges) {
+            override(doc, "cutEndId", &nothing);
         }
         break;
     case MODEL_EARLY_PLAN:

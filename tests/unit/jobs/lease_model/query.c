@@ -2,6 +2,7 @@
 #include "store.h"
 
 #include <rekey/bson/compare.h>
+#include <stdio.h>
 #include <string.h>
 
 static const struct rk_bson_elem missing = {0};
@@ -357,6 +358,25 @@ static bool branches_match(const struct rk_bson_elem *op, const struct rk_bson_v
     return all;
 }
 
+/* path: "key" or "key.key", and no arrays on the way. */
+static struct rk_bson_elem field_at(const struct rk_bson_view *doc, const char *path)
+{
+    const char *dot = strchr(path, '.');
+    char key[32];
+    struct rk_bson_view inner;
+    if (dot == NULL) {
+        return model_field(doc, path);
+    }
+    (void)snprintf(key, sizeof key, "%.*s", (int)(dot - path), path);
+    struct rk_bson_elem outer = model_field(doc, key);
+    if (outer.type == RK_BSON_ARRAY || strchr(dot + 1, '.') != NULL) {
+        MODEL_DIE("the model does not know the path %s", path);
+    }
+    return outer.type == RK_BSON_DOCUMENT && rk_bson_elem_view(&outer, &inner)
+               ? model_field(&inner, dot + 1)
+               : missing;
+}
+
 bool model_matches(const struct rk_bson_view *filter, const struct rk_bson_view *doc,
                    int64_t now_ms)
 {
@@ -373,10 +393,10 @@ bool model_matches(const struct rk_bson_view *filter, const struct rk_bson_view 
             holds = truthy(&result);
         } else if (strcmp(e.key, "$or") == 0 || strcmp(e.key, "$and") == 0) {
             holds = branches_match(&e, doc, now_ms, e.key[1] == 'a');
-        } else if (e.key[0] == '$' || strchr(e.key, '.') != NULL) {
+        } else if (e.key[0] == '$') {
             MODEL_DIE("the model does not know %s in a filter", e.key);
         } else {
-            struct rk_bson_elem value = model_field(doc, e.key);
+            struct rk_bson_elem value = field_at(doc, e.key);
             holds = value_matches(&value, &e);
         }
         if (!holds) {

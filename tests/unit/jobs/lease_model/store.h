@@ -82,6 +82,9 @@ enum model_mutation {
     MODEL_BLIND_CLOSE,      /* running ranges are not counted when a job is closed */
     MODEL_EARLY_PLAN,       /* a job counts as cut before it is */
     MODEL_FORGOTTEN_COUNTS, /* a checkpoint does not store what was scanned */
+    MODEL_FORGOTTEN_SPLIT,  /* a claim drops what its predecessor noted */
+    MODEL_FORGOTTEN_CUT,    /* where a range was cut is not kept when it is split */
+    MODEL_ANY_NOTE,         /* any note is removed, not just the one that is done with */
     MODEL_EARLY_POSITION,   /* a claim stores the range's end as its position */
     MODEL_MUTATIONS
 };

@@ -280,6 +280,7 @@ static void prepare(struct world *world)
 {
     struct sim *sim = world->sim;
     static const uint32_t steps_us[] = {1000, 20000, 100000, 400000};
+    static const uint32_t splits_ms[] = {0, 1, 1, 1500};
     world->n_processes = 1;
     world->processes[0] = (struct sim_process){.name = "ctl"};
     world->faults = sim_random(sim, 1u << FAULTS);
@@ -301,6 +302,18 @@ static void prepare(struct world *world)
     world->range_docs = 1 + sim_random(sim, 4);
     world->batch_docs = 1 + sim_random(sim, 4);
     world->ranges_ahead = 1 + sim_random(sim, 4);
+    world->split_after_ms = splits_ms[sim_random(sim, 4)];
+    if (world->options.mutation == MODEL_ANY_NOTE) { /* takes two splits and a late command */
+        world->faults = 1u << FAULT_LATE;
+        world->large = true;
+        world->range_docs += 8;
+        world->split_after_ms = 1;
+    }
+    if (world->split_after_ms > 0) { /* there shall be something to split, and time */
+        world->range_docs += 3;
+        world->batch_docs = 1;
+        world->step_us = steps_us[2 + sim_random(sim, 2)];
+    }
     world->n_instances = world->large ? 2 + sim_random(sim, 3) : 1 + sim_random(sim, 2);
     writers_fill(world);
     world->calm = true;
@@ -385,6 +398,7 @@ struct world_result world_run(struct world_tools *tools, const struct world_opti
     world.options.dump = NULL;
     tear_down(&world);
     sim_running = NULL;
+    world.result.splits = world.check.splits;
     world.result.violated = world.check.violated;
     memcpy(world.result.what, world.check.what, sizeof world.result.what);
     return world.result;

@@ -37,6 +37,7 @@ struct world_result {
     bool cancelled;
     uint64_t commands;
     uint64_t faults;
+    uint64_t splits;
 };
 
 void world_tools_init(struct world_tools *tools);
@@ -104,6 +105,7 @@ struct world {
     uint32_t range_docs;
     uint32_t batch_docs;
     uint32_t ranges_ahead;
+    uint32_t split_after_ms;
     struct sim_process processes[WORLD_PROCESSES_MAX];
     uint32_t n_processes;
     struct world_instance instances[WORLD_INSTANCES_MAX];
