@@ -47,6 +47,7 @@ SETTINGS = {
         "lease_ms": LEASE_MS,
         "range_docs": 100,
         "batch_docs": 25,
+        "split_after_ms": 300,
         "max_rate": 100,
         "write_timeout_ms": 3000,
         "retry_backoff_ms": 50,
