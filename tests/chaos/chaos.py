@@ -203,8 +203,7 @@ def finish(fleet, writers, sweeps, history) -> dict:
     key = sweeps.finish()
     say(f"the last sweep has ended, at key {key}")
     problems = check_all(fleet, writers, key)
-    delivered = fleet.delivered()
-    if fleet.broker and not delivered:
+    if fleet.broker and not sweeps.delivered:
         problems["counts_wrong"].append("the broker delivered no range")
     opened = {name: counts[1] for name, counts in fleet.proxy.links().items()}
     problems["links_unused"] = [name for name in fleet.links if not opened.get(name)]
@@ -226,7 +225,7 @@ def finish(fleet, writers, sweeps, history) -> dict:
         "ranges": len(history.done),
         "range_changes": history.changes,
         "keys": key,
-        "delivered_ranges": delivered,
+        "delivered_ranges": sweeps.delivered,
         **{kind: len(found) for kind, found in problems.items()},
     }
 

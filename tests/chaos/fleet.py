@@ -15,6 +15,8 @@ import struct
 import subprocess
 import threading
 from concurrent.futures import Future
+from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 
 from pymongo import MongoClient
@@ -193,11 +195,14 @@ class Fleet:
         return done.returncode
 
     def delivered(self) -> int:
-        """Ranges that the broker has handed to the instances on it since they were started."""
-        if not self.broker:
-            return 0
-        on_broker = [self.instances[number].admin for number in ON_BROKER]
-        return sum(int(each.value("rekey_amqp_delivered_total", kind="range")) for each in on_broker)
+        """Ranges that the broker has handed to the instances on it since they were started; of those that
+        can be asked."""
+        found = 0
+        for number in ON_BROKER if self.broker else ():
+            with suppress(OSError, HTTPException, AssertionError, KeyError):  # dead, suspended, starting
+                admin = self.instances[number].admin
+                found += int(admin.value("rekey_amqp_delivered_total", kind="range"))
+        return found
 
     def state_db(self) -> str:
         return self.control.config["upstream"]["state_db"]

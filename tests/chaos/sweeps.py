@@ -20,7 +20,7 @@ class Sweeps(threading.Thread):
         self.stopping = threading.Event()
         self.last = threading.Event()
         self.last_began = None
-        self.failed = 0
+        self.failed = self.delivered = 0
         self.ended = set()  # ids of complete jobs
         self.client = fleet.direct(serverSelectionTimeoutMS=5000, timeoutMS=15000)
         self.jobs = self.client[fleet.state_db()].jobs
@@ -30,6 +30,7 @@ class Sweeps(threading.Thread):
             self.fleet.try_ctl("keys", "rotate")
             self.fleet.try_ctl("start", NAMESPACE)
             self.see_to_the_end(self.stopping.is_set)
+            self.delivered = max(self.delivered, self.fleet.delivered())
             self.last.wait(0.5)
         if not self.stopping.wait(HELD_UP_S):
             self.start_last(self.stopping.is_set)
@@ -93,6 +94,7 @@ class Sweeps(threading.Thread):
         self.see_to_the_end(late)
         self.start_last(late)
         self.see_to_the_end(late)
+        self.delivered = max(self.delivered, self.fleet.delivered())
         return self.fleet.last_key
 
     def last_jobs(self) -> list:
