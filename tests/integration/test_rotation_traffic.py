@@ -22,7 +22,7 @@ def vault(tmp_path_factory):
         yield vault
 
 
-@pytest.fixture(params=["mirror", "single"])
+@pytest.fixture
 def three(request, single_member_set, vault, tmp_path, db_name):
     """Three instances, and Protected over the first."""
     settings = vault.settings(tmp_path / "secrets")
@@ -77,7 +77,12 @@ def rotate(instances, people, vault, number: int):
 
 
 @pytest.mark.timeout(max(180, SECONDS + 180))
-@pytest.mark.parametrize("indexed", [False, True], ids=["unindexed", "indexed"])
+@pytest.mark.parametrize(
+    "three, indexed",
+    [("mirror", False), ("single", True)],
+    indirect=["three"],
+    ids=["mirror, unindexed", "single, indexed"],
+)
 def test_rotations_under_traffic_fail_no_read(three, vault, indexed):
     instances, people = three
     seed(people)
