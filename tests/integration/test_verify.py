@@ -2,7 +2,6 @@
 
 import signal
 import subprocess
-import threading
 
 import pytest
 from pymongo import MongoClient
@@ -34,16 +33,27 @@ def verify(swept, *options, check=True):
     return swept.rekeyd.ctl("verify", swept.namespace, *options, check=check)
 
 
-def begin(swept, *options) -> subprocess.Popen:
-    argv = [rekey_binary("rekeyctl"), "-c", swept.rekeyd.config_path, "--json"]
-    argv += ["verify", swept.namespace, *options]
-    return subprocess.Popen(
-        argv,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=swept.rekeyd.environment(),
-        text=True,
-    )
+@pytest.fixture
+def begin():
+    """begin(swept, ...): a verify that runs; none outlives its test."""
+    started = []
+
+    def start(swept, *options) -> subprocess.Popen:
+        argv = [rekey_binary("rekeyctl"), "-c", swept.rekeyd.config_path, "--json"]
+        running = subprocess.Popen(
+            [*argv, "verify", swept.namespace, *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=swept.rekeyd.environment(),
+            text=True,
+        )
+        started.append(running)
+        return running
+
+    yield start
+    for running in started:
+        running.kill()
+        running.communicate()
 
 
 def part(swept) -> dict:
@@ -52,17 +62,20 @@ def part(swept) -> dict:
     return swept.state.proofParts.find_one({"_id.proof": proof.get("_id")}) or {}
 
 
-def kill_midway(swept, *options) -> int:
+@pytest.fixture
+def kill_midway(begin):
     """A pass that was killed with kill -9; how many documents it is known to have counted."""
-    running = begin(swept, *options)
-    try:
+
+    def kill(swept, *options) -> int:
+        running = begin(swept, *options)
         wait_until(lambda: 0 < part(swept).get("documents", 0) < DOCUMENTS)
-    finally:
         running.kill()
         running.communicate()
-    counted = part(swept)["documents"]
-    assert 0 < counted < DOCUMENTS and not part(swept)["done"]
-    return counted
+        counted = part(swept)["documents"]
+        assert 0 < counted < DOCUMENTS and not part(swept)["done"]
+        return counted
+
+    return kill
 
 
 def fast(swept):
@@ -115,7 +128,7 @@ def test_deterministic_values_come_out_the_same_again(slow):
     assert fields(verify(slow, "--sample", "0"))["ssn"]["opened"] == 0
 
 
-def test_kill_9_repeats_nothing(slow):
+def test_kill_9_repeats_nothing(slow, kill_midway):
     before = kill_midway(slow, "--deep")
     first = part(slow)
     # Counts of what was done are gone on with: were they counted again, this would show.
@@ -133,7 +146,7 @@ def test_kill_9_repeats_nothing(slow):
     assert fields(again)["answer"]["null"] == 0
 
 
-def test_what_was_swept_meanwhile_is_counted_again(slow):
+def test_what_was_swept_meanwhile_is_counted_again(slow, kill_midway):
     """The old keys that it had counted are gone: to tell of them would be wrong, and sign nothing."""
     slow.rotate()
     slow.wait(lambda: slow.state.keys.find_one({"_id": 2, "state": "current"}))
@@ -149,7 +162,7 @@ def test_what_was_swept_meanwhile_is_counted_again(slow):
     assert report["jobsSignedOff"] == 1 and slow.job()["proof"] == report["proof"]
 
 
-def test_restart_and_other_options_begin_anew(slow):
+def test_restart_and_other_options_begin_anew(slow, kill_midway):
     kill_midway(slow)
     fast(slow)
     report = verify(slow, "--deep")  # what was counted was not opened
@@ -159,7 +172,7 @@ def test_restart_and_other_options_begin_anew(slow):
     assert verify(slow)["resumed"], "the first one is still there to be gone on with"
 
 
-def test_a_rotation_ends_what_was_begun_before(slow):
+def test_a_rotation_ends_what_was_begun_before(slow, kill_midway, begin):
     kill_midway(slow)
     slow.rotate()
     slow.wait(lambda: slow.state.keys.find_one({"_id": 2, "state": "current"}))
@@ -174,13 +187,13 @@ def test_a_rotation_ends_what_was_begun_before(slow):
     slow.rekeyd.config["verify"]["max_rate"] = 200
     slow.rekeyd.write_config()
     running = begin(slow)
-    wait_until(lambda: part(slow)["_id"]["proof"] != new["_id"])
+    wait_until(lambda: part(slow).get("_id", {"proof": new["_id"]})["proof"] != new["_id"])
     slow.rotate()
     output, errors = running.communicate(timeout=60)
     assert running.returncode == STATE and "keys were rotated" in errors and output == ""
 
 
-def test_a_key_of_a_new_name_disturbs_nothing(slow):
+def test_a_key_of_a_new_name_disturbs_nothing(slow, kill_midway):
     kill_midway(slow)
     slow.state.keys.insert_one(
         {**slow.state.keys.find_one({"_id": 1}), "_id": 2, "name": "another"}
@@ -189,7 +202,7 @@ def test_a_key_of_a_new_name_disturbs_nothing(slow):
     assert verify(slow)["resumed"]
 
 
-def test_a_collection_that_was_replaced_is_counted_again(slow):
+def test_a_collection_that_was_replaced_is_counted_again(slow, kill_midway):
     kill_midway(slow)
     other = slow.stored_db.other
     other.insert_many([{"_id": i, "answer": "plain"} for i in range(5)])
@@ -200,7 +213,7 @@ def test_a_collection_that_was_replaced_is_counted_again(slow):
     assert part(slow)["documents"] == part(slow)["fields"][0]["plaintext"] == 5
 
 
-def test_one_given_up_for_dead_changes_nothing(slow):
+def test_one_given_up_for_dead_changes_nothing(slow, begin):
     running = begin(slow)
     wait_until(lambda: 0 < part(slow).get("documents", 0) < DOCUMENTS)
     running.send_signal(signal.SIGSTOP)
@@ -214,7 +227,7 @@ def test_one_given_up_for_dead_changes_nothing(slow):
     assert part(slow) == finished and len(passes(slow)) == 1
 
 
-def test_two_at_once_are_two(slow):
+def test_two_at_once_are_two(slow, begin):
     running = begin(slow)
     wait_until(lambda: 0 < part(slow).get("documents", 0) < DOCUMENTS)
     report = verify(slow)
@@ -248,7 +261,7 @@ def test_a_job_is_signed_off(swept):
     assert swept.job()["proof"] == report["proof"]
 
 
-def test_what_ends_after_the_beginning_is_not_signed_off(slow):
+def test_what_ends_after_the_beginning_is_not_signed_off(slow, begin):
     slow.rotate()
     slow.sweep()
     running = begin(slow)
@@ -285,7 +298,13 @@ def finds(client, coll) -> int:
     return totals.get(coll.full_name, {}).get("queries", {}).get("count", 0)
 
 
-def test_secondaries_are_read_and_see_everything(start_swept, members):
+def is_asked(client, coll) -> bool:
+    """Does a scan's read of the collection wait here?"""
+    waiting = [{"$currentOp": {}}, {"$match": {"command.find": coll.name}}]
+    return any(op["command"]["$db"] == coll.database.name for op in client.admin.aggregate(waiting))
+
+
+def test_secondaries_are_read_and_see_everything(start_swept, members, begin):
     swept = start_swept(members, {"sweep": {}, "verify": {"batch_docs": 50}}, FIELDS)
     filled(swept)
     primary = swept.direct.primary
@@ -305,24 +324,20 @@ def test_secondaries_are_read_and_see_everything(start_swept, members):
 
         # One member lags behind; a write that was acknowledged before the scan is in it all the
         # same, or the scan would be no proof.
-        lagging = next(a for a in clients if a != primary)
-        other = next(a for a in clients if a not in (primary, lagging))
+        lagging = clients[next(a for a in clients if a != primary)]
         stop = {"configureFailPoint": "stopReplProducer", "mode": "alwaysOn"}
-        clients[lagging].admin.command(stop)
-        swept.stored.insert_one({"_id": "late", "answer": "plaintext"})
-        timer = threading.Timer(
-            3.0, lambda: clients[lagging].admin.command({**stop, "mode": "off"})
-        )
-        timer.start()
+        lagging.admin.command(stop)
         try:
-            for _ in range(4):
-                failed = verify(swept, "--read-preference", "secondary", check=False)
-                assert failed.returncode == FAILED
-                assert part(swept)["documents"] == DOCUMENTS + 1
-                assert part(swept)["fields"][0]["plaintext"] == 1
+            swept.stored.insert_one({"_id": "late", "answer": "plaintext"})
+            running = begin(swept, "--read-preference", "secondary")
+            wait_until(lambda: is_asked(lagging, swept.stored))
+            assert running.poll() is None
         finally:
-            timer.join()
-        assert other
+            lagging.admin.command({**stop, "mode": "off"})
+        _, errors = running.communicate(timeout=60)
+        assert running.returncode == FAILED, errors
+        assert part(swept)["documents"] == DOCUMENTS + 1
+        assert part(swept)["fields"][0]["plaintext"] == 1
     finally:
         for client in clients.values():
             client.close()
@@ -366,7 +381,7 @@ def test_whatever_an_election_hits_is_tried_again(start_swept, members, command,
         primary.admin.command({**fail_point, "mode": "off"})
 
 
-def test_a_failover_in_the_middle(start_swept, members):
+def test_a_failover_in_the_middle(start_swept, members, begin):
     patient = {"retry_backoff_max_ms": 1000, "attempts_max": 30}
     settings = {"sweep": patient, "verify": dict(SLOW)}
     swept = filled(start_swept(members, settings, FIELDS))
