@@ -108,3 +108,9 @@ def fail(swept, command, times, coll=None, **how):
     if coll is not None:
         data["namespace"] = f"{coll.database.name}.{coll.name}"
     swept.direct.admin.command("configureFailPoint", "failCommand", mode=mode, data=data)
+
+
+def is_asked(client, coll) -> bool:
+    """Does a scan's read of the collection wait here?"""
+    waiting = [{"$currentOp": {}}, {"$match": {"command.find": coll.name}}]
+    return any(op["command"]["$db"] == coll.database.name for op in client.admin.aggregate(waiting))

@@ -3,6 +3,8 @@
 import pytest
 
 from harness import ReplicaSet
+from harness.waiting import wait_until
+from sweeping import is_asked
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -60,15 +62,21 @@ def test_whom_batches_are_read_from(start_swept, lagging_set, preference):
 
 def test_a_secondary_that_is_behind_is_waited_for(start_swept, lagging_set):
     """Asked as it is, it would say that there is nothing to sweep."""
-    settings = {"read_preference": "nearest", "write_timeout_ms": 1500, "threads": 4}
+    settings = {"read_preference": "secondary", "write_timeout_ms": 1500, "threads": 4}
     swept = start_swept(lagging_set, {"sweep": settings})
     behind = lagging_set.secondaries()[0]
     with member(lagging_set, behind) as client:
         client.admin.command("configureFailPoint", "rsSyncApplyStop", mode="alwaysOn")
         try:
-            sweep(swept, 200)
+            swept.insert(range(200))
+            swept.rotate()
+            swept.start()
+            wait_until(lambda: is_asked(client, swept.stored))
+            swept.wait(lambda: swept.job()["state"] == "complete")
         finally:
             client.admin.command("configureFailPoint", "rsSyncApplyStop", mode="off")
+    job = swept.job()
+    assert (job["swept"], job["scanned"]) == (200, 200) and swept.keys_used() == {2}
     assert swept.verify()["fields"][0]["current"] == 200
 
 

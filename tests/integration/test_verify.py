@@ -8,7 +8,7 @@ from pymongo import MongoClient
 
 from harness import ReplicaSet, rekey_binary
 from harness.waiting import wait_until
-from sweeping import FAILED, STATE
+from sweeping import FAILED, STATE, is_asked
 
 USAGE = 2
 DOCUMENTS = 600
@@ -296,12 +296,6 @@ def finds(client, coll) -> int:
     """How many reads of the collection this member has done for scans."""
     totals = client.admin.command("top")["totals"]
     return totals.get(coll.full_name, {}).get("queries", {}).get("count", 0)
-
-
-def is_asked(client, coll) -> bool:
-    """Does a scan's read of the collection wait here?"""
-    waiting = [{"$currentOp": {}}, {"$match": {"command.find": coll.name}}]
-    return any(op["command"]["$db"] == coll.database.name for op in client.admin.aggregate(waiting))
 
 
 def test_secondaries_are_read_and_see_everything(start_swept, members, begin):
