@@ -353,6 +353,7 @@ static const cyaml_schema_field_t dead_letter_fields[] = {DEAD_LETTER_NUMBERS(DE
 static const cyaml_schema_field_t sweep_fields[] = {
     CHOICE("transport", OPTIONAL, struct rk_config_sweep, transport, transports),
     SWITCH("pause", struct rk_config_sweep, pause),
+    SWITCH("transactions", struct rk_config_sweep, transactions),
     CHOICE("mode", OPTIONAL, struct rk_config_sweep, mode, sweep_modes),
     CYAML_FIELD_SEQUENCE("window", OPTIONAL, struct rk_config_sweep, window, &span_schema, 0,
                          RK_WINDOW_SPANS_MAX),
@@ -502,6 +503,7 @@ const struct rk_config_switch rk_config_switches[] = {
     {"keys.start_degraded", offsetof(struct rk_config, keys.start_degraded), false},
     {"keys.vault.trim", offsetof(struct rk_config, keys.vault.trim), true},
     {"sweep.pause", offsetof(struct rk_config, sweep.pause), false},
+    {"sweep.transactions", offsetof(struct rk_config, sweep.transactions), true},
 };
 const size_t rk_config_switches_count = CYAML_ARRAY_LEN(rk_config_switches);
 

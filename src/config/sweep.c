@@ -36,8 +36,8 @@ static const struct setting others[] = {
 
 /* Those that are meant for the fleet as a whole; the others say how an instance works. */
 static const char *const fleet[] = {
-    "mode",       "pause",           "max_rate",           "window", "time_zone", "threads",
-    "batch_docs", "read_preference", "guard.p99_limit_ms",
+    "mode",    "pause",      "max_rate",     "window",          "time_zone",
+    "threads", "batch_docs", "transactions", "read_preference", "guard.p99_limit_ms",
 };
 
 static bool of_sweep(const char *key)

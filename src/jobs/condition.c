@@ -226,6 +226,17 @@ size_t rk_condition_size(const struct rk_plan *plan, const struct rk_doc_plan *d
     return size;
 }
 
+void rk_condition_put_id(struct rk_bson_writer *w, const struct rk_doc_plan *doc)
+{
+    if (doc->id.type == RK_BSON_DOCUMENT) {
+        rk_bson_begin_doc(w, "_id"); /* or its keys might be read as operators */
+        rk_bson_put(w, doc->id.type, "$eq", 3, doc->id.data, doc->id.len);
+        rk_bson_end(w);
+    } else {
+        rk_bson_put(w, doc->id.type, "_id", 3, doc->id.data, doc->id.len);
+    }
+}
+
 bool rk_condition_put(struct rk_bson_writer *w, const struct rk_plan *plan,
                       const struct rk_doc_plan *doc)
 {
@@ -235,13 +246,7 @@ bool rk_condition_put(struct rk_bson_writer *w, const struct rk_plan *plan,
     size_t path_len;
     bool id_collates = collates(doc->id.type);
     bool any_collates = false;
-    if (doc->id.type == RK_BSON_DOCUMENT) {
-        rk_bson_begin_doc(w, "_id"); /* or its keys might be read as operators */
-        rk_bson_put(w, doc->id.type, "$eq", 3, doc->id.data, doc->id.len);
-        rk_bson_end(w);
-    } else {
-        rk_bson_put(w, doc->id.type, "_id", 3, doc->id.data, doc->id.len);
-    }
+    rk_condition_put_id(w, doc);
     parts_init(&parts, plan, doc);
     while (next_part(&parts, &path, &path_len, &value)) {
         put_value(w, path, path_len, &value, id_collates);

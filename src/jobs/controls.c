@@ -28,6 +28,7 @@ static struct rk_engine_settings engine_settings(const struct rk_config_sweep *s
         .threads = sweep->threads,
         .range_docs = sweep->range_docs,
         .batch_docs = sweep->batch_docs,
+        .transactions = sweep->transactions,
         .ranges_ahead = sweep->ranges_ahead,
         .split_after_ms = sweep->split_after_ms,
         .lease_ms = sweep->lease_ms,

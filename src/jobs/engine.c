@@ -207,6 +207,7 @@ struct rk_engine_state rk_engine_state(struct rk_engine *engine)
     state.hot_counts = engine->hot_counts;
     state.pauses = engine->thresholds.pauses;
     state.range_failures = rk_counter_read(&engine->range_failures);
+    state.transactions_given_up = rk_counter_read(&engine->transactions_given_up);
     for (size_t i = 0; i < engine->n_jobs; i++) {
         const struct rk_ns *ns = &engine->jobs[i].ns;
         state.jobs += rk_policy_find(engine->policies, ns->db, strlen(ns->db), ns->coll,

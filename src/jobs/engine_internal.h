@@ -8,6 +8,7 @@
 #include "range_internal.h"
 #include "scan_internal.h"
 #include "shard_key_internal.h"
+#include "transaction_internal.h"
 
 #include <pthread.h>
 #include <rekey/jobs/engine.h>
@@ -28,6 +29,7 @@ struct rk_engine_settings {
     uint32_t threads; /* ranges worked on at once; 0: jobs are watched, not worked on */
     uint32_t range_docs;
     uint32_t batch_docs;
+    bool transactions; /* where there are any */
     uint32_t ranges_ahead;
     uint32_t split_after_ms;
     uint32_t lease_ms;
@@ -79,6 +81,7 @@ struct rk_sweeper {
     int64_t slot; /* of held */
 
     mongoc_client_t *client;
+    struct rk_transaction transaction; /* of client */
     struct rk_aead *aead;
     struct rk_keyset *keys;
     uint64_t keys_generation;
@@ -126,7 +129,8 @@ struct rk_engine {
     struct rk_sweep_counts counts;
     struct rk_sweep_counts hot_counts; /* of documents that were read under an old key */
     struct rk_thresholds thresholds;
-    rk_counter range_failures; /* without the lock */
+    rk_counter range_failures; /* without the lock, as the next */
+    rk_counter transactions_given_up;
     struct rk_sweeper sweepers[RK_ENGINE_THREADS_MAX];
 };
 
@@ -191,6 +195,9 @@ void *rk_sweeper_main(void *arg); /* a struct rk_sweeper */
 /* The policy for ns as it is configured now, or NULL; valid until the next call. */
 const struct rk_policy *rk_sweeper_policy(struct rk_sweeper *s, const struct rk_ns *ns);
 
+/* The terms on which ranges are claimed, with the session in which they will be worked on. */
+struct rk_lease rk_sweeper_lease(struct rk_sweeper *s, const struct rk_engine_settings *settings);
+
 /* ---- range_work.c */
 
 /* On a range that was claimed, until it is done, given back, lost or failed. */
@@ -219,6 +226,7 @@ struct rk_sweep_task {
     uint32_t key_id;          /* the current key must be this one or a later one; 0: any */
     struct rk_scan scan;      /* with the collection's shard key */
     const struct rk_buf *ids; /* a BSON array: these documents instead of those of scan; or NULL */
+    /* scan.snapshot: the batch is written in a transaction unless somebody changes it meanwhile. */
 };
 
 /*

@@ -31,6 +31,11 @@ void rk_engine_metrics(struct rk_engine *engine, struct rk_metrics *m)
     rk_metrics_one(m, "rekey_sweep_range_failures_total", RK_METRIC_COUNTER,
                    "Failed attempts at a range; each is logged as range_retry or range_failed.",
                    (double)state.range_failures);
+    rk_metrics_one(
+        m, "rekey_sweep_transactions_given_up_total", RK_METRIC_COUNTER,
+        "Batches that were not written as a whole, mostly because an application changed "
+        "one of their documents meanwhile; each document was written by itself then.",
+        (double)state.transactions_given_up);
     rk_metrics_one(m, "rekey_sweep_jobs_paused_total", RK_METRIC_COUNTER,
                    "Jobs that this instance has paused because too many of their documents could "
                    "not be processed.",

@@ -1,5 +1,6 @@
 #include "counts_internal.h"
 #include "range_internal.h"
+#include "transform_internal.h"
 
 #include <string.h>
 
@@ -116,6 +117,18 @@ static void put_slot(struct rk_bson_writer *w, const struct claim *claim)
     }
 }
 
+static void put_session(struct rk_bson_writer *w, const struct rk_lease *lease,
+                        const struct claim *claim)
+{
+    if (lease->session != NULL) {
+        rk_bson_put_binary(w, "session", strlen("session"), BSON_SUBTYPE_UUID, lease->session,
+                           RK_SESSION_ID_LEN);
+    } else {
+        rk_bson_put_string(w, "session", "$$REMOVE");
+    }
+    rk_bson_put_string(w, "formerSession", claim->expired ? "$session" : "$$REMOVE");
+}
+
 static void put_claim(struct rk_bson_writer *w, const struct rk_lease *lease,
                       const struct claim *claim)
 {
@@ -151,12 +164,28 @@ static void put_claim(struct rk_bson_writer *w, const struct rk_lease *lease,
     rk_bson_put_now_plus(w, "leaseUntil", lease->lease_ms);
     put_attempts(w);
     put_slot(w, claim);
+    put_session(w, lease, claim);
     rk_bson_end(w);
     rk_bson_end(w);
     rk_bson_end(w);
     rk_bson_put_bool(w, "new", true);
     rk_bson_put_majority(w, lease->wtimeout_ms);
     rk_bson_end(w);
+}
+
+/* What the former owner has left open would hold its documents; should it still live, its epoch is
+ * over, and what it has not committed is done again. */
+static void end_former(const struct rk_lease *lease, const struct rk_bson_view *doc)
+{
+    struct rk_bson_elem elem;
+    if (!rk_bson_find(doc, "formerSession", &elem) || elem.type != RK_BSON_BINARY ||
+        elem.value_len != RK_BINARY_HEAD_LEN + RK_SESSION_ID_LEN) {
+        return;
+    }
+    const uint8_t *id = elem.value + RK_BINARY_HEAD_LEN;
+    if (lease->session == NULL || memcmp(id, lease->session, RK_SESSION_ID_LEN) != 0) {
+        rk_session_kill(lease->client, id);
+    }
 }
 
 static enum rk_status take(const struct rk_lease *lease, const struct claim *claim,
@@ -186,6 +215,10 @@ static enum rk_status take(const struct rk_lease *lease, const struct claim *cla
         goto done;
     }
     status = read_range(&doc, range, err);
+    range->has_session = lease->session != NULL;
+    if (claim->expired) {
+        end_former(lease, &doc);
+    }
     range->claimed_at =
         rk_bson_find(&view, "operationTime", &elem) && elem.type == RK_BSON_TIMESTAMP
             ? rk_load_u64(elem.value)
@@ -254,6 +287,10 @@ static void put_next(struct rk_bson_writer *w, const struct rk_lease *lease,
         rk_bson_put(w, RK_BSON_NULL, "offeredAt", strlen("offeredAt"), NULL, 0); /* at once */
     } else {
         rk_bson_put_string(w, "finishedAt", "$$NOW");
+    }
+    if (next != RK_RANGE_GO_ON) {
+        rk_bson_put_string(w, "session", "$$REMOVE");
+        rk_bson_put_string(w, "formerSession", "$$REMOVE");
     }
 }
 

@@ -7,6 +7,8 @@
  *     creationTimeStamp: Date, finishedAt: Date,
  *     owner, epoch: int64, leaseUntil: Date, attempts: int32, error,
  *     slot: int32,               of a running range of a job with limited concurrency
+ *     session: UUID,             in which the owner writes transactions; formerSession: the owner's
+ *                                before it, which fell silent
  *     offeredAt: Date,           when other instances were last told of it
  *     position,                  the last processed _id; the checkpoint
  *     splitOff: {_id, seq, endId, batchSize},   what is to become a range of its own (split.c)
@@ -32,6 +34,7 @@
 #define REKEY_JOBS_RANGE_INTERNAL_H
 
 #include "command_internal.h"
+#include "transaction_internal.h"
 
 #include <rekey/jobs/store.h>
 
@@ -56,6 +59,7 @@ struct rk_range {
     uint64_t claimed_at; /* operation time; 0: the server has none */
     int64_t slot;        /* of those that the job's concurrency gives; -1: none */
     struct rk_split_off split_off;
+    bool has_session;    /* it names the session of its owner */
 };
 
 /* Who works on ranges, and under which terms. */
@@ -65,6 +69,7 @@ struct rk_lease {
     const char *owner;
     uint32_t lease_ms;
     uint32_t wtimeout_ms;
+    const uint8_t *session; /* of transactions, RK_SESSION_ID_LEN bytes; NULL: there will be none */
 };
 
 void rk_range_init(struct rk_range *range);

@@ -66,7 +66,8 @@ struct work {
     bool exhausted;    /* everything is done, only the checkpoint is missing */
     uint64_t checkpoint_us;
     uint64_t since_us; /* it is as large as it is now */
-    int64_t rewritten; /* documents of the next batch, in attempts that failed */
+    uint32_t limit;    /* documents of the next batch */
+    int64_t rewritten; /* of them, in attempts that failed */
 };
 
 enum work_step { WORK_GO_ON, WORK_OVER };
@@ -95,6 +96,13 @@ static enum rk_status next_batch(struct rk_sweeper *s, struct work *work,
                                           again ? MONGOC_READ_PRIMARY : work->settings.read_mode,
                                       .after = range->claimed_at,
                                       .max_time_ms = work->settings.write_timeout_ms};
+    /* After a failure the batch stays what it was: of its documents some are known to be rewritten.
+     */
+    if (work->failures == 0 || work->limit == 0) {
+        work->limit = rk_sweeper_batch_limit(s, &work->settings);
+    }
+    bool snapshot = work->settings.transactions && range->has_session &&
+                    rk_transaction_possible(&s->transaction);
     struct rk_sweep_task task = {
         .job = &work->job->id,
         .ns = &work->job->ns,
@@ -106,8 +114,9 @@ static enum rk_status next_batch(struct rk_sweeper *s, struct work *work,
                  .after = &range->position,
                  .policy = policy,
                  .shard_key = &work->job->shard_key,
-                 .limit = rk_sweeper_batch_limit(s, &work->settings),
-                 .from = from.mode != MONGOC_READ_PRIMARY ? &from : NULL},
+                 .limit = work->limit,
+                 .snapshot = snapshot,
+                 .from = snapshot || from.mode != MONGOC_READ_PRIMARY ? &from : NULL},
     };
     enum rk_status status =
         rk_sweep_batch(s, &work->lease, &task, &done, &last, &work->exhausted, err);
@@ -246,6 +255,10 @@ static enum work_step work_step(struct rk_sweeper *s, struct work *work)
     status = complete_split(s, work, &err);
     if (status == RK_OK && !work->exhausted) {
         rk_sweeper_work_hot(s, &work->settings); /* first, and one batch only: the range goes on */
+        policy = rk_sweeper_policy(s, &work->job->ns);
+        if (policy == NULL) {
+            return WORK_GO_ON; /* the next step gives the range back */
+        }
         status = next_batch(s, work, policy, &err);
         if (status == RK_ESTATE) {
             return WORK_GO_ON; /* cancelled: the next step gives the range back */

@@ -95,10 +95,11 @@ static void put_projection(struct rk_bson_writer *w, const struct rk_scan *scan)
 }
 
 /* from may be NULL. */
-static void put_majority_read(struct rk_bson_writer *w, const struct rk_scan_from *from)
+static void put_read_concern(struct rk_bson_writer *w, bool snapshot,
+                             const struct rk_scan_from *from)
 {
     rk_bson_begin_doc(w, "readConcern");
-    rk_bson_put_string(w, "level", "majority");
+    rk_bson_put_string(w, "level", snapshot ? "snapshot" : "majority");
     if (from != NULL && from->after != 0) {
         uint8_t time[8];
         rk_store_u64(time, from->after);
@@ -117,7 +118,7 @@ static void put_find(struct rk_bson_writer *w, const struct rk_ns *ns, const str
     const struct rk_id *min = resumed ? scan->after : scan->min;
     rk_bson_begin(w);
     rk_bson_put_string(w, "find", ns->coll);
-    put_majority_read(w, scan->from);
+    put_read_concern(w, scan->snapshot, scan->from);
     if (!scan->whole) {
         put_projection(w, scan);
     }
@@ -173,6 +174,7 @@ static enum rk_status run_find(mongoc_client_t *client, const struct rk_ns *ns,
 {
     static const char *const batch_path[] = {"cursor", "firstBatch"};
     static const char *const id_path[] = {"cursor", "id"};
+    static const char *const time_path[] = {"cursor", "atClusterTime"};
     struct rk_bson_elem elem;
     int64_t cursor = 0;
     uint32_t server = 0;
@@ -205,6 +207,9 @@ static enum rk_status run_find(mongoc_client_t *client, const struct rk_ns *ns,
     }
     batch->n = n;
     batch->exhausted = cursor == 0 && n < limit;
+    batch->at = rk_view_path(&view, time_path, 2, &elem) && elem.type == RK_BSON_TIMESTAMP
+                    ? rk_load_u64(elem.value)
+                    : 0;
     if (cursor != 0) {
         kill_cursor(client, ns, from != NULL ? &server : NULL, cursor);
     }
@@ -231,7 +236,7 @@ static enum rk_status read_max_key(mongoc_client_t *client, const struct rk_ns *
     rk_bson_writer_init(&w, command);
     rk_bson_begin(&w);
     rk_bson_put_string(&w, "find", ns->coll);
-    put_majority_read(&w, scan->from);
+    put_read_concern(&w, scan->snapshot, scan->from);
     if (!scan->whole) {
         put_projection(&w, scan);
     }
@@ -260,6 +265,7 @@ enum rk_status rk_scan_read(mongoc_client_t *client, const struct rk_ns *ns,
         batch->docs = (struct rk_bson_view){none, sizeof none};
         batch->n = 0;
         batch->exhausted = true;
+        batch->at = 0;
         return RK_OK;
     }
     rk_buf_init(&command, COMMAND_MAX);
@@ -288,7 +294,7 @@ static enum rk_status read_these(mongoc_client_t *client, const struct rk_ns *ns
     rk_bson_writer_init(&w, &command);
     rk_bson_begin(&w);
     rk_bson_put_string(&w, "find", ns->coll);
-    put_majority_read(&w, NULL);
+    put_read_concern(&w, false, NULL);
     put_projection(&w, like);
     rk_bson_begin_doc(&w, "filter");
     rk_bson_begin_doc(&w, "_id");

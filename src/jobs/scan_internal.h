@@ -5,7 +5,7 @@
  * Reads are majority reads: what only a primary had that is lost must not let the position pass a
  * document by. They see all that came before the caller's last majority write, which is the claim
  * of the range, or the update that did not match; from other members than the primary by waiting
- * for the operation time of the claim.
+ * for the operation time of the claim. Snapshot reads are majority reads that all see one moment.
  *
  * Bounds are index bounds (min inclusive, max exclusive, with a hint), since only these compare
  * across BSON types: {_id: {$gte: 5}} would silently skip strings, NaN and sub-documents.
@@ -40,6 +40,7 @@ struct rk_scan {
     bool whole;                           /* do not project */
     uint32_t skip;
     uint32_t limit;
+    bool snapshot;                   /* with from: says what time it shows */
     const struct rk_scan_from *from; /* NULL: the primary */
 };
 
@@ -49,6 +50,7 @@ struct rk_scan_batch {
     struct rk_bson_view docs; /* the array, into reply */
     uint32_t n;
     bool exhausted; /* nothing follows */
+    uint64_t at;    /* the time of a snapshot; 0: none */
 };
 
 void rk_scan_batch_init(struct rk_scan_batch *batch);

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#define PART_OVERHEAD 16u /* {$eq: } */
+
 bool rk_shard_key_set(struct rk_shard_key *key, const struct rk_bson_view *doc)
 {
     if (doc->len > sizeof key->doc) {
@@ -69,6 +71,26 @@ static void put_path(void *arg, const char *path, size_t len)
         rk_bson_put(p->w, RK_BSON_NULL, "$eq", 3, NULL, 0);
     }
     rk_bson_end(p->w);
+}
+
+struct measuring {
+    const struct rk_bson_view *doc;
+    size_t size;
+};
+
+static void add_path(void *arg, const char *path, size_t len)
+{
+    struct measuring *m = arg;
+    struct rk_bson_elem elem;
+    m->size += PART_OVERHEAD + len;
+    m->size += find_path(m->doc, path, len, &elem) ? elem.value_len : 0;
+}
+
+size_t rk_shard_key_size(const struct rk_shard_key *key, const struct rk_bson_view *doc)
+{
+    struct measuring m = {.doc = doc};
+    rk_shard_key_paths(key, add_path, &m);
+    return m.size;
 }
 
 void rk_shard_key_put(const struct rk_shard_key *key, struct rk_bson_writer *w,

@@ -26,5 +26,7 @@ void rk_shard_key_paths(const struct rk_shard_key *key, rk_shard_path_fn *fn, vo
  * not have, as mongos takes it. */
 void rk_shard_key_put(const struct rk_shard_key *key, struct rk_bson_writer *w,
                       const struct rk_bson_view *doc);
+/* At least as many bytes as that takes. */
+size_t rk_shard_key_size(const struct rk_shard_key *key, const struct rk_bson_view *doc);
 
 #endif

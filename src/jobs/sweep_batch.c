@@ -9,6 +9,7 @@
 
 #include <rekey/base/clock.h>
 #include <rekey/jobs/key_wait.h>
+#include <rekey/log/log.h>
 
 #define ROUNDS_MAX 4u     /* compare-and-swaps of a document that keeps changing */
 #define SCAN_DISCOUNT 10u /* a document that is only read counts as this part of a written one */
@@ -238,12 +239,32 @@ static enum rk_status look_again(struct rk_sweeper *s, const struct rk_sweep_tas
     return status;
 }
 
+/* As a whole, at the time of the snapshot; false: nothing was written, somebody was faster. */
+static bool written_at_once(struct rk_sweeper *s, const struct rk_write *write, uint64_t at,
+                            struct rk_plan *plan, struct rk_write_result *result)
+{
+    struct rk_error err;
+    if (at == 0 || rk_write_plan_at(write, &s->transaction, at, plan, result, &err) == RK_OK) {
+        return at != 0;
+    }
+    rk_log(RK_LOG_DEBUG, "transaction_given_up", RK_S("ns", write->ns->full),
+           RK_I("code", err.code), RK_S("error", err.message));
+    rk_counter_add_shared(&s->engine->transactions_given_up, 1);
+    return false;
+}
+
 static enum rk_status write_rounds(struct rk_sweeper *s, const struct rk_lease *lease,
                                    const struct rk_sweep_task *task, int64_t writes,
                                    struct rk_sweep_counts *counts, struct rk_error *err)
 {
+    const struct rk_write write = {.client = s->client,
+                                   .ns = task->ns,
+                                   .shard_key = task->scan.shard_key,
+                                   .wtimeout_ms = lease->wtimeout_ms,
+                                   .command = &s->command};
     enum rk_status status = RK_OK;
     int64_t left = writes;
+    bool at_once = writes > 0;
     for (unsigned round = 0; status == RK_OK; round++) {
         struct rk_plan *plan = &s->plans[round % 2];
         struct rk_plan *next = &s->plans[(round + 1) % 2];
@@ -253,8 +274,10 @@ static enum rk_status write_rounds(struct rk_sweeper *s, const struct rk_lease *
             counts->rejected += settle(&left, count_changes(plan));
             give_up(plan);
         }
-        status = rk_write_plan(s->client, task->ns, task->scan.shard_key, plan, lease->wtimeout_ms,
-                               &s->command, &result, err);
+        at_once = at_once && written_at_once(s, &write, s->batches[0].at, plan, &result);
+        if (!at_once) {
+            status = rk_write_plan(&write, plan, &result, err);
+        }
         counts->swept += settle(&left, result.matched);
         counts->rejected += settle(&left, result.failed);
         if (status == RK_OK &&
@@ -273,16 +296,31 @@ static enum rk_status write_rounds(struct rk_sweeper *s, const struct rk_lease *
     return status;
 }
 
+static enum rk_status read_batch(struct rk_sweeper *s, const struct rk_sweep_task *task,
+                                 struct rk_error *err)
+{
+    struct rk_scan_batch *batch = &s->batches[0];
+    enum rk_status status;
+    if (task->ids != NULL) {
+        return rk_scan_read_ids(s->client, task->ns, &task->scan, task->ids, batch, err);
+    }
+    status = rk_scan_read(s->client, task->ns, &task->scan, batch, err);
+    if (status != RK_OK && task->scan.snapshot) {
+        /* Of what a collection was just before its catalog entry changed there is no snapshot. */
+        struct rk_scan plain = task->scan;
+        plain.snapshot = false;
+        status = rk_scan_read(s->client, task->ns, &plain, batch, err);
+    }
+    return status;
+}
+
 enum rk_status rk_sweep_batch(struct rk_sweeper *s, const struct rk_lease *lease,
                               const struct rk_sweep_task *task, struct rk_sweep_counts *counts,
                               struct rk_id *last, bool *exhausted, struct rk_error *err)
 {
     struct rk_plan *plan = &s->plans[0];
     last->type = 0;
-    enum rk_status status =
-        task->ids != NULL
-            ? rk_scan_read_ids(s->client, task->ns, &task->scan, task->ids, &s->batches[0], err)
-            : rk_scan_read(s->client, task->ns, &task->scan, &s->batches[0], err);
+    enum rk_status status = read_batch(s, task, err);
     if (status != RK_OK) {
         return status;
     }

@@ -22,6 +22,7 @@ static bool sweeper_init(struct rk_sweeper *s)
     rk_buf_init(&s->command, COMMAND_MAX);
     rk_buf_init(&s->ids, RK_IDS_MAX);
     s->client = mongoc_client_pool_pop(s->engine->client_pool);
+    s->transaction = (struct rk_transaction){.client = s->client};
     if (rk_aead_new(&s->aead, &err) != RK_OK) {
         rk_log(RK_LOG_ERROR, "sweeper_failed", RK_S("error", err.message));
         return false;
@@ -40,6 +41,7 @@ static void sweeper_deinit(struct rk_sweeper *s)
     rk_aead_free(s->aead);
     rk_keyset_unref(s->keys);
     rk_policy_set_unref(s->policies);
+    rk_transaction_deinit(&s->transaction);
     mongoc_client_pool_push(s->engine->client_pool, s->client);
 }
 
@@ -53,6 +55,15 @@ const struct rk_policy *rk_sweeper_policy(struct rk_sweeper *s, const struct rk_
     }
     pthread_mutex_unlock(&engine->lock);
     return rk_policy_find(s->policies, ns->db, strlen(ns->db), ns->coll, strlen(ns->coll));
+}
+
+struct rk_lease rk_sweeper_lease(struct rk_sweeper *s, const struct rk_engine_settings *settings)
+{
+    struct rk_lease lease = rk_engine_lease(s->engine, s->client, settings);
+    if (settings->transactions && rk_transaction_possible(&s->transaction)) {
+        lease.session = rk_transaction_session(&s->transaction);
+    }
+    return lease;
 }
 
 /* Takes up one dead letter that is to be tried again. False when there is none. */
@@ -117,7 +128,7 @@ static enum rk_hint_end work_offered(struct rk_sweeper *s, const struct rk_hint 
                                      size_t n_jobs, const struct rk_engine_settings *settings)
 {
     struct rk_error err;
-    struct rk_lease lease = rk_engine_lease(s->engine, s->client, settings);
+    struct rk_lease lease = rk_sweeper_lease(s, settings);
     const struct rk_job_view *job = NULL;
     for (size_t i = 0; i < n_jobs && job == NULL; i++) {
         job = bson_oid_equal(&jobs[i].id, &hint->job) ? &jobs[i] : NULL;
@@ -177,7 +188,7 @@ static bool claim_and_work(struct rk_sweeper *s, struct rk_range *range,
                            const struct rk_engine_settings *settings)
 {
     struct rk_error err;
-    struct rk_lease lease = rk_engine_lease(s->engine, s->client, settings);
+    struct rk_lease lease = rk_sweeper_lease(s, settings);
     for (size_t i = 0; i < n_jobs; i++) {
         if (rk_sweeper_policy(s, &jobs[i].ns) == NULL) {
             continue;

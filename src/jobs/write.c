@@ -12,18 +12,22 @@
 
 struct builder {
     struct rk_bson_writer w;
-    const struct rk_ns *ns;
-    const struct rk_shard_key *shard_key;
+    const struct rk_write *write;
     struct rk_plan *plan;
-    uint32_t wtimeout_ms;
+    uint64_t at;       /* of the transaction; 0: compare-and-swaps */
+    bool begun;        /* the transaction has had a command */
     size_t next;       /* document of the plan to go on with */
     uint32_t n_ops;    /* in the command being built */
     struct rk_buf ops; /* uint32_t each: the document of the plan that it is for */
 };
 
-static size_t op_size(const struct rk_plan *plan, const struct rk_doc_plan *doc)
+static size_t op_size(const struct builder *b, const struct rk_doc_plan *doc)
 {
-    size_t size = OP_OVERHEAD + rk_condition_size(plan, doc);
+    const struct rk_plan *plan = b->plan;
+    size_t size = OP_OVERHEAD + (b->at != 0 ? doc->id.len : rk_condition_size(plan, doc));
+    if (b->write->shard_key != NULL) {
+        size += rk_shard_key_size(b->write->shard_key, &doc->doc);
+    }
     for (uint32_t i = 0; i < doc->n_changes; i++) {
         const struct rk_change *change = rk_plan_change(plan, doc->first_change + i);
         size += change->path_len + change->value_len + CHANGE_OVERHEAD;
@@ -41,9 +45,14 @@ static void put_op(struct builder *b, uint32_t index, const struct rk_doc_plan *
     size_t key_len = bson_uint32_to_string(index, &key, buf, sizeof buf);
     rk_bson_begin_sub(w, RK_BSON_DOCUMENT, key, key_len);
     rk_bson_begin_doc(w, "q");
-    bool simple_collation = rk_condition_put(w, plan, doc);
-    if (b->shard_key != NULL) {
-        rk_shard_key_put(b->shard_key, w, &doc->doc);
+    bool simple_collation = false;
+    if (b->at != 0) {
+        rk_condition_put_id(w, doc);
+    } else {
+        simple_collation = rk_condition_put(w, plan, doc);
+    }
+    if (b->write->shard_key != NULL) {
+        rk_shard_key_put(b->write->shard_key, w, &doc->doc);
     }
     rk_bson_end(w);
     rk_bson_begin_doc(w, "u");
@@ -77,16 +86,23 @@ static enum rk_status build(struct builder *b, struct rk_buf *out, struct rk_wri
     rk_bson_writer_init(&b->w, out);
     b->n_ops = 0;
     rk_bson_begin(&b->w);
-    rk_bson_put_string(&b->w, "update", b->ns->coll);
+    rk_bson_put_string(&b->w, "update", b->write->ns->coll);
     rk_bson_put_bool(&b->w, "ordered", false);
-    rk_bson_put_majority(&b->w, b->wtimeout_ms);
+    if (b->at == 0) {
+        rk_bson_put_majority(&b->w, b->write->wtimeout_ms);
+    } else if (!b->begun) {
+        rk_transaction_put_time(&b->w, b->at);
+    }
     rk_bson_begin_array(&b->w, "updates");
     for (; status == RK_OK && b->next < rk_plan_count(b->plan); b->next++) {
         struct rk_doc_plan *doc = rk_plan_doc(b->plan, b->next);
         if (!wanted(doc)) {
             continue;
         }
-        size_t size = op_size(b->plan, doc);
+        size_t size = op_size(b, doc);
+        if (size > COMMAND_MAX - COMMAND_ROOM && b->at != 0) {
+            return RK_ELIMIT;
+        }
         if (size > COMMAND_MAX - COMMAND_ROOM) {
             doc->failure = "old and new value together are too large for one update";
             result->tried++;
@@ -164,14 +180,15 @@ static enum rk_status read_errors(const struct builder *b, const struct rk_bson_
     return step == RK_BSON_STEP_END ? RK_OK : malformed(err);
 }
 
-static enum rk_status run_command(mongoc_client_t *client, const struct builder *b,
-                                  const struct rk_buf *command, struct rk_write_result *result,
+static enum rk_status run_command(const struct builder *b, struct rk_write_result *result,
                                   struct rk_error *err)
 {
+    const struct rk_write *write = b->write;
     bson_t reply;
     struct rk_bson_elem elem;
     struct rk_bson_view errors;
-    enum rk_status status = rk_command_run(client, b->ns->db, command, &reply, err);
+    enum rk_status status =
+        rk_command_run(write->client, write->ns->db, write->command, &reply, err);
     struct rk_bson_view view = rk_reply_view(&reply);
     int64_t n = rk_view_int(&view, "n");
     if (n < 0 || n > (int64_t)b->n_ops) {
@@ -194,23 +211,71 @@ static enum rk_status run_command(mongoc_client_t *client, const struct builder 
     return status;
 }
 
-enum rk_status rk_write_plan(mongoc_client_t *client, const struct rk_ns *ns,
-                             const struct rk_shard_key *shard_key, struct rk_plan *plan,
-                             uint32_t wtimeout_ms, struct rk_buf *command,
-                             struct rk_write_result *result, struct rk_error *err)
+static enum rk_status run_in_transaction(const struct builder *b,
+                                         struct rk_transaction *transaction,
+                                         struct rk_write_result *result, struct rk_error *err)
 {
-    struct builder b = {.ns = ns, .shard_key = shard_key, .plan = plan, .wtimeout_ms = wtimeout_ms};
-    enum rk_status status;
-    *result = (struct rk_write_result){0};
-    rk_buf_init(&b.ops, OPS_MAX_BYTES);
+    const struct rk_write *write = b->write;
+    bson_t reply;
+    enum rk_status status =
+        rk_transaction_run(transaction, write->ns->db, write->command, &reply, err);
+    struct rk_bson_view view = rk_reply_view(&reply);
+    struct rk_bson_elem elem;
+    if (status == RK_OK &&
+        (rk_bson_find(&view, "writeErrors", &elem) || rk_view_int(&view, "n") != b->n_ops)) {
+        status = rk_error_set(err, RK_EREFUSED, "not every update was made");
+    }
+    result->tried += b->n_ops;
+    result->matched += b->n_ops;
+    bson_destroy(&reply);
+    return status;
+}
+
+/* transaction: NULL: compare-and-swaps. */
+static enum rk_status run_all(struct builder *b, struct rk_transaction *transaction,
+                              struct rk_write_result *result, struct rk_error *err)
+{
+    enum rk_status status = RK_OK;
+    rk_buf_init(&b->ops, OPS_MAX_BYTES);
     do {
-        status = build(&b, command, result);
+        status = build(b, b->write->command, result);
         if (status != RK_OK) {
             rk_error_set(err, status, "cannot build an update command");
-        } else if (b.n_ops > 0) {
-            status = run_command(client, &b, command, result, err);
+        } else if (b->n_ops > 0) {
+            status = transaction != NULL ? run_in_transaction(b, transaction, result, err)
+                                         : run_command(b, result, err);
+            b->begun = true;
         }
-    } while (status == RK_OK && b.n_ops > 0);
-    rk_buf_deinit(&b.ops);
+    } while (status == RK_OK && b->n_ops > 0);
+    rk_buf_deinit(&b->ops);
+    return status;
+}
+
+enum rk_status rk_write_plan(const struct rk_write *write, struct rk_plan *plan,
+                             struct rk_write_result *result, struct rk_error *err)
+{
+    struct builder b = {.write = write, .plan = plan};
+    *result = (struct rk_write_result){0};
+    return run_all(&b, NULL, result, err);
+}
+
+enum rk_status rk_write_plan_at(const struct rk_write *write, struct rk_transaction *transaction,
+                                uint64_t at, struct rk_plan *plan, struct rk_write_result *result,
+                                struct rk_error *err)
+{
+    struct builder b = {.write = write, .plan = plan, .at = at};
+    *result = (struct rk_write_result){0};
+    enum rk_status status = rk_transaction_begin(transaction, write->wtimeout_ms, err);
+    if (status != RK_OK) {
+        return status;
+    }
+    status = run_all(&b, transaction, result, err);
+    if (status == RK_OK) {
+        status = rk_transaction_commit(transaction, err);
+    }
+    if (status != RK_OK) {
+        rk_transaction_abort(transaction);
+        *result = (struct rk_write_result){0};
+    }
     return status;
 }

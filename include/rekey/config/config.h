@@ -254,6 +254,7 @@ struct rk_config_sweep {
     uint32_t threads;          /* ranges worked on at once */
     uint32_t range_docs;       /* documents in one JobStatus range */
     uint32_t batch_docs;       /* documents in one bulk update */
+    bool transactions;         /* a batch is written in one, where there are transactions */
     uint32_t ranges_ahead;     /* ranges cut ahead of the workers */
     uint32_t split_after_ms;   /* a range worked on for longer is split; 0: never */
     uint32_t lease_ms;         /* a range whose owner is silent this long is taken over */

@@ -54,6 +54,7 @@ struct rk_engine_state {
     size_t jobs;   /* planning or running, that this instance has a policy for */
     size_t ranges; /* held now */
     uint64_t range_failures;
+    uint64_t transactions_given_up;    /* batches written document by document instead */
     uint64_t pauses;                   /* of jobs, because too many documents failed */
     struct rk_sweep_counts counts;     /* of ranges */
     struct rk_sweep_counts hot_counts; /* of documents that were read under an old key */

@@ -125,7 +125,7 @@ static void test_every_setting_is_documented(void **state)
         "keyring_file refresh_interval_ms negative_cache_ms instance_lease_ms "
         "cursor_grace_ms create_first_key "
         "start_degraded write_settle_ms trim rotate_after_days rotate_after_encryptions "
-        "encryption_lease pause mode hot_docs_max hot_repeat_ms "
+        "encryption_lease pause transactions mode hot_docs_max hot_repeat_ms "
         "max_rate "
         "threads range_docs batch_docs ranges_ahead split_after_ms lease_ms poll_interval_ms "
         "attempts_max "

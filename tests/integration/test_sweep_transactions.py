@@ -1,0 +1,184 @@
+"""A batch that is written in one transaction: all of it or nothing, and whoever was faster stays."""
+
+import threading
+import time
+
+import pytest
+
+from harness.admin import admin_settings
+from harness.protected import key_id
+from test_sweep import start_swept  # noqa: F401 (a fixture)
+from test_sweep_faults import fail, fragile_set  # noqa: F401 (a fixture)
+
+DOCUMENTS = 60
+ONE_BATCH = {"sweep": {"range_docs": 100, "batch_docs": 100, "threads": 1}}
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def swept(start_swept, fragile_set):  # noqa: F811
+    """All documents are one batch."""
+    swept = start_swept(fragile_set, {**ONE_BATCH, **admin_settings()})
+    yield swept
+    fail(swept, "update", "off")
+
+
+def filled(swept):
+    swept.insert(range(DOCUMENTS))
+    swept.rotate()
+    return swept
+
+
+def committed(swept) -> int:
+    return swept.direct.admin.command("serverStatus")["transactions"]["totalCommitted"]
+
+
+def given_up(swept) -> int:
+    return swept.rekeyd.admin.value("rekey_sweep_transactions_given_up_total")
+
+
+def sweep_meanwhile(swept) -> threading.Thread:
+    thread = threading.Thread(target=swept.sweep)
+    thread.start()
+    return thread
+
+
+def held(swept, command) -> bool:
+    """A command of this kind waits in the fail point."""
+    running = swept.direct.admin.aggregate([{"$currentOp": {"localOps": True}}])
+    return any(command in op.get("command", {}) and "txnNumber" in op["command"] for op in running)
+
+
+def check(swept, documents=DOCUMENTS, **others):
+    """Everything lies under the new key and can be read; others: _id to what it holds now."""
+    expected = {i: f"answer {i}" for i in range(documents)}
+    expected.update({int(id[1:]): answer for id, answer in others.items()})
+    assert {d["_id"]: d["answer"] for d in swept.app.find()} == expected
+    assert swept.keys_used() == {2}
+
+
+def counts(swept) -> dict:
+    names = ("scanned", "swept", "alreadyCurrent", "gone", "rejected")
+    return {name: sum(r[name] for r in swept.ranges()) for name in names}
+
+
+@pytest.mark.tsan
+def test_a_batch_is_one_transaction(swept):
+    filled(swept)
+    before = committed(swept)
+    swept.sweep()
+    assert committed(swept) == before + 1 and given_up(swept) == 0
+    assert counts(swept)["swept"] == DOCUMENTS
+    check(swept)
+    assert not [r for r in swept.ranges() if "session" in r or "formerSession" in r]
+
+
+def test_switched_off(start_swept, fragile_set):  # noqa: F811
+    swept = start_swept(fragile_set, {"sweep": {**ONE_BATCH["sweep"], "transactions": False}})
+    filled(swept)
+    before = committed(swept)
+    swept.sweep()
+    assert committed(swept) == before
+    check(swept)
+
+
+@pytest.mark.parametrize("how", ["changed", "deleted", "replaced"])
+def test_who_was_faster_stays(swept, how):
+    filled(swept)
+    fail(swept, "update", 1, swept.stored, blockConnection=True, blockTimeMS=2500)
+    sweeping = sweep_meanwhile(swept)
+    swept.wait(lambda: held(swept, "update"))
+    others = {}
+    if how == "changed":
+        # By what the fail point does not hold.
+        swept.app.find_one_and_update({"_id": 7}, {"$set": {"answer": "changed"}})
+        others = {"_7": "changed"}
+    else:
+        swept.app.find_one_and_delete({"_id": 7})
+    if how == "replaced":
+        swept.app.insert_one({"_id": 7, "answer": "another one"})
+        others = {"_7": "another one"}
+    sweeping.join()
+    assert given_up(swept) == 1
+    if how == "deleted":
+        swept.app.insert_one({"_id": 7, "answer": "answer 7"})
+    check(swept, **others)
+    expected = {"swept": DOCUMENTS - 1, "gone": how == "deleted", "alreadyCurrent": how != "deleted"}
+    assert counts(swept) == {"scanned": DOCUMENTS, "rejected": 0, **expected}
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"closeConnection": True},
+        {"errorCode": 251, "errorLabels": ["TransientTransactionError"]},
+        {"errorCode": 91, "errorLabels": ["RetryableWriteError"]},
+        {"errorCode": 263},
+    ],
+    ids=["cut", "gone", "shutdown", "refused"],
+)
+@pytest.mark.parametrize("command", ["update", "commitTransaction"])
+def test_a_transaction_that_fails(swept, command, how):
+    """More often than libmongoc tries again."""
+    filled(swept)
+    fail(swept, command, 2, swept.stored if command == "update" else None, **how)
+    started = time.monotonic()
+    swept.sweep()
+    assert time.monotonic() - started < 30, "an open transaction held the documents"
+    assert given_up(swept) >= 1
+    totals = counts(swept)
+    assert totals["scanned"] == DOCUMENTS == totals["swept"] + totals["alreadyCurrent"]
+    check(swept)
+
+
+def test_who_dies_within_a_transaction_holds_its_documents_until_the_range_is_taken_over(swept):
+    filled(swept)
+    fail(swept, "commitTransaction", 1, blockConnection=True, blockTimeMS=90000)
+    swept.start()
+    swept.wait(lambda: held(swept, "commitTransaction"))
+    swept.rekeyd.kill9()
+    written = []
+
+    def write():
+        swept.stored.update_one({"_id": 7}, {"$set": {"note": "by an application"}})
+        written.append(time.monotonic())
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    time.sleep(0.5)
+    assert not written, "the transaction is open, so that this shows nothing"
+    swept.rekeyd.start()
+    restarted = time.monotonic()
+    writer.join()
+    assert written[0] - restarted < 20, "not only when mongod ends it, after 60 s"
+    swept.wait(lambda: swept.job()["state"] == "complete")
+    assert swept.stored.find_one({"_id": 7})["note"] == "by an application"
+    check(swept)
+    assert {r["epoch"] for r in swept.ranges()} == {2}
+
+
+def test_a_duplicate_key_fails_one_document_alone(start_swept, fragile_set):  # noqa: F811
+    swept = start_swept(fragile_set, ONE_BATCH, {"answer": "deterministic"})
+    swept.insert(range(DOCUMENTS))
+    swept.rotate()
+    swept.stored.create_index("answer", unique=True)
+    twin = swept.stored.find_one({"_id": 7})["answer"]
+    swept.stored.drop_index("answer_1")
+    swept.sweep()
+    swept.stored.create_index("answer", unique=True)
+    swept.stored.insert_one({"_id": "twin", "answer": twin})
+    job = swept.sweep()
+    assert job["state"] == "complete" and counts(swept)["rejected"] == 1
+    assert key_id(swept.stored.find_one({"_id": "twin"})["answer"]) == 1
+
+
+@pytest.mark.parametrize("read_preference", ["secondary", "nearest"])
+def test_a_snapshot_of_a_secondary(start_swept, replica_set, read_preference):
+    swept = start_swept(
+        replica_set, {"sweep": {**ONE_BATCH["sweep"], "read_preference": read_preference}, **admin_settings()}
+    )
+    filled(swept)
+    swept.sweep()
+    assert given_up(swept) == 0 and counts(swept)["swept"] == DOCUMENTS
+    check(swept)
