@@ -149,7 +149,8 @@ def test_passing_failures_are_retried(start_swept, fragile_set, command, how):
 
 
 def test_a_write_without_majority_is_tried_again(start_swept, fragile_set):
-    swept = start_swept(fragile_set)
+    """Of a transaction: test_sweep_transactions."""
+    swept = start_swept(fragile_set, {"sweep": {"transactions": False}})
     swept.insert(range(100))
     swept.rotate()
     concern = {"code": 64, "errmsg": "waiting for replication timed out"}

@@ -45,9 +45,9 @@ def sweep_meanwhile(swept) -> threading.Thread:
 
 
 def held(swept, command) -> bool:
-    """A command of this kind waits in the fail point."""
-    running = swept.direct.admin.aggregate([{"$currentOp": {"localOps": True}}])
-    return any(command in op.get("command", {}) and "txnNumber" in op["command"] for op in running)
+    """The transaction's command of this kind waits in the fail point."""
+    running = [op.get("command", {}) for op in swept.direct.admin.aggregate([{"$currentOp": {}}])]
+    return any(command in one and one.get("autocommit") is False for one in running)
 
 
 def check(swept, documents=DOCUMENTS, **others):
@@ -108,17 +108,22 @@ def test_who_was_faster_stays(swept, how):
     assert counts(swept) == {"scanned": DOCUMENTS, "rejected": 0, **expected}
 
 
+FAILURES = {
+    "cut": {"closeConnection": True},
+    "gone": {"errorCode": 251, "errorLabels": ["TransientTransactionError"]},
+    "shutdown": {"errorCode": 91, "errorLabels": ["RetryableWriteError"]},
+    "refused": {"errorCode": 263},
+}
+NO_MAJORITY = {"writeConcernError": {"code": 64, "errmsg": "waiting for replication timed out"}}
+
+
 @pytest.mark.parametrize(
-    "how",
-    [
-        {"closeConnection": True},
-        {"errorCode": 251, "errorLabels": ["TransientTransactionError"]},
-        {"errorCode": 91, "errorLabels": ["RetryableWriteError"]},
-        {"errorCode": 263},
-    ],
-    ids=["cut", "gone", "shutdown", "refused"],
+    "command, how",
+    [(command, how) for command in ("update", "commitTransaction") for how in FAILURES.values()]
+    + [("commitTransaction", NO_MAJORITY)],
+    ids=[f"{command}-{how}" for command in ("update", "commit") for how in FAILURES]
+    + ["commit-no-majority"],
 )
-@pytest.mark.parametrize("command", ["update", "commitTransaction"])
 def test_a_transaction_that_fails(swept, command, how):
     """More often than libmongoc tries again."""
     filled(swept)
