@@ -152,7 +152,9 @@ static void offer_ranges(struct coordinator *c, const struct rk_lease *lease,
             rk_log(RK_LOG_WARN, "ranges_not_offered", RK_S("ns", c->jobs[i].ns.full),
                    RK_S("error", err.message));
         }
-        busy = busy || open;
+        /* One that cannot fill the fleet does not keep others waiting. */
+        busy =
+            busy || (open && c->jobs[i].concurrency == 0 && has_policy(c->engine, &c->jobs[i].ns));
     }
 }
 

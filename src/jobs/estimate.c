@@ -1,11 +1,11 @@
 #include "command_internal.h"
+#include "transform_internal.h"
 
 #include <rekey/jobs/estimate.h>
 #include <rekey/policy/tenant.h>
 
 #include <string.h>
 
-#define BINARY_HEAD_LEN 5u
 #define PATH_MAX_BYTES 65536u
 
 struct look {
@@ -41,15 +41,6 @@ static bool is_current(const struct look *look, const struct rk_field *field, ui
     return false;
 }
 
-static bool is_legacy(const struct rk_field *field, const struct rk_value *value)
-{
-    bool matches = false;
-    for (size_t i = 0; i < field->n_legacy && !matches; i++) {
-        matches = rk_legacy_matches(&field->legacy[i], value->type, value->data, value->len);
-    }
-    return matches;
-}
-
 static enum rk_status look_at_value(void *arg, const struct rk_field *field,
                                     const struct rk_value *value, const char *path, size_t path_len)
 {
@@ -60,17 +51,15 @@ static enum rk_status look_at_value(void *arg, const struct rk_field *field,
     if (value->type == RK_BSON_NULL || value->type == RK_BSON_UNDEFINED) {
         return RK_OK;
     }
-    bool claims = value->type == RK_BSON_BINARY &&
-                  rk_envelope_claims(value->data[4], value->data + BINARY_HEAD_LEN,
-                                     value->len - BINARY_HEAD_LEN);
-    if (claims &&
-        rk_envelope_parse(value->data + BINARY_HEAD_LEN, value->len - BINARY_HEAD_LEN, &envelope)) {
+    bool claims = rk_value_is_envelope(value);
+    if (claims && rk_envelope_parse(value->data + RK_BINARY_HEAD_LEN,
+                                    value->len - RK_BINARY_HEAD_LEN, &envelope)) {
         bool done = is_current(look, field, envelope.key_id) &&
                     envelope.algorithm == field->algorithm && envelope.field_id == field->field_id;
         count_key(look->out, envelope.key_id);
         look->out->current += done;
         look->needs = look->needs || (!done && !look->options->encrypt);
-    } else if (!claims && is_legacy(field, value)) {
+    } else if (!claims && rk_value_is_legacy(field, value)) {
         look->out->legacy++;
         look->needs = look->needs || !look->options->encrypt;
     } else if (!claims) {

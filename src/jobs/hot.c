@@ -107,16 +107,9 @@ static uint64_t hash_bytes(uint64_t hash, const void *data, size_t len)
     return hash;
 }
 
-/* Notes the time; false: it was noted a short while ago. */
-static bool is_new(struct rk_hot *hot, uint64_t hash)
+static struct noted *noted_at(struct rk_hot *hot, uint64_t hash)
 {
-    struct noted *slot = &hot->table[(hash ^ hash >> 32) & (hot->table_size - 1)];
-    uint64_t now = rk_clock_mono_us();
-    if (slot->hash == hash && now - slot->at_us < hot->repeat_us) {
-        return false;
-    }
-    *slot = (struct noted){hash, now};
-    return true;
+    return &hot->table[(hash ^ hash >> 32) & (hot->table_size - 1)];
 }
 
 /* NAMESPACES_MAX: no place. */
@@ -161,10 +154,13 @@ void rk_hot_note(struct rk_hot *hot, const char *ns, uint8_t type, const void *i
         rk_counter_add_shared(&hot->dropped, 1);
         return;
     }
-    hash = hash_bytes(hash, &type, 1);
-    if (!is_new(hot, hash_bytes(hash, id, len))) {
+    hash = hash_bytes(hash_bytes(hash, &type, 1), id, len);
+    struct noted *last = noted_at(hot, hash);
+    uint64_t now = rk_clock_mono_us();
+    if (last->hash == hash && now - last->at_us < hot->repeat_us) {
         rk_counter_add_shared(&hot->repeated, 1);
     } else if (append(hot, ns, type, id, len)) {
+        *last = (struct noted){hash, now};
         rk_counter_add_shared(&hot->noted, 1);
     } else {
         rk_counter_add_shared(&hot->dropped, 1);

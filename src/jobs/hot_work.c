@@ -8,7 +8,8 @@
 #include <rekey/log/log.h>
 
 /* While jobs are worked on, only what they are about; in lazy mode whatever has a policy. */
-static bool is_wanted(struct rk_engine *engine, const char *ns, uint32_t *key_id)
+static bool is_wanted(struct rk_engine *engine, const char *ns, uint32_t *key_id,
+                      struct rk_shard_key *shard_key)
 {
     bool wanted = false;
     pthread_mutex_lock(&engine->lock);
@@ -17,6 +18,7 @@ static bool is_wanted(struct rk_engine *engine, const char *ns, uint32_t *key_id
         const struct rk_job_view *job = &engine->jobs[i];
         if (strcmp(job->ns.full, ns) == 0 && job->transform == &rk_transform_reencrypt) {
             *key_id = job->key_id;
+            *shard_key = job->shard_key;
             wanted = wanted || engine->settings.mode == RK_SWEEP_BOTH;
         }
     }
@@ -35,7 +37,8 @@ void rk_sweeper_work_docs(struct rk_sweeper *s, const struct rk_engine_settings 
     struct rk_id last;
     bool exhausted;
     uint32_t key_id = 0;
-    if (!rk_ns_parse(&ns, ns_text) || !is_wanted(engine, ns_text, &key_id)) {
+    struct rk_shard_key shard_key = {0}; /* lazy mode has none: mongos asks all shards */
+    if (!rk_ns_parse(&ns, ns_text) || !is_wanted(engine, ns_text, &key_id, &shard_key)) {
         return;
     }
     const struct rk_policy *policy = rk_sweeper_policy(s, &ns);
@@ -47,7 +50,7 @@ void rk_sweeper_work_docs(struct rk_sweeper *s, const struct rk_engine_settings 
                                        .policy = policy,
                                        .transform = &rk_transform_reencrypt,
                                        .key_id = key_id,
-                                       .scan = {.policy = policy},
+                                       .scan = {.policy = policy, .shard_key = &shard_key},
                                        .ids = ids};
     enum rk_status status = rk_sweep_batch(s, &lease, &task, &done, &last, &exhausted, &err);
     if (status != RK_OK && status != RK_ESTATE) {

@@ -7,19 +7,26 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Ranges that nobody works on, and whose last offer was made a while ago. */
-static bson_t *find_command(const struct rk_job_view *job, uint32_t again_ms, uint32_t max)
+/* Ranges that nobody works on, and whose last offer was made a while ago, or by a clock that was
+ * ahead. */
+static bson_t *find_command(const struct rk_lease *lease, const struct rk_job_view *job,
+                            uint32_t again_ms, uint32_t max)
 {
-    return BCON_NEW("find", BCON_UTF8("jobStatus"), "filter", "{", "jobId", BCON_OID(&job->id),
-                    "state", "{", "$in", "[", BCON_UTF8("pending"), BCON_UTF8("running"), "]", "}",
-                    "$expr", "{", "$and", "[", "{", "$or", "[", "{", "$eq", "[",
-                    BCON_UTF8("$state"), BCON_UTF8("pending"), "]", "}", "{", "$lt", "[",
-                    BCON_UTF8("$leaseUntil"), BCON_UTF8("$$NOW"), "]", "}", "]", "}", "{", "$lte",
-                    "[", "{", "$ifNull", "[", BCON_UTF8("$offeredAt"), BCON_DATE_TIME(0), "]", "}",
-                    "{", "$subtract", "[", BCON_UTF8("$$NOW"), BCON_INT64((int64_t)again_ms), "]",
-                    "}", "]", "}", "]", "}", "}", "sort", "{", "seq", BCON_INT32(1), "}",
-                    "projection", "{", "_id", BCON_INT32(1), "}", "limit", BCON_INT64((int64_t)max),
-                    "batchSize", BCON_INT64((int64_t)max), "singleBatch", BCON_BOOL(true));
+    bson_t *ran_out = rk_lease_ran_out(lease, "$leaseUntil");
+    bson_t *command =
+        BCON_NEW("find", BCON_UTF8("jobStatus"), "filter", "{", "jobId", BCON_OID(&job->id),
+                 "state", "{", "$in", "[", BCON_UTF8("pending"), BCON_UTF8("running"), "]", "}",
+                 "$expr", "{", "$and", "[", "{", "$or", "[", "{", "$eq", "[", BCON_UTF8("$state"),
+                 BCON_UTF8("pending"), "]", "}", BCON_DOCUMENT(ran_out), "]", "}", "{", "$or", "[",
+                 "{", "$lte", "[", "{", "$ifNull", "[", BCON_UTF8("$offeredAt"), BCON_DATE_TIME(0),
+                 "]", "}", "{", "$subtract", "[", BCON_UTF8("$$NOW"), BCON_INT64((int64_t)again_ms),
+                 "]", "}", "]", "}", "{", "$gt", "[", BCON_UTF8("$offeredAt"), "{", "$add", "[",
+                 BCON_UTF8("$$NOW"), BCON_INT64((int64_t)again_ms), "]", "}", "]", "}", "]", "}",
+                 "]", "}", "}", "sort", "{", "seq", BCON_INT32(1), "}", "projection", "{", "_id",
+                 BCON_INT32(1), "}", "limit", BCON_INT64((int64_t)max), "batchSize",
+                 BCON_INT64((int64_t)max), "singleBatch", BCON_BOOL(true));
+    bson_destroy(ran_out);
+    return command;
 }
 
 static enum rk_status find_ranges(const struct rk_lease *lease, const struct rk_job_view *job,
@@ -29,7 +36,7 @@ static enum rk_status find_ranges(const struct rk_lease *lease, const struct rk_
     struct rk_bson_view doc;
     struct rk_bson_iter iter;
     bson_t reply;
-    bson_t *command = find_command(job, again_ms, max);
+    bson_t *command = find_command(lease, job, again_ms, max);
     enum rk_status status =
         rk_command_run_bson(lease->client, lease->state_db, command, &reply, err);
     *n = 0;

@@ -59,7 +59,7 @@ struct rk_range {
     uint64_t claimed_at; /* operation time; 0: the server has none */
     int64_t slot;        /* of those that the job's concurrency gives; -1: none */
     struct rk_split_off split_off;
-    bool has_session;    /* it names the session of its owner */
+    bool has_session; /* it names the session of its owner */
 };
 
 /* Who works on ranges, and under which terms. */

@@ -54,14 +54,15 @@ struct projection {
     struct rk_bson_elem extra[EXTRA_FIELDS_MAX]; /* keys only */
 };
 
-/* The first component of a path, unless it is there already: mongod refuses repetitions. */
+/* The first component of a path, unless it is there already (_id is): mongod refuses repetitions.
+ */
 static void project_extra(void *arg, const char *path, size_t path_len)
 {
     static const uint8_t one[4] = {1, 0, 0, 0};
     struct projection *p = arg;
     const char *dot = memchr(path, '.', path_len);
     size_t len = dot != NULL ? (size_t)(dot - path) : path_len;
-    bool known = p->n_extra == EXTRA_FIELDS_MAX ||
+    bool known = p->n_extra == EXTRA_FIELDS_MAX || (len == 3 && memcmp(path, "_id", 3) == 0) ||
                  (p->policy != NULL && rk_path_child(&p->policy->root, path, len) != NULL);
     for (uint32_t i = 0; !known && i < p->n_extra; i++) {
         known = p->extra[i].key_len == len && memcmp(p->extra[i].key, path, len) == 0;

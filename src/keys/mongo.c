@@ -65,6 +65,9 @@ enum rk_status rk_mongo_pool_new(const char *text, const char *appname, uint32_t
     if (!set_default(uri, MONGOC_URI_SERVERSELECTIONTIMEOUTMS, SERVER_SELECTION_TIMEOUT_MS) ||
         !set_default(uri, MONGOC_URI_CONNECTTIMEOUTMS, CONNECT_TIMEOUT_MS) ||
         !set_default(uri, MONGOC_URI_SOCKETTIMEOUTMS, SOCKET_TIMEOUT_MS) ||
+        /* libmongoc (1.23) leaks a read's first reply when it finds no server for the second
+         * attempt. Whoever reads here looks again by itself. */
+        !mongoc_uri_set_option_as_bool(uri, MONGOC_URI_RETRYREADS, false) ||
         (heartbeat_ms != 0 &&
          !set_default(uri, MONGOC_URI_HEARTBEATFREQUENCYMS, (int32_t)heartbeat_ms))) {
         status = rk_error_set(err, RK_ENOMEM, "out of memory");

@@ -111,11 +111,13 @@ def test_what_expires_meanwhile_is_gone(start_swept, expiring_set):
     assert (job["scanned"], job["swept"], job["gone"]) == (11, 4, 7)
 
 
+SHARD_KEY = {"region": 1, "a.b": "hashed", "_id": 1, "_id.x": 1}
+
+
 @pytest.fixture
 def sharded(swept):
     """As mongos leaves it in config.collections; what mongos would get is in the profile."""
-    key = {"region": 1, "a.b": "hashed", "_id": 1}
-    swept.direct.config.collections.insert_one({"_id": swept.namespace, "key": key})
+    swept.direct.config.collections.insert_one({"_id": swept.namespace, "key": SHARD_KEY})
     yield swept
     swept.direct.config.collections.delete_one({"_id": swept.namespace})
 
@@ -133,7 +135,7 @@ def test_updates_of_a_sharded_collection_name_its_key(sharded):
     job = sharded.sweep()
     sharded.stored_db.command("profile", 0)
     assert (job["swept"], sharded.keys_used()) == (4, {2})
-    assert sharded.state.jobs.find_one()["shardKey"] == {"region": 1, "a.b": "hashed", "_id": 1}
+    assert sharded.state.jobs.find_one()["shardKey"] == SHARD_KEY
     updates = sharded.stored_db.system.profile.find({"op": "update", "ns": sharded.namespace})
     seen = {u["command"]["q"]["_id"]: u["command"]["q"] for u in updates}
     assert {i: (q["region"]["$eq"], q["a.b"]["$eq"]) for i, q in seen.items()} == {

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from harness import CtlError, ReplicaSet
-from sweeping import FAILED, fail, fragile_set, slow  # noqa: F401 (as in test_sweep)
+from sweeping import FAILED, fail, slow
 
 pytestmark = pytest.mark.timeout(150)
 

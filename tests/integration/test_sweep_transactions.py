@@ -7,8 +7,7 @@ import pytest
 
 from harness.admin import admin_settings
 from harness.protected import key_id
-from test_sweep import start_swept  # noqa: F401 (a fixture)
-from test_sweep_faults import fail, fragile_set  # noqa: F401 (a fixture)
+from sweeping import fail
 
 DOCUMENTS = 60
 ONE_BATCH = {"sweep": {"range_docs": 100, "batch_docs": 100, "threads": 1}}
@@ -17,7 +16,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture
-def swept(start_swept, fragile_set):  # noqa: F811
+def swept(start_swept, fragile_set):
     """All documents are one batch."""
     swept = start_swept(fragile_set, {**ONE_BATCH, **admin_settings()})
     yield swept
@@ -74,7 +73,7 @@ def test_a_batch_is_one_transaction(swept):
     assert not [r for r in swept.ranges() if "session" in r or "formerSession" in r]
 
 
-def test_switched_off(start_swept, fragile_set):  # noqa: F811
+def test_switched_off(start_swept, fragile_set):
     swept = start_swept(fragile_set, {"sweep": {**ONE_BATCH["sweep"], "transactions": False}})
     filled(swept)
     before = committed(swept)
@@ -163,7 +162,7 @@ def test_who_dies_within_a_transaction_holds_its_documents_until_the_range_is_ta
     assert {r["epoch"] for r in swept.ranges()} == {2}
 
 
-def test_a_duplicate_key_fails_one_document_alone(start_swept, fragile_set):  # noqa: F811
+def test_a_duplicate_key_fails_one_document_alone(start_swept, fragile_set):
     swept = start_swept(fragile_set, ONE_BATCH, {"answer": "deterministic"})
     swept.insert(range(DOCUMENTS))
     swept.rotate()
