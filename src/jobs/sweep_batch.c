@@ -305,8 +305,9 @@ static enum rk_status read_batch(struct rk_sweeper *s, const struct rk_sweep_tas
         return rk_scan_read_ids(s->client, task->ns, &task->scan, task->ids, batch, err);
     }
     status = rk_scan_read(s->client, task->ns, &task->scan, batch, err);
-    if (status != RK_OK && task->scan.snapshot) {
-        /* Of what a collection was just before its catalog entry changed there is no snapshot. */
+    if (task->scan.snapshot && (status != RK_OK || batch->at < task->scan.from->after)) {
+        /* Of what a collection was just before its catalog entry changed there is no snapshot; and
+         * one from before the claim may lack what the range must not miss. */
         struct rk_scan plain = task->scan;
         plain.snapshot = false;
         status = rk_scan_read(s->client, task->ns, &plain, batch, err);
