@@ -175,14 +175,14 @@ static void measure(struct rk_gate *gate)
 
 static void halve(struct rk_gate *gate)
 {
+    double floor_rate = (double)gate->config.rate_min;
     if (!gate->limited) {
-        if (gate->measured < RATE_STOPPED) {
-            return; /* nothing is being swept: the foreground is slow for another reason */
+        if (gate->measured < RATE_STOPPED || gate->measured <= floor_rate) {
+            return; /* hardly anything is being swept: the foreground is slow for another reason */
         }
         gate->limited = true;
         gate->rate = gate->ceiling = gate->measured;
     }
-    double floor_rate = (double)gate->config.rate_min;
     if (gate->rate <= floor_rate) {
         return; /* max_rate may be set below rate_min; halving must not raise it */
     }

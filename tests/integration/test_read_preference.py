@@ -57,7 +57,7 @@ def test_whom_batches_are_read_from(start_swept, lagging_set, preference):
         assert others and not batches
         for scan in others:
             concern = scan["command"]["readConcern"]
-            assert concern["level"] == "majority" and concern["afterClusterTime"]
+            assert concern["level"] == "snapshot" and concern["afterClusterTime"]
 
 
 def test_a_secondary_that_is_behind_is_waited_for(start_swept, lagging_set):

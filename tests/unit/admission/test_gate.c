@@ -275,6 +275,26 @@ static void test_without_a_limit_halving_starts_from_what_was_done(void **state)
     rk_gate_stop(gate);
 }
 
+/* A limit at what was done would be one that is never lifted: there is nothing to come back to. */
+static void test_below_the_floor_there_is_nothing_to_halve(void **state)
+{
+    (void)state;
+    struct foreground *f = foreground();
+    struct rk_gate_config config = guarded;
+    config.rate_min = 1000000;
+    struct rk_gate *gate = start(&config, f);
+    for (int i = 0; i < 40; i++) {
+        assert_true(rk_gate_take(gate, 1, NULL));
+        rk_gate_report(gate, 1);
+        operate(f, 50, 20000);
+        usleep(5000);
+    }
+    struct rk_gate_state now = rk_gate_state(gate);
+    assert_true(now.p99_us >= 20000);
+    assert_false(now.limited);
+    rk_gate_stop(gate);
+}
+
 static void test_few_samples_are_no_ground_for_halving(void **state)
 {
     (void)state;
@@ -339,6 +359,7 @@ int main(void)
         cmocka_unit_test(test_a_slow_foreground_halves_the_rate_down_to_the_floor),
         cmocka_unit_test(test_the_rate_comes_back_with_a_fast_foreground),
         cmocka_unit_test(test_without_a_limit_halving_starts_from_what_was_done),
+        cmocka_unit_test(test_below_the_floor_there_is_nothing_to_halve),
         cmocka_unit_test(test_few_samples_are_no_ground_for_halving),
         cmocka_unit_test(test_the_guard_outlives_a_reload_of_something_else),
         cmocka_unit_test(test_without_a_floor_the_guard_may_stop_the_sweep),
