@@ -84,10 +84,12 @@ static struct setting setting_at(size_t i)
 
 size_t rk_config_sweep_count(void)
 {
-    struct setting unused;
-    size_t n = 0;
-    while (at(n, &unused)) {
-        n++;
+    size_t n = N_OTHERS;
+    for (size_t i = 0; i < rk_config_switches_count; i++) {
+        n += of_sweep(rk_config_switches[i].key);
+    }
+    for (size_t i = 0; i < rk_config_numbers_count; i++) {
+        n += of_sweep(rk_config_numbers[i].key);
     }
     return n;
 }
