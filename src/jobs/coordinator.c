@@ -250,6 +250,9 @@ static enum rk_status tick(struct coordinator *c, const struct rk_engine_setting
     if (status == RK_OK) {
         status = rk_dead_letters_waiting(&lease, &retries, err);
     }
+    for (size_t i = 0; status == RK_OK && settings->transactions && i < n_jobs; i++) {
+        status = rk_dead_sessions_end(&lease, &c->jobs[i].id, err);
+    }
     if (status != RK_OK) {
         return status;
     }

@@ -1,6 +1,5 @@
 #include "counts_internal.h"
 #include "range_internal.h"
-#include "transform_internal.h"
 
 #include <string.h>
 
@@ -177,13 +176,9 @@ static void put_claim(struct rk_bson_writer *w, const struct rk_lease *lease,
  * over, and what it has not committed is done again. */
 static void end_former(const struct rk_lease *lease, const struct rk_bson_view *doc)
 {
-    struct rk_bson_elem elem;
-    if (!rk_bson_find(doc, "formerSession", &elem) || elem.type != RK_BSON_BINARY ||
-        elem.value_len != RK_BINARY_HEAD_LEN + RK_SESSION_ID_LEN) {
-        return;
-    }
-    const uint8_t *id = elem.value + RK_BINARY_HEAD_LEN;
-    if (lease->session == NULL || memcmp(id, lease->session, RK_SESSION_ID_LEN) != 0) {
+    const uint8_t *id = rk_range_session(doc, "formerSession");
+    if (id != NULL &&
+        (lease->session == NULL || memcmp(id, lease->session, RK_SESSION_ID_LEN) != 0)) {
         rk_session_kill(lease->client, id);
     }
 }

@@ -159,6 +159,15 @@ RK_MUST_CHECK enum rk_status rk_range_complete_split(const struct rk_lease *leas
                                                      const bson_oid_t *job, const struct rk_ns *ns,
                                                      struct rk_range *range, struct rk_error *err);
 
+/* ---- dead_sessions.c */
+
+/* The id of the session that a range's document names under this key; NULL: none. */
+const uint8_t *rk_range_session(const struct rk_bson_view *doc, const char *key);
+/* Ends the sessions of the job's ranges whose leases ran out; their owners are gone, or fenced off.
+ */
+RK_MUST_CHECK enum rk_status rk_dead_sessions_end(const struct rk_lease *lease,
+                                                  const bson_oid_t *job, struct rk_error *err);
+
 /* ---- planner.c */
 
 /* Ranges of the job that wait for a sweeper, up to limit. */

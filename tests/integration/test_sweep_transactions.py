@@ -136,7 +136,9 @@ def test_a_transaction_that_fails(swept, command, how):
     check(swept)
 
 
-def test_who_dies_within_a_transaction_holds_its_documents_until_the_range_is_taken_over(swept):
+@pytest.mark.parametrize("hot", [False, True], ids=["cold", "hot"])
+def test_who_dies_within_a_transaction_holds_its_documents_until_its_lease_is_over(swept, hot):
+    """hot: the only sweeper waits for one of them, before it could take the range over."""
     filled(swept)
     fail(swept, "commitTransaction", 1, blockConnection=True, blockTimeMS=90000)
     swept.start()
@@ -154,6 +156,8 @@ def test_who_dies_within_a_transaction_holds_its_documents_until_the_range_is_ta
     assert not written, "the transaction is open, so that this shows nothing"
     swept.rekeyd.start()
     restarted = time.monotonic()
+    if hot:
+        assert swept.app.find_one({"_id": 8})["answer"] == "answer 8"
     writer.join()
     assert written[0] - restarted < 20, "not only when mongod ends it, after 60 s"
     swept.wait(lambda: swept.job()["state"] == "complete")
