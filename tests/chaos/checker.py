@@ -96,6 +96,7 @@ class History(threading.Thread):
             try:
                 event = self._stream.try_next()
                 self.token = self._stream.resume_token or self.token
+                self.failure = None
             except PyMongoError as failure:
                 self.failure = failure
                 self._reopen()
