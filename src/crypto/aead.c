@@ -1,8 +1,8 @@
 /*
  * The two authenticated ciphers. The key schedules of the last few data keys stay in slots, so
  * that a sweep, which opens under an old key and seals under the current one, never re-keys;
- * what remains per value is one AES-GCM key for XAES (its own for each nonce) and none for SIV.
- * One thread.
+ * what remains per value is one AES-GCM key for XAES (its own for each nonce) and none for SIV or
+ * for the legacy CBC key that was used last. One thread.
  */
 #include "aead_internal.h"
 #include "block_internal.h"
@@ -35,6 +35,8 @@ struct rk_aead {
     EVP_CIPHER *cbc_cipher;
     EVP_CIPHER_CTX *gcm;
     EVP_CIPHER_CTX *cbc;
+    uint8_t *cbc_key; /* what the schedule in cbc is of, in secure memory; meaningless unless: */
+    bool cbc_keyed;
     struct slot slots[SLOTS];
     unsigned next_slot; /* the one to give up next */
     struct rk_remote *remote;
@@ -52,8 +54,10 @@ static bool aead_init(struct rk_aead *aead)
     rk_secure_scope_begin(); /* what was fetched is no secret, and stays for ever */
     aead->gcm = EVP_CIPHER_CTX_new();
     aead->cbc = EVP_CIPHER_CTX_new();
+    aead->cbc_key = OPENSSL_zalloc(RK_AES256_KEY_LEN);
     bool ok = aead->ecb_cipher != NULL && aead->ctr_cipher != NULL && aead->gcm != NULL &&
-              aead->cbc != NULL && aead->gcm_cipher != NULL && aead->cbc_cipher != NULL &&
+              aead->cbc != NULL && aead->cbc_key != NULL && aead->gcm_cipher != NULL &&
+              aead->cbc_cipher != NULL &&
               EVP_EncryptInit_ex(aead->gcm, aead->gcm_cipher, NULL, NULL, NULL) == 1 &&
               EVP_DecryptInit_ex(aead->cbc, aead->cbc_cipher, NULL, NULL, NULL) == 1;
     for (size_t i = 0; i < SLOTS; i++) {
@@ -91,11 +95,22 @@ void rk_aead_free(struct rk_aead *aead)
     }
     EVP_CIPHER_CTX_free(aead->gcm);
     EVP_CIPHER_CTX_free(aead->cbc);
+    OPENSSL_clear_free(aead->cbc_key, RK_AES256_KEY_LEN);
     EVP_CIPHER_free(aead->ecb_cipher);
     EVP_CIPHER_free(aead->ctr_cipher);
     EVP_CIPHER_free(aead->gcm_cipher);
     EVP_CIPHER_free(aead->cbc_cipher);
     OPENSSL_clear_free(aead, sizeof *aead);
+}
+
+/* The schedules of the values that went before, legacy keys' among them: nobody says whose. */
+static void forget_last_used(struct rk_aead *aead)
+{
+    static const uint8_t nothing[RK_AES256_KEY_LEN];
+    OPENSSL_cleanse(aead->cbc_key, RK_AES256_KEY_LEN);
+    aead->cbc_keyed = false;
+    (void)EVP_DecryptInit_ex(aead->cbc, NULL, NULL, nothing, NULL); /* an AES key cannot fail */
+    (void)EVP_EncryptInit_ex(aead->gcm, NULL, NULL, nothing, NULL);
 }
 
 void rk_aead_forget(struct rk_aead *aead, const struct rk_keyset *keys)
@@ -111,6 +126,7 @@ void rk_aead_forget(struct rk_aead *aead, const struct rk_keyset *keys)
             rk_siv_forget(&slot->siv);
         }
     }
+    forget_last_used(aead);
 }
 
 void rk_aead_set_remote(struct rk_aead *aead, struct rk_remote *remote)
@@ -235,6 +251,24 @@ enum rk_status rk_aead_gcm_open(struct rk_aead *aead, const uint8_t key[RK_AES25
     return status;
 }
 
+/* A whole legacy collection has one key: its schedule is worked out when the key or the direction
+ * changes. */
+static bool cbc_start(struct rk_aead *aead, int encrypt, const uint8_t key[RK_AES256_KEY_LEN],
+                      const uint8_t iv[RK_CBC_IV_LEN])
+{
+    bool has_schedule = aead->cbc_keyed && EVP_CIPHER_CTX_is_encrypting(aead->cbc) == encrypt &&
+                        CRYPTO_memcmp(aead->cbc_key, key, RK_AES256_KEY_LEN) == 0;
+    aead->cbc_keyed = false;
+    if (EVP_CipherInit_ex(aead->cbc, NULL, NULL, has_schedule ? NULL : key, iv, encrypt) != 1) {
+        return false;
+    }
+    if (!has_schedule) {
+        memcpy(aead->cbc_key, key, RK_AES256_KEY_LEN);
+    }
+    aead->cbc_keyed = true;
+    return true;
+}
+
 enum rk_status rk_aead_cbc_seal(struct rk_aead *aead, const uint8_t key[RK_AES256_KEY_LEN],
                                 const uint8_t iv[RK_CBC_IV_LEN], const uint8_t *in, size_t len,
                                 uint8_t *out)
@@ -244,7 +278,7 @@ enum rk_status rk_aead_cbc_seal(struct rk_aead *aead, const uint8_t key[RK_AES25
     if (too_long(0, len)) {
         return RK_ELIMIT;
     }
-    return EVP_EncryptInit_ex(aead->cbc, aead->cbc_cipher, NULL, key, iv) == 1 &&
+    return cbc_start(aead, 1, key, iv) &&
                    EVP_EncryptUpdate(aead->cbc, out, &n, in, (int)len) == 1 &&
                    EVP_EncryptFinal_ex(aead->cbc, out + n, &last) == 1
                ? RK_OK
@@ -262,8 +296,7 @@ enum rk_status rk_aead_cbc_open(struct rk_aead *aead, const uint8_t key[RK_AES25
     int last = 0;
     enum rk_status status = RK_OK;
     *out_len = 0;
-    if (EVP_DecryptInit_ex(aead->cbc, NULL, NULL, key, iv) != 1 ||
-        EVP_DecryptUpdate(aead->cbc, out, &n, in, (int)len) != 1) {
+    if (!cbc_start(aead, 0, key, iv) || EVP_DecryptUpdate(aead->cbc, out, &n, in, (int)len) != 1) {
         status = RK_ENOMEM;
     } else if (EVP_DecryptFinal_ex(aead->cbc, out + n, &last) != 1) {
         status = RK_EAUTH;

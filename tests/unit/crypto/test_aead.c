@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include "../../../src/crypto/aead_internal.h"
 #include "../../../src/crypto/data_key_internal.h"
 #include "hex.h"
 
@@ -448,20 +449,55 @@ static void test_forgetting(void **state)
     rk_data_key_unref(key);
 }
 
+/* A legacy key's schedule is kept: whatever went before, the answer is that of one that is new. */
+static void test_cbc_after_others(void **state)
+{
+    (void)state;
+    static const uint8_t keys[2][RK_AES256_KEY_LEN] = {{1}, {2}};
+    static const uint8_t ivs[2][RK_CBC_IV_LEN] = {{3}, {4}};
+    static const uint8_t text[] = "a block and a bit";
+    for (unsigned turn = 0; turn < 64; turn++) {
+        const uint8_t *key = keys[turn & 1];
+        const uint8_t *iv = ivs[turn >> 1 & 1];
+        uint8_t sealed[32];
+        uint8_t expected[32];
+        uint8_t opened[32 + RK_CBC_IV_LEN];
+        size_t len = 0;
+        struct rk_aead *fresh = NULL;
+        assert_int_equal(rk_aead_new(&fresh, NULL), RK_OK);
+        assert_int_equal(rk_aead_cbc_seal(fresh, key, iv, text, sizeof text, expected), RK_OK);
+        rk_aead_free(fresh);
+        if ((turn & 4) != 0) { /* else the same key opened before */
+            assert_int_equal(rk_aead_cbc_seal(aead, key, iv, text, sizeof text, sealed), RK_OK);
+            assert_memory_equal(sealed, expected, sizeof expected);
+        }
+        for (unsigned i = 0; i < 1 + (turn >> 3 & 1); i++) {
+            assert_int_equal(
+                rk_aead_cbc_open(aead, key, iv, expected, sizeof expected, opened, &len), RK_OK);
+            assert_int_equal(len, sizeof text);
+            assert_memory_equal(opened, text, sizeof text);
+        }
+        if ((turn & 16) != 0) {
+            rk_aead_forget(aead, NULL);
+        }
+        if ((turn & 32) != 0) { /* a value that does not open leaves nothing behind */
+            expected[15] ^= 1;  /* the padding's last byte */
+            assert_int_equal(
+                rk_aead_cbc_open(aead, key, iv, expected, sizeof expected, opened, &len), RK_EAUTH);
+            assert_int_equal(len, 0);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_xaes_published),
-        cmocka_unit_test(test_seals_are_counted),
-        cmocka_unit_test(test_forgetting),
-        cmocka_unit_test(test_xaes_accumulated),
-        cmocka_unit_test(test_xaes_altered),
-        cmocka_unit_test(test_siv_published),
-        cmocka_unit_test(test_siv_against_openssl),
-        cmocka_unit_test(test_siv_altered),
-        cmocka_unit_test(test_empty),
-        cmocka_unit_test(test_many_keys),
-        cmocka_unit_test(test_random),
+        cmocka_unit_test(test_xaes_published),   cmocka_unit_test(test_seals_are_counted),
+        cmocka_unit_test(test_forgetting),       cmocka_unit_test(test_cbc_after_others),
+        cmocka_unit_test(test_xaes_accumulated), cmocka_unit_test(test_xaes_altered),
+        cmocka_unit_test(test_siv_published),    cmocka_unit_test(test_siv_against_openssl),
+        cmocka_unit_test(test_siv_altered),      cmocka_unit_test(test_empty),
+        cmocka_unit_test(test_many_keys),        cmocka_unit_test(test_random),
         cmocka_unit_test(test_too_long),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
