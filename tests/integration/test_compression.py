@@ -8,6 +8,7 @@ import bson
 import pytest
 import wire
 from harness import is_envelope, policy
+from harness.rekeyd import NEVER_REFRESHED
 from pymongo import MongoClient
 from pymongo.cursor_shared import CursorType
 from tap import Tap
@@ -353,7 +354,7 @@ def test_held_for_a_key(compression):
     """A compressed message that waits for a key is unpacked again when it is there."""
     setup = compression()
     late = setup.rekeyd.sibling()
-    late.config["keys"]["refresh_interval_ms"] = 60000
+    late.config["keys"].update(NEVER_REFRESHED)
     late.write_config()
     with late, Client(late.addresses[0], "snappy") as reader:
         reader.ask(*setup.insert("users", {"_id": 0, "ssn": "a"}))

@@ -13,6 +13,7 @@ import wire
 from harness import Mongod, people_policy
 from harness.mongo import Upstream
 from harness.ports import HOST, black_hole, free_port
+from harness.rekeyd import NEVER_REFRESHED
 from harness.waiting import wait_until
 from scripted_upstream import ScriptedUpstream
 from wire import RawClient
@@ -97,7 +98,7 @@ def behind(valve, start_rekeyd, db_name):
     """behind(limits): a rekeyd that has not loaded the key under which people's "new" is written."""
 
     def start(**limits):
-        settings = {"keys": {"refresh_interval_ms": 3_600_000}, "limits": limits}
+        settings = {"keys": NEVER_REFRESHED, "limits": limits}
         rekeyd = start_rekeyd(valve, [people_policy(db_name)], settings=settings)
         with rekeyd.client() as client:
             client[db_name].people.insert_one({"_id": "old", "ssn": "1"})

@@ -12,6 +12,7 @@ import wire
 from bson import Int64
 from bson.binary import Binary
 from harness import SECRET, Rekeyd, is_envelope, key_id, policy
+from harness.rekeyd import NEVER_REFRESHED
 from pymongo import MongoClient
 from scripted_upstream import ScriptedUpstream
 from tap import Tap
@@ -497,8 +498,7 @@ def test_10_errors_pass_untouched_and_are_not_retried(scripted, upstream, comman
 def test_11_pipelined_requests_are_answered_in_order(single_member_set, start_rekeyd, db_name):
     """Those that wait for a key, those answered by rekeyd, and those that just pass."""
     policies = [policy(f"{db_name}.users", FIELDS)]
-    settings = {"keys": {"refresh_interval_ms": 3_600_000}}
-    rekeyd = start_rekeyd(single_member_set, policies, settings=settings)
+    rekeyd = start_rekeyd(single_member_set, policies, settings={"keys": NEVER_REFRESHED})
     insert, find = ({**command, "$db": db_name} for command in (INSERT, FIND))
     with RawClient(rekeyd.addresses[0], timeout_s=25) as client:
         assert client.command(insert, documents(person(0)))["n"] == 1

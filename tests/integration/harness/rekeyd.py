@@ -16,6 +16,12 @@ from .ports import HOST, free_port
 from .process import Process, ProcessError, rekey_binary
 
 SANITIZER_EXIT = 99
+# An instance that learns of no key by itself, and soon holds no rotation up.
+NEVER_REFRESHED = {
+    "refresh_interval_ms": 3_600_000,
+    "instance_lease_ms": 500,
+    "cursor_grace_ms": 0,
+}
 
 
 def policy(namespace: str, fields: dict) -> dict:
