@@ -161,7 +161,8 @@ def test_sigterm_finishes_commands_in_flight(standalone, start_rekeyd, db_name):
     outcome = []
 
     def slow():
-        with rekeyd.client() as client:
+        # Its end is told to the server, which is gone by then: not for long.
+        with rekeyd.client(serverSelectionTimeoutMS=1000) as client:
             outcome.append(list(client[db_name].c.find({"$where": "sleep(1500) || true"})))
 
     thread = threading.Thread(target=slow)

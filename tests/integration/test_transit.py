@@ -353,7 +353,8 @@ def test_stopping_while_vault_is_asked(vault, people):
         with people.rekeyd.client(socketTimeoutMS=100, retryReads=False) as client:
             with contextlib.suppress(Exception):
                 client[people.app_db.name].people.find_one({"_id": 1})
-            people.rekeyd.stop()
+        people.app_client.close()  # later it would look for a server to tell
+        people.rekeyd.stop()
     finally:
         vault.resume()
 
