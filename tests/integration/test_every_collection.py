@@ -90,7 +90,7 @@ def expiring_set(tmp_path):
         yield servers
 
 
-def test_what_expires_meanwhile_is_gone(start_swept, expiring_set):
+def test_what_expires_meanwhile_is_gone(expiring_set, start_swept):
     swept = start_swept(expiring_set)
     swept.stored.create_index("at", expireAfterSeconds=1)
     swept.app.insert_many([{"_id": i, "answer": "x", "at": PAST} for i in range(7)])

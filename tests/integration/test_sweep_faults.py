@@ -182,23 +182,28 @@ def test_a_range_that_keeps_failing_fails_the_job_until_it_is_resumed(start_swep
     assert swept.job()["rangeError"] == ""
 
 
-def test_mongod_away_for_a_while(start_swept, tmp_path):
+@pytest.fixture
+def own_set(tmp_path):
     with ReplicaSet(1, tmp_path / "rs") as servers:
-        swept = start_swept(servers, slow(200))
-        swept.insert(range(400))
-        swept.rotate()
-        swept.start()
-        swept.wait(lambda: swept.job()["swept"] > 0)
-        (member,) = servers.members
-        member.kill()
-        time.sleep(2)
-        member.start()
-        servers.wait_writable()
-        swept.rekeyd.reload({"sweep": {"max_rate": 0}})
-        swept.wait(lambda: swept.job()["state"] == "complete")
-        assert swept.keys_used() == {2}
-        answers = {d["_id"]: d["answer"] for d in swept.app.find()}
-        assert answers == {i: f"answer {i}" for i in range(400)}
+        yield servers
+
+
+def test_mongod_away_for_a_while(own_set, start_swept):
+    swept = start_swept(own_set, slow(200))
+    swept.insert(range(400))
+    swept.rotate()
+    swept.start()
+    swept.wait(lambda: swept.job()["swept"] > 0)
+    (member,) = own_set.members
+    member.kill()
+    time.sleep(2)
+    member.start()
+    own_set.wait_writable()
+    swept.rekeyd.reload({"sweep": {"max_rate": 0}})
+    swept.wait(lambda: swept.job()["state"] == "complete")
+    assert swept.keys_used() == {2}
+    answers = {d["_id"]: d["answer"] for d in swept.app.find()}
+    assert answers == {i: f"answer {i}" for i in range(400)}
 
 
 def test_no_plaintext_and_no_key_in_the_logs(start_swept, fragile_set):

@@ -10,17 +10,21 @@ from pymongo.errors import OperationFailure, ServerSelectionTimeoutError
 from harness import Certificates, Mongod, Process, Rekeyd, ReplicaSet, policy
 
 
-def test_tls_on_both_sides(certificates, start_rekeyd, tmp_path, db_name):
+@pytest.fixture
+def servers_with_tls(certificates, tmp_path):
     with ReplicaSet(1, tmp_path / "rs", certificates=certificates) as servers:
-        rekeyd = start_rekeyd(
-            servers, [policy(f"{db_name}.c", {"a": "random"})], listener_certificates=certificates
-        )
-        with rekeyd.client() as client, servers.client() as direct:
-            big = "x" * 3_000_000
-            client[db_name].c.insert_one({"_id": 1, "a": "secret", "b": big})
-            assert client[db_name].c.find_one()["a"] == "secret"
-            assert client[db_name].c.find_one()["b"] == big
-            assert direct[db_name].c.find_one()["a"] != "secret"
+        yield servers
+
+
+def test_tls_on_both_sides(servers_with_tls, certificates, start_rekeyd, db_name):
+    policies = [policy(f"{db_name}.c", {"a": "random"})]
+    rekeyd = start_rekeyd(servers_with_tls, policies, listener_certificates=certificates)
+    with rekeyd.client() as client, servers_with_tls.client() as direct:
+        big = "x" * 3_000_000
+        client[db_name].c.insert_one({"_id": 1, "a": "secret", "b": big})
+        assert client[db_name].c.find_one()["a"] == "secret"
+        assert client[db_name].c.find_one()["b"] == big
+        assert direct[db_name].c.find_one()["a"] != "secret"
 
 
 def test_client_refuses_a_listener_it_cannot_verify(certificates, standalone, start_rekeyd, tmp_path):
