@@ -119,7 +119,7 @@ def test_instances_share_a_job(start_over, broker, instances):
         assert min(delivered) > 0 and sum(delivered) >= len(ranges)
         # One plans for all of them.
         assert sum(value(r, "rekey_amqp_plans") for r in everyone) == 1
-        wait_until(lambda: broker.length(queue(swept, "work.cold")) == 0)
+        wait_until(lambda: broker.length(queue(swept, "work.cold")) == 0, 60)
         assert broker.length(queue(swept, "dead")) == 0
     finally:
         for other in others:
@@ -216,7 +216,7 @@ def test_lost_messages_are_sent_again(start_over, broker):
     swept.rotate()
     swept.start()
     cold = queue(swept, "work.cold")
-    wait_until(lambda: broker.length(cold) > 10)
+    wait_until(lambda: broker.length(cold) > 10, 60)
     lost = [r["_id"] for r in swept.state.jobStatus.find({"state": "pending"})]
     broker.purge(cold)
     offered = max(r["offeredAt"] for r in swept.ranges() if "offeredAt" in r)
@@ -224,7 +224,8 @@ def test_lost_messages_are_sent_again(start_over, broker):
         lambda: swept.state.jobStatus.count_documents(
             {"_id": {"$in": lost}, "offeredAt": {"$gt": offered}}
         )
-        > 0
+        > 0,
+        60,
     )
     swept.rekeyd.reload({"sweep": {"max_rate": 0}})
     complete(swept)
@@ -276,7 +277,7 @@ def test_garbage_goes_to_the_dead_letters(start_over, broker):
     for body in garbage:
         for name in ("work.cold", "work.hot", "plan"):
             broker.publish(queue(swept, name), body)
-    wait_until(lambda: broker.length(queue(swept, "dead")) == 3 * len(garbage))
+    wait_until(lambda: broker.length(queue(swept, "dead")) == 3 * len(garbage), 60)
     assert {body for _, body in broker.peek(queue(swept, "dead"))} == set(garbage)
     assert value(swept.rekeyd, "rekey_amqp_refused_total") == 3 * len(garbage)
     assert len(swept.rekeyd.events("amqp_message_refused")) == 3 * len(garbage)
@@ -296,13 +297,13 @@ def test_a_message_that_kills_is_given_up_but_not_its_range(start_over, broker):
     swept.rotate()
     swept.start()
     cold, dead = queue(swept, "work.cold"), queue(swept, "dead")
-    wait_until(lambda: broker.length(cold) > 10)
+    wait_until(lambda: broker.length(cold) > 10, 60)
     swept.rekeyd.kill9()
-    wait_until(lambda: broker.consumers(cold) == 0)
+    wait_until(lambda: broker.consumers(cold) == 0, 60)
     for _ in range(DELIVERY_LIMIT + 1):
         with broker.channel() as channel:
             assert channel.basic_get(cold)[0] is not None
-    wait_until(lambda: broker.length(dead) >= 1)
+    wait_until(lambda: broker.length(dead) >= 1, 60)
     headers = broker.peek(dead)[0][0].headers
     assert headers["x-death"][0]["reason"] == "delivery_limit"
     swept.rekeyd.start()
@@ -320,7 +321,7 @@ def test_a_paused_instance_gives_its_place_away(start_over):
     with other.start():
         for rekeyd in (swept.rekeyd, other):
             connected(rekeyd)
-        wait_until(lambda: swept.rekeyd.events("amqp_planner") + other.events("amqp_planner"))
+        wait_until(lambda: swept.rekeyd.events("amqp_planner") + other.events("amqp_planner"), 60)
         planner, second = swept.rekeyd, other
         if other.events("amqp_planner"):
             planner, second = other, swept.rekeyd
