@@ -1,5 +1,6 @@
 """Fixtures and helpers of the tests that sweep."""
 
+import datetime
 import time
 
 import pytest
@@ -12,6 +13,7 @@ FAST = {
     "sweep": {"poll_interval_ms": 100, "lease_ms": 2000, "range_docs": 50, "batch_docs": 20},
 }
 STATE, FAILED = 3, 1  # rekeyctl's exit codes
+PAST = datetime.datetime(2020, 1, 1)
 FAIL_POINTS = ("--setParameter", "enableTestCommands=1")
 
 
@@ -59,6 +61,13 @@ class Swept:
 
     def keys_used(self) -> set:
         return {key_id(document["answer"]) for document in self.stored.find()}
+
+    def check_held(self):
+        """Nothing is swept, although no job waits any longer for its key to settle."""
+        self.state.jobs.update_many({}, {"$set": {"notBefore": PAST}})
+        time.sleep(0.7)
+        jobs = self.rekeyd.ctl("jobs")["jobs"]
+        assert {job["scanned"] for job in jobs} == {0}, jobs
 
     def wait(self, condition, timeout_s=60):
         deadline = time.monotonic() + timeout_s

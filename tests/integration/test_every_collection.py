@@ -9,10 +9,9 @@ from bson import Binary, Int64, MaxKey, MinKey, ObjectId
 from harness import CtlError, ReplicaSet
 from harness.protected import key_id
 from legacy_corpus import encrypt
-from sweeping import FAILED, legacy_format, letters
+from sweeping import FAILED, PAST, legacy_format, letters
 
 pytestmark = pytest.mark.timeout(120)
-PAST = datetime.datetime(2020, 1, 1)
 
 
 def refused(swept, why, namespace=None):

@@ -44,7 +44,7 @@ def test_ranges_of_the_highest_priority_are_taken_first(start_swept, single_memb
     later = start(swept, "later")
     start(swept, "high", "--priority", "7")
     swept.rekeyd.ctl("jobs", "set", later, "priority=3")
-    time.sleep(2)  # for the key to settle: they begin together
+    swept.check_held()  # they begin together
     swept.rekeyd.reload({"sweep": {"pause": False}})
     wait_complete(swept, 4)
     assert order(swept) == ["high"] * 4 + ["later"] * 4 + ["none"] * 4 + ["low"] * 4
