@@ -15,15 +15,7 @@ from pymongo.errors import OperationFailure
 from harness import CtlError
 from harness.protected import key_id
 from legacy_corpus import encrypt
-from sweeping import (  # noqa: F401 (the last two for whoever still imports them from here)
-    FAILED,
-    STATE,
-    legacy_format,
-    letters,
-    slow,
-    start_swept,
-    swept,
-)
+from sweeping import FAILED, STATE, legacy_format, letters, slow
 
 RANGE_FIELDS = {"collectionName", "batchSize", "consumerProcessed", "startId", "endId"}
 RANGE_FIELDS |= {"isComplete", "creationTimeStamp"}

@@ -36,23 +36,23 @@ class Shape:
     def __init__(self, name: str, fields: dict, free: list, below: list, above: list):
         self.name, self.fields = name, fields
         self.free, self.below, self.above = free, below, above
-        self.has_old_values = any(field.has_old_values for field in fields.values())
+        self.has_old_values = any(one.has_old_values for one in fields.values())
         self.tree = {}
         self.random, self.deterministic = [], []
-        for path, field in fields.items():
+        for path, one in fields.items():
             *parents, last = path.split(".")
             node = self.tree
             for parent in parents:
                 node = node.setdefault(parent, {})
-            node[last] = field
+            node[last] = one
             # Every parent may be an array, and a number one of its elements.
             head, dot, tail = path.partition(".")
             spelt = [path, path, f"{head}.0.{tail}", f"{head}.1.{tail}"] if dot else [path]
-            (self.random if field.is_random else self.deterministic).extend(spelt)
+            (self.random if one.is_random else self.deterministic).extend(spelt)
         self.random = self.random or self.deterministic
 
     def policy(self, db_name: str) -> dict:
-        fields = {path: field.options() for path, field in self.fields.items()}
+        fields = {path: one.options() for path, one in self.fields.items()}
         return policy(f"{db_name}.{self.name}", fields)
 
     def node_at(self, path: str):

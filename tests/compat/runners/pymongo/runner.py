@@ -15,7 +15,7 @@ import time
 import pymongo
 from bson import json_util
 from gridfs import AsyncGridFSBucket, GridFSBucket
-from pymongo import AsyncMongoClient, CursorType, MongoClient, ReturnDocument, WriteConcern
+from pymongo import AsyncMongoClient, CursorType, MongoClient, WriteConcern
 from pymongo import operations as write_models
 from pymongo.errors import (
     BulkWriteError,
