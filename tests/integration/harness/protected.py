@@ -66,7 +66,8 @@ def person(i, **extra):
 class Protected:
     """
     app: the collection through rekeyd. stored: the same one, directly. plain and stored_plain: an
-    unprotected collection of the same database. The databases are app_db and stored_db.
+    unprotected collection of the same database. The databases are app_db and stored_db, and state
+    is rekeyd's own.
     """
 
     def __init__(self, rekeyd, app, direct, db_name, name="people", fields=None):
@@ -75,6 +76,7 @@ class Protected:
         self.app_db, self.stored_db = app[db_name], direct[db_name]
         self.app, self.stored = self.app_db[name], self.stored_db[name]
         self.plain, self.stored_plain = self.app_db.plain, self.stored_db.plain
+        self.state = direct[rekeyd.config["upstream"]["state_db"]]
         self.namespace = self.app.full_name
 
     def empty(self):
