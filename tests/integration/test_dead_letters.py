@@ -65,9 +65,7 @@ def test_show_tells_all_but_the_value(bad):
     envelope = shown["raw"]["envelope"]
     assert (envelope["keyId"], envelope["algorithm"], envelope["type"]) == (1, "random", "string")
     assert envelope["encryptedAt"].startswith("20")
-    argv = [rekey_binary("rekeyctl"), "-c", bad.rekeyd.config_path, "dead-letters", "show"]
-    environment = bad.rekeyd.environment()
-    text = subprocess.check_output([*argv, letter["id"]], text=True, env=environment)
+    text = bad.rekeyd.ctl_text("dead-letters", "show", letter["id"])
     assert "under key 1, random, a value of type string" in text and bad.namespace in text
     assert SECRET not in text and raw.hex() not in text
 
@@ -164,8 +162,7 @@ def test_a_list_says_that_there_are_more(swept):
     def listed(*options):
         return swept.rekeyd.ctl("dead-letters", "list", *options)
 
-    argv = [rekey_binary("rekeyctl"), "-c", swept.rekeyd.config_path, "dead-letters", "list"]
-    text = subprocess.check_output(argv, text=True, env=swept.rekeyd.environment())
+    text = swept.rekeyd.ctl_text("dead-letters", "list")
     assert "there are more: these 1000 are those that were seen last" in text
     assert listed()["truncated"] and len(listed()["deadLetters"]) == 1000
     swept.state.deadLetters.delete_one({"docId": 7})

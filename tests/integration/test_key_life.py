@@ -10,16 +10,7 @@ import pytest
 from bson import Binary, Code
 from pymongo.errors import OperationFailure
 
-from harness import (
-    KEK,
-    ReplicaSet,
-    Vault,
-    admin_settings,
-    people_policy,
-    policy,
-    protected,
-    rekey_binary,
-)
+from harness import KEK, ReplicaSet, Vault, admin_settings, people_policy, policy, protected
 from harness.derived import derived_keys
 from harness.memory import occurrences
 from harness.protected import key_id, person
@@ -271,10 +262,9 @@ def killed_midway(people, *words):
         "max_rate": 100,
     }
     people.rekeyd.write_config()
-    parts = state_of(people).proofParts
+    parts = people.state.proofParts
     known = parts.count_documents({})
-    argv = [rekey_binary("rekeyctl"), "-c", people.rekeyd.config_path, *words]
-    running = subprocess.Popen(argv, stderr=subprocess.PIPE, env=people.rekeyd.environment())
+    running = people.rekeyd.ctl_begin(*words, stderr=subprocess.PIPE)
     try:
         midway = {"documents": {"$gt": 0}, "done": False}
         wait_until(lambda: parts.count_documents({}) > known and parts.find_one(midway))
@@ -400,10 +390,7 @@ def test_status_tells_what_comes_next_and_hinders_it(people):
 def test_status_for_people(people):
     people.app.insert_one(person(1))
     rotate(people)
-    argv = [rekey_binary("rekeyctl"), "-c", str(people.rekeyd.config_path), "keys", "status"]
-    environment = people.rekeyd.environment()
-    text = subprocess.check_output(argv, text=True, timeout=60, env=environment)
-    header, first, second = text.splitlines()
+    header, first, second = people.rekeyd.ctl_text("keys", "status").splitlines()
     assert header.split()[:5] == ["ID", "NAME", "STATE", "AGE", "KEK"]
     assert first.split()[:6] == ["1", "default", "retiring", "0:00", "h", "main"]
     assert second.split()[:3] == ["2", "default", "current"]
@@ -431,14 +418,13 @@ def test_destroy_asks_for_the_name_and_can_be_given_again(people):
 
 def destroy_on_a_terminal(people, answer, code):
     ours, theirs = pty.openpty()
-    argv = [rekey_binary("rekeyctl"), "-c", str(people.rekeyd.config_path), "keys", "destroy", "1"]
-    environment = people.rekeyd.environment()
-    with subprocess.Popen(argv, stdin=theirs, stderr=subprocess.PIPE, env=environment) as ctl:
+    pipes = {"stdin": theirs, "stderr": subprocess.PIPE}
+    with people.rekeyd.ctl_begin("keys", "destroy", 1, **pipes) as ctl:
         os.write(ours, answer.encode() + b"\n")
         _, text = ctl.communicate(timeout=60)
     os.close(ours)
     os.close(theirs)
-    assert ctl.returncode == code and b"The key's name" in text
+    assert ctl.returncode == code and "The key's name" in text
 
 
 def test_only_a_retired_key_is_destroyed(people):
@@ -484,12 +470,11 @@ def test_a_command_that_is_killed_can_be_given_again(people, command):
     people.app.insert_many([person(i) for i in range(50)])
     rotate(people)
     sweep(people)
-    words = {"retire": ["retire", "1", "--wait"], "destroy": ["destroy", "1", "--confirm", "default"]}
+    options = {"retire": ["--wait"], "destroy": ["--confirm", "default"]}[command]
     if command == "destroy":
         retire(people)
-    argv = [rekey_binary("rekeyctl"), "-c", str(people.rekeyd.config_path), "keys"]
     for tenths in range(0, 12, 2):
-        with subprocess.Popen(argv + words[command], env=people.rekeyd.environment()) as ctl:
+        with people.rekeyd.ctl_begin("keys", command, 1, *options) as ctl:
             try:
                 ctl.wait(0.05 + tenths / 10)
             except subprocess.TimeoutExpired:

@@ -51,12 +51,6 @@ def states(rekeyd) -> dict:
     return {key["id"]: key["state"] for key in rekeyd.ctl("keys", "list")["keys"]}
 
 
-def text_of(rekeyd, *words) -> str:
-    """What a person sees, without --json."""
-    argv = [rekey_binary("rekeyctl"), "-c", str(rekeyd.config_path), *words]
-    return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout
-
-
 def key_id_of(value) -> int:
     """The key id in the header of an envelope."""
     assert isinstance(value, Binary) and value.subtype == ENVELOPE_SUBTYPE
@@ -68,7 +62,7 @@ def key_id_of(value) -> int:
 
 def test_rotations(configured, state):
     assert configured.ctl("keys", "list") == {"keys": []}
-    assert "keys rotate" in text_of(configured, "keys", "list")
+    assert "keys rotate" in configured.ctl_text("keys", "list")
     for expected in (1, 2, 3):
         assert configured.ctl("keys", "rotate") == {"keyId": expected}
     assert states(configured) == {1: "retiring", 2: "retiring", 3: "current"}
@@ -79,7 +73,7 @@ def test_rotations(configured, state):
     assert all(len(d["wrapped"]) == 48 and d["kek"] == "main" for d in documents)
     assert len({bytes(d["wrapped"]) for d in documents}) == 3
 
-    lines = text_of(configured, "keys", "list").splitlines()
+    lines = configured.ctl_text("keys", "list").splitlines()
     assert lines[0].split() == ["ID", "NAME", "STATE", "KEK", "CREATED", "ACTIVATED"]
     assert [line.split()[:3] for line in lines[1:]] == [
         ["1", "default", "retiring"],

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 from pymongo import MongoClient
 
-from harness import ReplicaSet, rekey_binary
+from harness import ReplicaSet
 from harness.waiting import wait_until
 from sweeping import FAILED, STATE, is_asked
 
@@ -39,16 +39,10 @@ def begin():
     started = []
 
     def start(swept, *options) -> subprocess.Popen:
-        argv = [rekey_binary("rekeyctl"), "-c", swept.rekeyd.config_path, "--json"]
-        running = subprocess.Popen(
-            [*argv, "verify", swept.namespace, *options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=swept.rekeyd.environment(),
-            text=True,
-        )
-        started.append(running)
-        return running
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        words = ["--json", "verify", swept.namespace, *options]
+        started.append(swept.rekeyd.ctl_begin(*words, **pipes))
+        return started[-1]
 
     yield start
     for running in started:

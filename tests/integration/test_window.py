@@ -6,7 +6,6 @@ import time
 
 import pytest
 
-from harness import rekey_binary
 from harness.admin import admin_settings
 from harness.waiting import wait_until
 
@@ -49,14 +48,8 @@ def test_who_waits_is_told_what_for(start_swept, single_member_set):
     swept = start_swept(single_member_set, {"sweep": {"window": [later]}})
     swept.insert(range(10))
     swept.rotate()
-    argv = [rekey_binary("rekeyctl"), "-c", swept.rekeyd.config_path, "start", swept.namespace]
-    waiting = subprocess.Popen(
-        [*argv, "--wait"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env=swept.rekeyd.environment(),
-        text=True,
-    )
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    waiting = swept.rekeyd.ctl_begin("start", swept.namespace, "--wait", **pipes)
     try:
         told = f"nothing is swept now: outside the window until {opening(later)} (UTC)\n"
         assert any(line.endswith(told) for line in waiting.stderr)

@@ -137,8 +137,11 @@ class Rekeyd(Process):
     # Process.
 
     def argv(self) -> list:
+        return self._argv_of("rekeyd")
+
+    def _argv_of(self, binary: str, *words) -> list:
         wrap = shlex.split(os.environ.get("REKEY_WRAP", ""))
-        return [*wrap, rekey_binary("rekeyd"), "-c", str(self.config_path)]
+        return [*wrap, rekey_binary(binary), "-c", str(self.config_path), *map(str, words)]
 
     def environment(self) -> dict:
         return {**sanitizer_environment(self.directory, self.name), **self.extra_environment}
@@ -248,20 +251,28 @@ class Rekeyd(Process):
 
     def ctl(self, *words, check=True, timeout_s=120):
         """rekeyctl --json WORDS: its parsed output. check=False: the CompletedProcess."""
-        argv = [rekey_binary("rekeyctl"), "-c", str(self.config_path), "--json", *words]
-        result = subprocess.run(
-            shlex.split(os.environ.get("REKEY_WRAP", "")) + [str(word) for word in argv],
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            env=self.environment(),
-            cwd=self.directory,
-        )
+        result = self._run_ctl(["--json", *words], check, timeout_s)
         if not check:
             return result
-        if result.returncode != 0:
-            raise CtlError(result)
         return json.loads(result.stdout) if result.stdout.strip() else None
+
+    def ctl_text(self, *words, timeout_s=120) -> str:
+        """What a person is shown."""
+        return self._run_ctl(words, True, timeout_s).stdout
+
+    def ctl_begin(self, *words, **pipes) -> subprocess.Popen:
+        """rekeyctl WORDS, which runs meanwhile; pipes: stdout=subprocess.PIPE and so on."""
+        return self._with_ctl(subprocess.Popen, words, **pipes)
+
+    def _run_ctl(self, words, check: bool, timeout_s: float) -> subprocess.CompletedProcess:
+        result = self._with_ctl(subprocess.run, words, capture_output=True, timeout=timeout_s)
+        if check and result.returncode != 0:
+            raise CtlError(result)
+        return result
+
+    def _with_ctl(self, call, words, **options):
+        argv = self._argv_of("rekeyctl", *words)
+        return call(argv, text=True, env=self.environment(), cwd=self.directory, **options)
 
     def __exit__(self, kind, *_):
         if kind is None:
