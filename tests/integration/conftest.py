@@ -20,10 +20,12 @@ from harness import (
     protected,
 )
 from on_vault import shared_vault, start, vault
+from scripted_upstream import upstream
 from sweeping import fragile_set, start_swept, swept
 
 __all__ = ["shared_vault", "start", "vault"]  # fixtures of a real Vault
 __all__ += ["fragile_set", "start_swept", "swept"]  # of sweeps
+__all__ += ["upstream"]  # that says what a test tells it to
 
 
 @pytest.fixture(scope="session")
@@ -112,6 +114,16 @@ def people(people_of_module):
     people_of_module.empty()
     yield people_of_module
     people_of_module.rekeyd.check()
+
+
+@pytest.fixture
+def twins(request, people):
+    """people with the module's PEOPLE, which lie unprotected in the other collection, too."""
+    people.app.insert_many(request.module.PEOPLE)
+    people.stored_plain.insert_many(request.module.PEOPLE)
+    yield people
+    people.stored_plain.drop()
+    people.check()
 
 
 @pytest.fixture

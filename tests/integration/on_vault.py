@@ -3,8 +3,10 @@
 import pytest
 
 from harness import Vault, admin_settings, people_policy, protected
-from harness.protected import key_id, person
+from harness.protected import key_id
 
+TRANSIT_FIELDS = {"answer": "random", "ssn": "random", "contact.phone": "random"}
+FLAG_REMOTE = 1  # of an envelope whose value Vault itself encrypted
 # An outage lasts until a test ends it; nobody is to wait for the defaults meanwhile.
 QUICK = {"retry_timeout_ms": 3000, "request_timeout_ms": 2000, "connect_timeout_ms": 1000}
 
@@ -55,14 +57,10 @@ def start(single_member_set, start_rekeyd, tmp_path, db_name):
         collection.__exit__(None, None, None)
 
 
-def write_and_read(people, name):
-    people.app.insert_one(person(name))
-    assert people.app.find_one({"_id": name}) == person(name)
+def write_and_read(people, document):
+    people.app.insert_one(document)
+    assert people.app.find_one({"_id": document["_id"]}) == document
     people.check()
-
-
-def state(people):
-    return people.direct_client[people.rekeyd.config["upstream"]["state_db"]]
 
 
 def vault_state(people) -> str:
@@ -73,11 +71,16 @@ def vault_state(people) -> str:
 
 
 def registry(people):
-    return state(people)["keys"]
+    return people.state["keys"]
 
 
 def audit(people):
-    return state(people)["audit"]
+    return people.state["audit"]
+
+
+def flags(value) -> int:
+    """Of an envelope."""
+    return value[7]
 
 
 def left_to_sweep(people) -> int:

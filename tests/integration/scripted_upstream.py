@@ -4,6 +4,8 @@ import socket
 import threading
 from contextlib import suppress
 
+import pytest
+
 from harness.mongo import Upstream
 from harness.ports import HOST, free_port
 from wire import receive
@@ -78,3 +80,9 @@ class ScriptedUpstream(Upstream):
 
     def __exit__(self, *_):
         self.close()
+
+
+@pytest.fixture(scope="module")
+def upstream(single_member_set):
+    with ScriptedUpstream(single_member_set) as upstream:
+        yield upstream

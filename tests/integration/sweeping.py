@@ -4,6 +4,7 @@ import datetime
 import time
 
 import pytest
+from bson import Int64, ObjectId
 
 from harness import ReplicaSet, policy
 from harness.protected import key_id
@@ -14,6 +15,7 @@ FAST = {
 }
 STATE, FAILED = 3, 1  # rekeyctl's exit codes
 PAST = datetime.datetime(2020, 1, 1)
+OLD_KEY = bytes(range(32))
 FAIL_POINTS = ("--setParameter", "enableTestCommands=1")
 
 
@@ -22,6 +24,7 @@ def slow(rate):
 
 
 def legacy_format(**changes) -> dict:
+    """How values were encrypted before Rekey, with OLD_KEY under the name "old"."""
     return {"cipher": "aes-256-cbc", "encoding": "binary", "key": "old", "type": "string", **changes}
 
 
@@ -123,3 +126,62 @@ def is_asked(client, coll) -> bool:
     """Does a scan's read of the collection wait here?"""
     waiting = [{"$currentOp": {}}, {"$match": {"command.find": coll.name}}]
     return any(op["command"]["$db"] == coll.database.name for op in client.admin.aggregate(waiting))
+
+
+# Documents as version 0.1.0 wrote them before jobs had a format.
+
+
+def former_job(swept, **changes):
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return {
+        "_id": ObjectId(),
+        "active": True,
+        "createdAt": now,
+        "createdBy": "root@vm",
+        "error": "",
+        "keyId": Int64(2),
+        "notBefore": now,
+        "ns": swept.namespace,
+        "planComplete": False,
+        "plannerEpoch": Int64(1),
+        "plannerOwner": "vm:1234:0a1b2c3d",
+        "plannerLeaseUntil": PAST,
+        "plannedTo": 60,
+        "startedAt": now,
+        "state": "running",
+        "transform": "reencrypt",
+        **changes,
+    }
+
+
+def former_range(job, seq, start, end, **changes):
+    return {
+        "_id": ObjectId(),
+        "jobId": job["_id"],
+        "seq": Int64(seq),
+        "collectionName": job["ns"],
+        "batchSize": Int64(30),
+        "consumerProcessed": Int64(0),
+        "startId": start,
+        "endId": end,
+        "isComplete": False,
+        "creationTimeStamp": job["createdAt"],
+        "state": "pending",
+        "epoch": Int64(0),
+        "attempts": Int64(0),
+        **changes,
+    }
+
+
+def taken(job, processed, **changes):
+    names = ["consumerProcessed", "scanned", "swept"]
+    rest = ["alreadyCurrent", "gone", "changedAgain", "deadLettered", "plaintext"]
+    return {
+        "owner": "vm:1234:0a1b2c3d",
+        "epoch": Int64(1),
+        "leaseUntil": PAST,
+        "error": "",
+        **{name: Int64(processed) for name in names},
+        **{name: Int64(0) for name in rest},
+        **changes,
+    }

@@ -37,18 +37,14 @@ def start(single_member_set, start_rekeyd, db_name):
         second.finish()
 
 
-def state_of(people):
-    return people.direct_client[people.rekeyd.config["upstream"]["state_db"]]
-
-
 def rotations(people) -> list:
     """(key, who and why, how it ended) of all but the first key."""
-    found = state_of(people).audit.find({"action": "key.rotate", "keyId": {"$gt": 1}})
+    found = people.state.audit.find({"action": "key.rotate", "keyId": {"$gt": 1}})
     return [(event["keyId"], event["actor"], event["result"]) for event in found.sort("at")]
 
 
 def counted(people, id=1) -> int:
-    key = state_of(people)["keys"].find_one({"_id": id}) or {}
+    key = people.state["keys"].find_one({"_id": id}) or {}
     return key.get("encryptions", 0)
 
 
@@ -81,7 +77,7 @@ def test_by_age(start):
     people, second = start(rotate_after_days=90)
     people.app.insert_one(person(1))
     both_have(people, second, 1)
-    keys = state_of(people)["keys"]
+    keys = people.state["keys"]
     old = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=91, hours=1)
     keys.update_one({"_id": 1}, {"$set": {"activatedAt": old}})
     both_have(people, second, 2)

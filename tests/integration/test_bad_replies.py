@@ -10,7 +10,6 @@ import pytest
 import wire
 from bson.binary import Binary
 from harness import Rekeyd, policy
-from scripted_upstream import ScriptedUpstream
 from wire import RawClient
 
 DB = "bad_replies"
@@ -20,12 +19,6 @@ MAGIC = b"RK\xe1\x1e"
 KEY_ID, FIELD_ID = 8, 12  # offsets in an envelope
 PROTECTED = {"find": "users", "filter": {}, "$db": DB}
 UNPROTECTED = {"find": "plain", "filter": {}, "$db": DB}
-
-
-@pytest.fixture(scope="module")
-def upstream(single_member_set):
-    with ScriptedUpstream(single_member_set) as upstream:
-        yield upstream
 
 
 @pytest.fixture(scope="module")

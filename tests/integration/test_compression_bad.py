@@ -7,7 +7,6 @@ import bson
 import pytest
 import wire
 from harness import Rekeyd, policy
-from scripted_upstream import ScriptedUpstream
 from wire import RawClient
 
 NAMES = ["snappy", "zlib", "zstd"]
@@ -57,12 +56,6 @@ BAD = {
         "shorter than its head",
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def upstream(single_member_set):
-    with ScriptedUpstream(single_member_set) as upstream:
-        yield upstream
 
 
 def start(upstream, directory):

@@ -1,13 +1,10 @@
 """Values that could not be processed: looking at them, another try, giving them up."""
 
-import subprocess
-
 import pytest
 from bson import Binary, ObjectId
 
-from harness import admin_settings, policy, rekey_binary
-from test_legacy_data import OLD_KEY, format_of
-from sweeping import FAILED, FAST, STATE, Swept, letters
+from harness import admin_settings, policy
+from sweeping import FAILED, FAST, OLD_KEY, STATE, Swept, legacy_format, letters
 
 USAGE = 2
 SECRET = "the quick brown fox"
@@ -172,7 +169,7 @@ def test_a_list_says_that_there_are_more(swept):
 @pytest.fixture
 def tenanted(start_rekeyd, single_member_set, db_name):
     """A key for each `org`, and values of an older format in `answer`."""
-    legacy = {"algorithm": "random", "legacy": [format_of("cbc", "binary", b"")]}
+    legacy = {"algorithm": "random", "legacy": [legacy_format()]}
     protected = policy(f"{db_name}.people", {"answer": legacy, "note": "random"})
     rekeyd = start_rekeyd(
         single_member_set,

@@ -11,9 +11,8 @@ from bson.son import SON
 from harness import CtlError, is_envelope
 from harness.protected import RAW, SECRET
 from legacy_corpus import encrypt as encrypt_as_before
-from sweeping import legacy_format, letters
-from test_transit import FIELDS as TRANSIT_FIELDS
-from test_transit import flags
+from on_vault import FLAG_REMOTE, TRANSIT_FIELDS, flags
+from sweeping import OLD_KEY, legacy_format, letters
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -52,10 +51,9 @@ def test_plaintext_of_every_type_becomes_an_envelope(swept):
 
 
 def test_everything_else_is_left_alone(start_swept, single_member_set):
-    key = bytes(range(32))
     fields = {"answer": {"algorithm": "random", "legacy": [legacy_format(version_hex="01")]}}
-    swept = start_swept(single_member_set, fields=fields, legacy_keys={"old": key})
-    legacy = Binary(b"\x01" + encrypt_as_before("cbc", key, b"from before", random.Random(1)))
+    swept = start_swept(single_member_set, fields=fields, legacy_keys={"old": OLD_KEY})
+    legacy = Binary(b"\x01" + encrypt_as_before("cbc", OLD_KEY, b"from before", random.Random(1)))
     swept.insert([1])
     swept.rotate()
     swept.stored.insert_many([{"_id": 2, "answer": legacy}, {"_id": 3, "answer": None}, {"_id": 4}])
@@ -206,6 +204,6 @@ def test_values_that_vault_encrypts(vault, start):
     job = people.rekeyd.ctl("start", people.namespace, "--transform", "encrypt", "--wait")
     (job,) = job["jobs"]
     assert (job["state"], job["swept"], job["plaintext"]) == ("complete", 50, 0)
-    assert all(flags(d["ssn"]) == flags(d["answer"]) == 1 for d in people.stored.find())
+    assert all(flags(d["ssn"]) == flags(d["answer"]) == FLAG_REMOTE for d in people.stored.find())
     assert list(people.app.find().sort("_id")) == documents
     people.check()

@@ -1,15 +1,23 @@
 """Each kind of collection is swept, or refused with the reason before anything begins."""
 
-import datetime
 import random
 
 import pytest
-from bson import Binary, Int64, MaxKey, MinKey, ObjectId
+from bson import Binary, MaxKey, MinKey, ObjectId
 
 from harness import CtlError, ReplicaSet
 from harness.protected import key_id
 from legacy_corpus import encrypt
-from sweeping import FAILED, PAST, legacy_format, letters
+from sweeping import (
+    FAILED,
+    OLD_KEY,
+    PAST,
+    former_job,
+    former_range,
+    legacy_format,
+    letters,
+    taken,
+)
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -148,11 +156,11 @@ def test_updates_of_a_sharded_collection_name_its_key(sharded):
 
 def test_a_legacy_value_that_outgrows_its_document(start_swept, single_member_set):
     """An envelope has more around its plaintext than the former format."""
-    key, rng = bytes(range(32)), random.Random(1)
+    rng = random.Random(1)
     legacy = [legacy_format(version_hex="01")]
     fields = {"answer": {"algorithm": "random", "legacy": legacy}}
-    swept = start_swept(single_member_set, fields=fields, legacy_keys={"old": key})
-    value = Binary(b"\x01" + encrypt("cbc", key, b"x" * 1000, rng))
+    swept = start_swept(single_member_set, fields=fields, legacy_keys={"old": OLD_KEY})
+    value = Binary(b"\x01" + encrypt("cbc", OLD_KEY, b"x" * 1000, rng))
     room = 16 * 1024 * 1024 - len(value) - 60
     swept.stored.insert_one({"_id": 1, "answer": value, "rest": "r" * room})
     swept.stored.insert_one({"_id": 2, "answer": value, "rest": "r" * (room - 200)})
@@ -179,63 +187,7 @@ def test_thousands_of_values_in_one_document(start_swept, single_member_set):
     assert first["keys"] == {"2": 5001}
 
 
-# Documents as version 0.1.0 wrote them before jobs had a format.
-
-
-def former_job(swept, **changes):
-    now = datetime.datetime.now(datetime.timezone.utc)
-    return {
-        "_id": ObjectId(),
-        "active": True,
-        "createdAt": now,
-        "createdBy": "root@vm",
-        "error": "",
-        "keyId": Int64(2),
-        "notBefore": now,
-        "ns": swept.namespace,
-        "planComplete": False,
-        "plannerEpoch": Int64(1),
-        "plannerOwner": "vm:1234:0a1b2c3d",
-        "plannerLeaseUntil": PAST,
-        "plannedTo": 60,
-        "startedAt": now,
-        "state": "running",
-        "transform": "reencrypt",
-        **changes,
-    }
-
-
-def former_range(job, seq, start, end, **changes):
-    return {
-        "_id": ObjectId(),
-        "jobId": job["_id"],
-        "seq": Int64(seq),
-        "collectionName": job["ns"],
-        "batchSize": Int64(30),
-        "consumerProcessed": Int64(0),
-        "startId": start,
-        "endId": end,
-        "isComplete": False,
-        "creationTimeStamp": job["createdAt"],
-        "state": "pending",
-        "epoch": Int64(0),
-        "attempts": Int64(0),
-        **changes,
-    }
-
-
-def taken(job, processed, **changes):
-    names = ["consumerProcessed", "scanned", "swept"]
-    rest = ["alreadyCurrent", "gone", "changedAgain", "deadLettered", "plaintext"]
-    return {
-        "owner": "vm:1234:0a1b2c3d",
-        "epoch": Int64(1),
-        "leaseUntil": PAST,
-        "error": "",
-        **{name: Int64(processed) for name in names},
-        **{name: Int64(0) for name in rest},
-        **changes,
-    }
+# Jobs of other versions.
 
 
 def test_a_job_of_the_former_version_goes_on(swept):

@@ -37,10 +37,6 @@ def three(single_member_set, tmp_path, db_name):
         instance.finish()
 
 
-def state_of(people):
-    return people.direct_client[people.rekeyd.config["upstream"]["state_db"]]
-
-
 class Traffic(threading.Thread):
     """Writes through one instance, and looks the value up at once through the others."""
 
@@ -112,7 +108,7 @@ def test_while_a_key_is_pending_nobody_writes_under_it(three):
     """Everyone can read under it, though, and no second rotation starts."""
     instances, people = three
     people.app.insert_one({"_id": 1, "ssn": "one"})
-    heartbeats = state_of(people).instances
+    heartbeats = people.state.instances
     # An instance of which nothing is known but that it lives.
     heartbeats.insert_one({"_id": "elsewhere", "leaseMs": 60000, "keys": [1]})
     heartbeats.update_one({"_id": "elsewhere"}, {"$currentDate": {"at": True}})
@@ -137,7 +133,7 @@ def test_while_a_key_is_pending_nobody_writes_under_it(three):
 def test_who_leaves_holds_up_nothing(three):
     instances, people = three
     people.app.insert_one({"_id": 1, "ssn": "one"})
-    heartbeats = state_of(people).instances
+    heartbeats = people.state.instances
     wait_until(lambda: heartbeats.count_documents({}) == 3)
     instances[2].terminate()
     assert heartbeats.count_documents({}) == 2

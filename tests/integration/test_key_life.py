@@ -63,17 +63,13 @@ def vault_people(servers, start_rekeyd, db_name, vault, tmp_path):
         yield collection
 
 
-def state_of(people):
-    return people.direct_client[people.rekeyd.config["upstream"]["state_db"]]
-
-
 def key_states(people) -> dict:
     return {key["id"]: key["state"] for key in people.rekeyd.ctl("keys", "list")["keys"]}
 
 
 def events(people, action) -> list:
     """(key, result) of what was done, in its order."""
-    found = state_of(people).audit.find({"action": action}).sort([("at", 1), ("_id", 1)])
+    found = people.state.audit.find({"action": action}).sort([("at", 1), ("_id", 1)])
     return [(event["keyId"], event["result"]) for event in found]
 
 
@@ -149,7 +145,7 @@ def test_life_of_a_key_under_traffic(people):
         thread.join()
     assert failures == []
     assert people.seen(_id={"$lt": 200}) == [person(i) for i in range(200)]
-    document = state_of(people)["keys"].find_one({"_id": 1})
+    document = people.state["keys"].find_one({"_id": 1})
     assert "wrapped" not in document and document["destroyedAt"] and document["retiredAt"]
     tries = events(people, "key.retire")
     assert tries == [(1, "started"), (1, "failed"), (1, "started"), (1, "ok")]
@@ -226,7 +222,7 @@ def test_namespaces_that_were_never_swept_count(people):
         other.full_name, {"ssn": "deterministic"})]})
     people.rekeyd.wait_event("reloaded")
     other.insert_one({"_id": 1, "ssn": "x"})
-    known = state_of(people).protected
+    known = people.state.protected
     wait_until(lambda: known.count_documents({"_id": other.full_name}) == 1)
     people.rekeyd.reload({"policies": [people_policy(other.database.name)]})
     people.rekeyd.wait_event("reloaded", 2)
@@ -282,20 +278,20 @@ def test_a_count_that_was_killed_is_gone_on_with(people):
     sweep(people)
     # That one began when values were written under the key: it proves nothing.
     killed_midway(people, "keys", "retire", "1", "--wait")
-    stale, begun = state_of(people).proofs.find().sort("startedAt")
+    stale, begun = people.state.proofs.find().sort("startedAt")
     assert "completedAt" not in stale and "completedAt" not in begun
     # A count may go on only where no write under the key can have come behind it.
-    state_of(people).keys.update_one({"_id": 1}, {"$set": {"quietAt": begun["startedAt"]}})
+    people.state.keys.update_one({"_id": 1}, {"$set": {"quietAt": begun["startedAt"]}})
     killed_midway(people, "keys", "retire", "1", "--wait")
-    assert state_of(people).proofs.count_documents({}) == 3
+    assert people.state.proofs.count_documents({}) == 3
     retired = retire(people)
-    last = list(state_of(people).proofs.find().sort("startedAt"))[-1]
+    last = list(people.state.proofs.find().sort("startedAt"))[-1]
     assert retired["proof"] == str(last["_id"]) and last["epoch"] == 2
-    assert state_of(people).proofs.count_documents({}) == 3 and retired["documents"] == 200
+    assert people.state.proofs.count_documents({}) == 3 and retired["documents"] == 200
 
 
 def test_everywhere_finds_copies(people):
-    own = people.rekeyd.config["upstream"]["state_db"]
+    own = people.state.name
     for name in people.direct_client.list_database_names():
         if name.startswith("rekey_") and name != own:
             people.direct_client.drop_database(name)  # of tests before, with the same key ids
@@ -317,14 +313,14 @@ def test_an_instance_that_fell_silent_may_still_write(people):
     people.app.insert_one(person(1))
     second = people.rekeyd.sibling()
     second.start()
-    wait_until(lambda: state_of(people).instances.count_documents({"writes": 1}) == 2)
+    wait_until(lambda: people.state.instances.count_documents({"writes": 1}) == 2)
     second.suspend()
     rotate(people)
     sweep(people)
     refused(retire(people, check=False), "1 instances wrote under key 1", "--gone")
     second.resume()
     # It learns of the rotation, and says so.
-    wait_until(lambda: state_of(people).instances.count_documents({"writes": 2}) == 2)
+    wait_until(lambda: people.state.instances.count_documents({"writes": 2}) == 2)
     assert retire(people)["retired"] == [1]
     second.finish()
 
@@ -333,7 +329,7 @@ def test_an_instance_that_was_killed_is_declared_gone(people):
     people.app.insert_one(person(1))
     second = people.rekeyd.sibling()
     second.start()
-    wait_until(lambda: state_of(people).instances.count_documents({"writes": 1}) == 2)
+    wait_until(lambda: people.state.instances.count_documents({"writes": 1}) == 2)
     second.kill9()
     second.close()
     rotate(people)
@@ -458,7 +454,7 @@ def test_shredding_asks_for_name_and_count(people):
     refused(destroy(people, 2, "--shred", "--count", "0", check=False), "key 2 is current")
     result = destroy(people, 1, "--shred", "--count", "15")
     assert (result["destroyed"], result["values"]) == ([1], 15)
-    told = state_of(people).audit.find_one({"action": "key.destroy", "result": "ok"})
+    told = people.state.audit.find_one({"action": "key.destroy", "result": "ok"})
     assert told["detail"] == f"shredded: 15 values needed it: 15 in {people.namespace}"
     people.rekeyd.wait_event("key_dropped")
     assert people.app.find_one({"_id": 1})["ssn"]["rekeyError"] == "key destroyed"
@@ -520,7 +516,7 @@ def test_shredding_all_versions_of_a_name(servers, start_rekeyd, db_name):
 def data_keys(people, vault) -> dict:
     """What is derived from every data key, by id."""
     found = {}
-    for key in state_of(people)["keys"].find():
+    for key in people.state["keys"].find():
         text = bytes(key["wrapped"])[16:].decode()
         answer = vault.api("POST", f"transit/decrypt/{KEK}", {"ciphertext": text})
         root = base64.b64decode(answer["data"]["plaintext"])

@@ -49,16 +49,12 @@ def rotating(people):
         thread.join()
 
 
-def state_of(people):
-    return people.direct_client[people.rekeyd.config["upstream"]["state_db"]]
-
-
 def states(people) -> dict:
-    return {key["_id"]: key["state"] for key in state_of(people)["keys"].find()}
+    return {key["_id"]: key["state"] for key in people.state["keys"].find()}
 
 
 def waits_for(people) -> list:
-    return [found.get("waitsFor") for found in state_of(people).instances.find()]
+    return [found.get("waitsFor") for found in people.state.instances.find()]
 
 
 def stays(condition, for_s=1.0):
@@ -228,7 +224,7 @@ def test_the_cursors_of_an_instance_that_ended(start):
     with start(BRIEFLY) as people, people.rekeyd.sibling() as other:
         cursors = [opened(people.rekeyd, people) for _ in range(2)]
         people.rekeyd.terminate()
-        assert [found["waitsFor"] for found in state_of(people).instances.find({"leaseMs": 0})] == [2]
+        assert [found["waitsFor"] for found in people.state.instances.find({"leaseMs": 0})] == [2]
         assert len(read_on(other, people, cursors[0])["cursor"]["nextBatch"]) == 2
         started = time.monotonic()
         assert other.ctl("keys", "rotate") == {"keyId": 2}
@@ -258,7 +254,7 @@ def test_an_index_is_read_while_values_move_in_it(start, last_id):
     with start({"keys": {"refresh_interval_ms": 100}}) as people:
         people.stored.create_index("ssn")
         if last_id > 1:  # as if so many keys had been made and destroyed
-            state_of(people)["keys"].insert_one({"_id": last_id, "state": "destroyed"})
+            people.state["keys"].insert_one({"_id": last_id, "state": "destroyed"})
         assert people.rotate() == last_id + 1
         for i in range(FOUND):
             people.app.replace_one({"_id": i}, {"ssn": SECRET})

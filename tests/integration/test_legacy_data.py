@@ -8,14 +8,14 @@ import pytest
 from harness import SECRET, is_envelope, key_id, people_policy, protected
 from legacy_corpus import BINARY, STRING
 from pymongo.errors import OperationFailure
+from sweeping import OLD_KEY, legacy_format
 
-OLD_KEY = bytes(range(32))
 FORMATS = list(itertools.product(("cbc", "gcm"), ("binary", "base64"), (b"", b"v1")))
 
 
 def format_of(cipher, encoding, prefix, kind="string"):
-    wanted = {"cipher": f"aes-256-{cipher}", "encoding": encoding, "key": "old", "type": kind}
-    return {**wanted, "version_hex": prefix.hex()} if prefix else wanted
+    version = {"version_hex": prefix.hex()} if prefix else {}
+    return legacy_format(cipher=f"aes-256-{cipher}", encoding=encoding, type=kind, **version)
 
 
 def written(cipher, encoding, prefix, plaintext, rng, key=OLD_KEY):

@@ -45,15 +45,6 @@ REFUSED = {
 }
 
 
-@pytest.fixture
-def twins(people):
-    people.app.insert_many(PEOPLE)
-    people.stored_plain.insert_many(PEOPLE)
-    yield people
-    people.stored_plain.drop()
-    people.check()
-
-
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused(twins, name):
     pipeline, code = REFUSED[name]

@@ -15,15 +15,6 @@ PEOPLE = [
 ]
 
 
-@pytest.fixture
-def twins(people):
-    people.app.insert_many(PEOPLE)
-    people.stored_plain.insert_many(PEOPLE)
-    yield people
-    people.stored_plain.drop()
-    people.check()
-
-
 def reduce_over(value):
     return {"$reduce": {"input": ["$name"], "initialValue": False, "in": {"$eq": ["$$this", value]}}}
 

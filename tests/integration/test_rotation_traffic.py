@@ -7,19 +7,13 @@ import os
 import time
 
 import pytest
-from harness import Rekeyd, Vault, people_policy, protected
+from harness import Rekeyd, people_policy, protected
 from harness.protected import key_id
 from rotation_traffic import MovesBack, Reader, Watcher, Writer, seed
 
 ROTATIONS = 3
 SECONDS = float(os.environ.get("REKEY_ROTATION_SECONDS", "0"))
 KEYS = {"refresh_interval_ms": 200, "instance_lease_ms": 3000, "cursor_grace_ms": 6000}
-
-
-@pytest.fixture(scope="module")
-def vault(tmp_path_factory):
-    with Vault(tmp_path_factory.mktemp("vault")) as vault:
-        yield vault
 
 
 @pytest.fixture

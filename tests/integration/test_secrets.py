@@ -67,9 +67,8 @@ def used_keys(people, vault) -> dict:
 
 def roots(people, vault) -> dict:
     """The data keys, by id."""
-    state = people.direct_client[people.rekeyd.config["upstream"]["state_db"]]
     found = {}
-    for key in state["keys"].find():
+    for key in people.state["keys"].find():
         text = bytes(key["wrapped"])[16:].decode()
         answer = vault.api("POST", f"transit/decrypt/{KEK}", {"ciphertext": text})
         found[key["_id"]] = base64.b64decode(answer["data"]["plaintext"])

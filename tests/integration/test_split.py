@@ -6,8 +6,7 @@ import pytest
 from bson import Int64, MaxKey, MinKey, ObjectId
 
 from harness.protected import key_id
-from sweeping import PAST, fail
-from test_every_collection import former_job, former_range, taken
+from sweeping import PAST, fail, former_job, former_range, taken
 
 pytestmark = pytest.mark.timeout(120)
 N = 400

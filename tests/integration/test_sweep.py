@@ -15,7 +15,7 @@ from pymongo.errors import OperationFailure
 from harness import CtlError
 from harness.protected import key_id
 from legacy_corpus import encrypt
-from sweeping import FAILED, STATE, legacy_format, letters, slow
+from sweeping import FAILED, OLD_KEY, STATE, legacy_format, letters, slow
 
 RANGE_FIELDS = {"collectionName", "batchSize", "consumerProcessed", "startId", "endId"}
 RANGE_FIELDS |= {"isComplete", "creationTimeStamp"}
@@ -84,13 +84,13 @@ def test_values_in_arrays_and_sub_documents(start_swept, single_member_set):
 
 
 def test_legacy_values_become_envelopes(start_swept, single_member_set):
-    key, rng = bytes(range(32)), random.Random(1)
+    rng = random.Random(1)
     legacy = [legacy_format(version_hex="01"), legacy_format(cipher="aes-256-gcm")]
     fields = {"answer": {"algorithm": "random", "legacy": legacy}}
-    swept = start_swept(single_member_set, fields=fields, legacy_keys={"old": key})
+    swept = start_swept(single_member_set, fields=fields, legacy_keys={"old": OLD_KEY})
     for i in range(100):
         cipher, prefix = ("cbc", b"\x01") if i % 2 else ("gcm", b"")
-        value = Binary(prefix + encrypt(cipher, key, f"answer {i}".encode(), rng))
+        value = Binary(prefix + encrypt(cipher, OLD_KEY, f"answer {i}".encode(), rng))
         swept.stored.insert_one({"_id": i, "answer": value})
     failed = swept.rekeyd.ctl("verify", swept.namespace, check=False)
     assert failed.returncode == FAILED

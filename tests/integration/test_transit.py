@@ -13,11 +13,18 @@ from pymongo.errors import BulkWriteError, OperationFailure
 from harness import KEK, CtlError, Rekeyd, is_envelope, policy
 from harness.protected import ENVELOPE_MAGIC, ENVELOPE_SUBTYPE, SECRET, key_id
 from harness.waiting import wait_until
-from on_vault import left_to_sweep, message_of, registry, settings_of
+from on_vault import (
+    FLAG_REMOTE,
+    TRANSIT_FIELDS,
+    flags,
+    left_to_sweep,
+    message_of,
+    registry,
+    settings_of,
+    write_and_read,
+)
 
 ENCRYPT, DECRYPT = f"transit/encrypt/{KEK}", f"transit/decrypt/{KEK}"
-FIELDS = {"answer": "random", "ssn": "random", "contact.phone": "random"}
-FLAG_REMOTE = 1
 
 
 def person(i):
@@ -33,23 +40,13 @@ def person(i):
 
 @pytest.fixture
 def people(vault, start):
-    return start(vault, fields=FIELDS, mode="transit")
-
-
-def flags(value) -> int:
-    return value[7]
-
-
-def write_and_read(people, name):
-    people.app.insert_one(person(name))
-    assert people.app.find_one({"_id": name}) == person(name)
-    people.check()
+    return start(vault, fields=TRANSIT_FIELDS, mode="transit")
 
 
 @pytest.mark.tsan
 def test_values_are_encrypted_by_vault(vault, people):
     before = vault.requests(ENCRYPT), vault.requests(DECRYPT)
-    write_and_read(people, 1)
+    write_and_read(people, person(1))
     stored = people.check()[0]
     assert flags(stored["ssn"]) == FLAG_REMOTE
     assert vault.requests(ENCRYPT) > before[0] and vault.requests(DECRYPT) > before[1]
@@ -112,7 +109,7 @@ def test_a_batch_above_vaults_limit_is_sent_in_halves(vault, start):
     """Vault takes 32 MB at once; a batch of this size has 40."""
     people = start(
         vault,
-        fields=FIELDS,
+        fields=TRANSIT_FIELDS,
         mode="transit",
         transit={"batch_bytes_max": 100_000_000},
         request_timeout_ms=30_000,
@@ -138,7 +135,7 @@ def test_statements_that_cannot_be_stored_fail_alone(people):
 @pytest.mark.tsan
 def test_sessions_share_requests(vault, start):
     people = start(
-        vault, fields=FIELDS, mode="transit", transit={"coalesce_us": 50_000, "requests_max": 1}
+        vault, fields=TRANSIT_FIELDS, mode="transit", transit={"coalesce_us": 50_000, "requests_max": 1}
     )
     people.app.insert_many([person(i) for i in range(32)])
     before = vault.requests(DECRYPT)
@@ -162,7 +159,7 @@ def test_rotation_and_sweep(vault, people):
     version = vault.kek_version()
     assert people.rotate() == 2
     assert vault.kek_version() == version + 1
-    write_and_read(people, "new")
+    write_and_read(people, person("new"))
     assert key_id(people.stored.find_one({"_id": "new"})["ssn"]) == 2
     assert people.app.find_one({"_id": 3}) == person(3)
     people.rekeyd.ctl("start", people.namespace, "--wait")
@@ -176,7 +173,7 @@ def test_rotation_and_sweep(vault, people):
 
 
 def test_from_envelope_to_transit_and_back(vault, start, start_rekeyd, single_member_set, tmp_path):
-    people = start(vault, fields=FIELDS)
+    people = start(vault, fields=TRANSIT_FIELDS)
     people.app.insert_many([person(i) for i in range(20)])
     config = people.rekeyd.config
     for mode, flag in (("transit", FLAG_REMOTE), ("envelope", 0)):
@@ -194,8 +191,8 @@ def test_from_envelope_to_transit_and_back(vault, start, start_rekeyd, single_me
 
 def test_deterministic_fields_after_transit_mode(vault, start):
     """Old values lie under a key of Vault's, of which equality must not be afraid."""
-    fields = {**FIELDS, "mail": "deterministic"}
-    people = start(vault, fields=FIELDS, mode="transit")
+    fields = {**TRANSIT_FIELDS, "mail": "deterministic"}
+    people = start(vault, fields=TRANSIT_FIELDS, mode="transit")
     people.app.insert_many([person(i) for i in range(5)])
     config = people.rekeyd.config
     people.rekeyd.stop()
@@ -216,18 +213,18 @@ def test_deterministic_fields_after_transit_mode(vault, start):
 
 
 def test_rotation_needs_the_right(vault, people):
-    write_and_read(people, 1)
+    write_and_read(people, person(1))
     narrow = vault.policy.replace(f'path "transit/keys/{KEK}/rotate"', 'path "transit/none"')
     assert narrow != vault.policy
     vault.api("PUT", "sys/policies/acl/rekey", {"policy": narrow})
     with pytest.raises(CtlError) as failure:
         people.rekeyd.ctl("keys", "rotate")
     assert f"transit/keys/{KEK}/rotate" in message_of(failure) and "403" not in message_of(failure)
-    write_and_read(people, 2)
+    write_and_read(people, person(2))
 
 
 def test_a_moved_record_is_refused(vault, people):
-    write_and_read(people, 1)
+    write_and_read(people, person(1))
     people.rotate()
     records = registry(people)
     first = records.find_one({"_id": 1})
@@ -272,7 +269,7 @@ def test_a_batch_with_bad_items(vault, people):
 
 def test_a_value_of_another_field_is_refused(people):
     """The header is associated data: what moves to another key's or field's place does not open."""
-    write_and_read(people, 1)
+    write_and_read(people, person(1))
     value = bytes(people.stored.find_one({"_id": 1})["ssn"])
     forged = value[:12] + bytes(4) + value[16:]
     people.stored.update_one({"_id": 1}, {"$set": {"ssn": Binary(forged, ENVELOPE_SUBTYPE)}})
@@ -281,20 +278,20 @@ def test_a_value_of_another_field_is_refused(people):
 
 
 def test_a_version_that_may_no_longer_decrypt(vault, people):
-    write_and_read(people, 1)
+    write_and_read(people, person(1))
     people.rotate()
-    write_and_read(people, 2)
+    write_and_read(people, person(2))
     vault.configure_kek(min_decryption_version=vault.kek_version())
     with pytest.raises(OperationFailure, match="does not open it"):
         people.app.find_one({"_id": 1})
     assert "disallowed" in people.rekeyd.wait_event("vault_item_failed")["reason"]
     assert people.rekeyd.admin.value("rekey_vault_batch_values_total", result="failed") >= 1
-    write_and_read(people, 3)
+    write_and_read(people, person(3))
 
 
 @pytest.mark.tsan
 def test_vault_away_fails_what_needs_it_and_nothing_else(vault, people):
-    write_and_read(people, 1)
+    write_and_read(people, person(1))
     vault.seal()
     people.rekeyd.wait_event("vault_unavailable")
     for command in (
@@ -309,13 +306,13 @@ def test_vault_away_fails_what_needs_it_and_nothing_else(vault, people):
     assert people.app.find_one({"_id": 1}, {"name": 1}) == {"_id": 1, "name": "name 1"}
     vault.unseal()
     people.rekeyd.wait_event("vault_available", 2)
-    write_and_read(people, 2)
+    write_and_read(people, person(2))
 
 
 @pytest.mark.tsan
 def test_the_sweep_waits_for_vault(vault, start):
     people = start(
-        vault, fields=FIELDS, mode="transit", others={"sweep": {"max_rate": 200, "batch_docs": 10}}
+        vault, fields=TRANSIT_FIELDS, mode="transit", others={"sweep": {"max_rate": 200, "batch_docs": 10}}
     )
     people.app.insert_many([person(i) for i in range(300)])
     people.rotate()
@@ -342,7 +339,7 @@ def test_clients_that_leave_while_vault_is_asked(vault, people):
     finally:
         vault.resume()
     people.rekeyd.wait_event("vault_available", 2)
-    write_and_read(people, "later")
+    write_and_read(people, person("later"))
 
 
 @pytest.mark.tsan

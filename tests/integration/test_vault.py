@@ -47,8 +47,8 @@ LOGIN = "auth/approle/login"
 def test_data_keys_come_from_vault(vault, start):
     made, opened = vault.requests(DATA_KEY), vault.requests(DECRYPT)
     people = start(vault)
-    write_and_read(people, 1)
-    write_and_read(people, 2)
+    write_and_read(people, person(1))
+    write_and_read(people, person(2))
     assert (vault.requests(DATA_KEY), vault.requests(DECRYPT)) == (made + 1, opened + 1)
     (key,) = registry(people).find()
     assert key["kek"] == f"transit/{KEK}:v1"
@@ -58,18 +58,18 @@ def test_data_keys_come_from_vault(vault, start):
 @pytest.mark.tsan
 def test_rotation_loads_one_more_key(vault, start):
     people = start(vault)
-    write_and_read(people, 1)
+    write_and_read(people, person(1))
     opened = vault.requests(DECRYPT)
     assert people.rekeyd.ctl("keys", "rotate") == {"keyId": 2}
     people.wait_for_key(2)
-    write_and_read(people, 2)
+    write_and_read(people, person(2))
     assert people.app.find_one({"_id": 1}) == person(1)
     assert vault.requests(DECRYPT) == opened + 1
 
 
 def test_rewrap_after_a_rotation_of_the_kek(vault, start, start_rekeyd, single_member_set):
     people = start(vault)
-    write_and_read(people, 1)
+    write_and_read(people, person(1))
     people.rekeyd.ctl("keys", "rotate")
     before = people.app.find_one({"_id": 1})
     stored = people.stored.find_one({"_id": 1})
@@ -91,7 +91,7 @@ def test_rewrap_after_a_rotation_of_the_kek(vault, start, start_rekeyd, single_m
 def test_a_moved_wrapped_key_is_refused(vault, start):
     """Whoever can write the registry must not bring an old key back under a new id."""
     people = start(vault)
-    write_and_read(people, 1)
+    write_and_read(people, person(1))
     people.rekeyd.ctl("keys", "rotate")
     people.wait_for_key(2)
     first = registry(people).find_one({"_id": 1})
@@ -154,13 +154,13 @@ def test_legacy_key_that_is_not_there(vault, start):
 @pytest.mark.tsan
 def test_sealed_vault_is_not_noticed(vault, start):
     people = start(vault)
-    write_and_read(people, 1)
+    write_and_read(people, person(1))
     assert people.rekeyd.admin.value("rekey_vault_state", state="available") == 1
     vault.seal()
     assert people.rekeyd.wait_event("vault_unavailable")["reason"] == "sealed"
     assert vault_state(people) == "sealed"
     assert people.rekeyd.admin.ready()[0] == 200
-    write_and_read(people, 2)
+    write_and_read(people, person(2))
     with pytest.raises(CtlError) as failure:
         people.rekeyd.ctl("keys", "rotate")
     assert "sealed" in message_of(failure)
@@ -169,17 +169,17 @@ def test_sealed_vault_is_not_noticed(vault, start):
     assert vault_state(people) == "available"
     assert people.rekeyd.ctl("keys", "rotate") == {"keyId": 2}
     people.wait_for_key(2)
-    write_and_read(people, 3)
+    write_and_read(people, person(3))
 
 
 @pytest.mark.tsan
 def test_killed_vault_is_not_noticed(vault, start):
     people = start(vault)
-    write_and_read(people, 1)
+    write_and_read(people, person(1))
     vault.kill()
     people.rekeyd.wait_event("vault_unavailable")
     assert vault_state(people) == "unreachable"
-    write_and_read(people, 2)
+    write_and_read(people, person(2))
     with pytest.raises(CtlError) as failure:
         people.rekeyd.ctl("keys", "rotate")
     assert "keys.vault" in message_of(failure) or "vault: " in message_of(failure)
@@ -188,14 +188,14 @@ def test_killed_vault_is_not_noticed(vault, start):
     assert vault_state(people) == "available"
     assert people.rekeyd.ctl("keys", "rotate") == {"keyId": 2}
     people.wait_for_key(2)
-    write_and_read(people, 3)
+    write_and_read(people, person(3))
 
 
 @pytest.mark.tsan
 def test_a_rotation_that_an_instance_missed_is_made_up_for(vault, start):
     """It was silent until the others went on without it, and then Vault was sealed."""
     people = start(vault, keys={"instance_lease_ms": 1000})
-    write_and_read(people, 1)
+    write_and_read(people, person(1))
     people.rekeyd.suspend()
     people.rekeyd.ctl("keys", "rotate")
     vault.seal()
@@ -207,7 +207,7 @@ def test_a_rotation_that_an_instance_missed_is_made_up_for(vault, start):
     vault.unseal()
     people.rekeyd.wait_event("key_loaded", 2)
     people.wait_for_key(2)
-    write_and_read(people, 2)
+    write_and_read(people, person(2))
 
 
 @pytest.mark.tsan
@@ -226,7 +226,7 @@ def test_the_sweep_pauses_while_vault_is_sealed(vault, start):
     before = left_to_sweep(people)
     time.sleep(1)
     assert left_to_sweep(people) == before > 0
-    write_and_read(people, "while sealed")
+    write_and_read(people, person("while sealed"))
     vault.unseal()
     wait_until(lambda: left_to_sweep(people) == 0)
     assert admin.value("rekey_sweep_throttled", by="provider") == 0
@@ -237,13 +237,13 @@ def test_the_sweep_pauses_while_vault_is_sealed(vault, start):
 def test_reload_leaves_the_connection_to_vault_alone(vault, start):
     """The settings that the client was started with were freed by the second reload."""
     people = start(vault)
-    write_and_read(people, 1)
+    write_and_read(people, person(1))
     for i in range(1, 3):
         people.rekeyd.reload({"log": {"event_lines_per_s": i}})
         people.rekeyd.wait_event("reloaded", i)
     vault.revoke_tokens()
     people.rotate()
-    write_and_read(people, 2)
+    write_and_read(people, person(2))
 
 
 # Tokens.
@@ -251,11 +251,11 @@ def test_reload_leaves_the_connection_to_vault_alone(vault, start):
 
 def test_revoked_token_logs_in_again(vault, start):
     people = start(vault)
-    write_and_read(people, 1)
+    write_and_read(people, person(1))
     vault.revoke_tokens()
     people.rekeyd.ctl("keys", "rotate")
     people.wait_for_key(2)
-    write_and_read(people, 2)
+    write_and_read(people, person(2))
     assert len(people.rekeyd.events("vault_token_refused")) == 1
     assert len(people.rekeyd.events("vault_login")) == 2
     admin = people.rekeyd.admin
@@ -276,20 +276,20 @@ def test_leases_are_renewed_and_tokens_replaced_before_they_end(vault, start):
     assert admin.value("rekey_vault_renewals_total", result="ok") >= 1
     assert admin.value("rekey_vault_logins_total", result="ok") >= 2
     assert 0 < admin.value("rekey_vault_token_lease_seconds") <= 3
-    write_and_read(people, 1)
+    write_and_read(people, person(1))
 
 
 def test_secret_id_that_ended(vault, start, tmp_path):
     """What is cached serves on; the login fails with the reason, and works with a new secret_id."""
     vault.configure_role(token_ttl="4s")
     people = start(vault)
-    write_and_read(people, 1)
+    write_and_read(people, person(1))
     vault.forget_secret_ids()
     vault.revoke_tokens()
     with pytest.raises(CtlError) as failure:
         people.rekeyd.ctl("keys", "rotate")
     assert "auth/approle/login: invalid" in message_of(failure)
-    write_and_read(people, 2)
+    write_and_read(people, person(2))
     people.rekeyd.wait_event("vault_renewal_failed")
     assert "auth/approle/login: invalid" in people.rekeyd.wait_event("vault_login_failed")["reason"]
     admin = people.rekeyd.admin
@@ -297,18 +297,18 @@ def test_secret_id_that_ended(vault, start, tmp_path):
     admin.wait_value(0, "rekey_vault_token_lease_seconds")
     time.sleep(2)  # a role with five failed logins would be locked out, for the new secret_id as well
     assert admin.value("rekey_vault_logins_total", result="failed") == 1
-    write_and_read(people, "without a token")
+    write_and_read(people, person("without a token"))
     (tmp_path / "secrets" / "secret_id").write_text(vault.secret_id())
     people.rekeyd.ctl("keys", "rotate")
     people.wait_for_key(2)
     assert admin.value("rekey_vault_token_lease_seconds") > 0
-    write_and_read(people, 3)
+    write_and_read(people, person(3))
 
 
 def test_secret_id_from_the_environment(vault, start):
     secret = {"TEST_SECRET_ID": vault.secret_id()}
     people = start(vault, environment=secret, secret_id_file=None, secret_id_env="TEST_SECRET_ID")
-    write_and_read(people, 1)
+    write_and_read(people, person(1))
 
 
 def test_token_from_a_file(vault, start, tmp_path):
@@ -316,7 +316,7 @@ def test_token_from_a_file(vault, start, tmp_path):
     path.touch(0o600)
     path.write_text(vault.token(ttl="3s", explicit_max_ttl="5s"))
     people = start(vault, auth="token_file", token_file=str(path), role_id=None, secret_id_file=None)
-    write_and_read(people, 1)
+    write_and_read(people, person(1))
     people.rekeyd.wait_event("vault_token_renewed", timeout_s=20)
     path.write_text(vault.token(ttl="1h"))
     people.rekeyd.wait_event("vault_login", 2, timeout_s=20)
@@ -328,7 +328,7 @@ def test_token_from_a_file(vault, start, tmp_path):
 
 def test_policy_without_a_right(vault, start):
     people = start(vault)
-    write_and_read(people, 1)
+    write_and_read(people, person(1))
     forbidden = vault.policy.replace(DATA_KEY, "transit/datakey/plaintext/other")
     vault.api("PUT", "sys/policies/acl/rekey", {"policy": forbidden})
     with pytest.raises(CtlError) as failure:
@@ -336,13 +336,13 @@ def test_policy_without_a_right(vault, start):
     assert f"{DATA_KEY}: " in message_of(failure) and "permission denied" in message_of(failure)
     assert "must allow update" in message_of(failure)
     assert audit(people).find_one({"action": "key.rotate", "result": "failed"})
-    write_and_read(people, 2)
+    write_and_read(people, person(2))
 
 
 def test_a_missing_right_does_not_make_tokens(vault, start):
     """Loading the key is tried again and again; a new token would not help it."""
     people = start(vault)
-    write_and_read(people, 1)
+    write_and_read(people, person(1))
     people.rekeyd.stop()
     forbidden = vault.policy.replace(DECRYPT, "transit/decrypt/other")
     vault.api("PUT", "sys/policies/acl/rekey", {"policy": forbidden})
@@ -352,13 +352,13 @@ def test_a_missing_right_does_not_make_tokens(vault, start):
     assert vault.requests(LOGIN) == logins + 2  # the first, and one to be sure
     vault.api("PUT", "sys/policies/acl/rekey", {"policy": vault.policy})
     people.rekeyd.wait_event("key_loaded", 2)
-    write_and_read(people, 2)
+    write_and_read(people, person(2))
 
 
 def test_policy_without_the_right_to_decrypt(vault, start):
     """A key that rekeyd itself may not load waits until it may."""
     people = start(vault)
-    write_and_read(people, 1)
+    write_and_read(people, person(1))
     forbidden = vault.policy.replace(DECRYPT, "transit/decrypt/other")
     vault.api("PUT", "sys/policies/acl/rekey", {"policy": forbidden})
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -371,18 +371,18 @@ def test_policy_without_the_right_to_decrypt(vault, start):
         assert admin.value("rekey_vault_attempts_total", result="403") >= 2
         assert admin.value("rekey_keys", state="pending") == 1
         assert admin.value("rekey_current_key_id", key="default") == 1
-        write_and_read(people, 2)
+        write_and_read(people, person(2))
         vault.api("PUT", "sys/policies/acl/rekey", {"policy": vault.policy})
         rotated.result()
     people.wait_for_key(2)
     admin.wait_value(2, "rekey_current_key_id", key="default")
     assert admin.value("rekey_key_loads_total", result="ok") == 2
-    write_and_read(people, 3)
+    write_and_read(people, person(3))
 
 
 def test_a_misspelt_key_makes_no_key(vault, start):
     with pytest.raises(OperationFailure) as failure:
-        write_and_read(start(vault, key="rekex"), 1)
+        write_and_read(start(vault, key="rekex"), person(1))
     assert "transit/datakey/plaintext/rekex" in message_of(failure)
     with pytest.raises(VaultError, match="404"):
         vault.api("GET", "transit/keys/rekex")
@@ -390,11 +390,11 @@ def test_a_misspelt_key_makes_no_key(vault, start):
 
 def test_kek_version_that_may_no_longer_decrypt(vault, start):
     people = start(vault)
-    write_and_read(people, 1)
+    write_and_read(people, person(1))
     vault.rotate_kek()
     version = vault.kek_version()
     vault.configure_kek(min_decryption_version=version)
-    write_and_read(people, 2)  # cached
+    write_and_read(people, person(2))  # cached
     second = people.rekeyd.sibling()
     with second, second.client() as client:
         with pytest.raises(OperationFailure) as failure:
@@ -411,14 +411,14 @@ def test_kek_version_that_may_no_longer_decrypt(vault, start):
 
 def test_rate_limit_is_waited_out(vault, start):
     people = start(vault, retry_timeout_ms=20000)
-    write_and_read(people, 1)
+    write_and_read(people, person(1))
     quota = {"path": "transit/", "rate": 1, "interval": "2s"}
     vault.api("POST", "sys/quotas/rate-limit/slow", quota)
     try:
         for id in range(2, 6):
             assert people.rekeyd.ctl("keys", "rotate") == {"keyId": id}
         people.wait_for_key(5)
-        write_and_read(people, 2)
+        write_and_read(people, person(2))
         assert people.rekeyd.wait_event("vault_request_delayed")["status"] == 429
         assert people.rekeyd.admin.value("rekey_vault_attempts_total", result="429") >= 1
     finally:
@@ -432,7 +432,7 @@ def test_rate_limit_is_waited_out(vault, start):
 def test_another_address_takes_over(vault, start):
     dead = f"https://127.0.0.1:{free_port()}"
     people = start(vault, addresses=[dead, vault.address])
-    write_and_read(people, 1)
+    write_and_read(people, person(1))
     assert people.rekeyd.events("vault_available")[0]["address"] == vault.address
     assert people.rekeyd.events("vault_address_changed")
     admin = people.rekeyd.admin
@@ -491,7 +491,7 @@ def test_degraded_start_serves_what_needs_no_key(vault, start, tmp_path):
     vault.start()
     people.rekeyd.wait_event("vault_available")
     wait_until(lambda: people.rekeyd.events("key_loaded"))
-    write_and_read(people, 1)
+    write_and_read(people, person(1))
     assert vault_state(people) == "available"
     assert admin.value("rekey_keys_loaded") == 1
 
@@ -501,7 +501,7 @@ def test_degraded_start_serves_what_needs_no_key(vault, start, tmp_path):
 
 def test_no_secret_is_told(vault, start, tmp_path):
     people = start(vault)
-    write_and_read(people, 1)
+    write_and_read(people, person(1))
     secret = (tmp_path / "secrets" / "secret_id").read_text().strip()
     told = people.rekeyd.logs()
     with open(f"/proc/{people.rekeyd.pid}/cmdline") as file:
@@ -514,7 +514,7 @@ def test_no_secret_is_told(vault, start, tmp_path):
 def test_data_keys_are_nowhere_in_memory(vault, start):
     """What is kept are keys derived from them; what Vault sent is cleansed in every buffer."""
     people = start(vault)
-    write_and_read(people, 1)
+    write_and_read(people, person(1))
     people.rotate()
     wrapped = [bytes(key["wrapped"])[16:].decode() for key in registry(people).find()]
     hidden = {}
@@ -533,7 +533,7 @@ def test_data_keys_are_nowhere_in_memory(vault, start):
 def test_every_instance_asks_vault_once_for_a_key(vault, start):
     people = start(vault)
     for i in range(1, 4):
-        write_and_read(people, i)
+        write_and_read(people, person(i))
         people.rotate()
     asked = vault.requests(DECRYPT)
     instances = [people.rekeyd.sibling(f"fresh{i}") for i in range(4)]

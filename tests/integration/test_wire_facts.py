@@ -14,7 +14,6 @@ from bson.binary import Binary
 from harness import SECRET, Rekeyd, is_envelope, key_id, policy
 from harness.rekeyd import NEVER_REFRESHED
 from pymongo import MongoClient
-from scripted_upstream import ScriptedUpstream
 from tap import Tap
 from wire import RawClient
 
@@ -66,12 +65,6 @@ def client(rekeyd):
 def direct(single_member_set):
     with RawClient(single_member_set.addresses[0], timeout_s=20) as client:
         yield client
-
-
-@pytest.fixture(scope="module")
-def upstream(single_member_set):
-    with ScriptedUpstream(single_member_set) as upstream:
-        yield upstream
 
 
 @pytest.fixture(scope="module")
