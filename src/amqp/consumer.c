@@ -268,18 +268,20 @@ static enum rk_status consume_wanted(struct rk_consumer *c, uint32_t wanted, str
 }
 
 /* A change of what is wanted takes a new connection: what was delivered goes back to its queues,
- * and the planner's place to another instance. */
+ * and the planner's place to another instance. So does a publisher that has found a broker which
+ * confirms, after one that did not: this connection may be to the latter. */
 static enum rk_status serve(void *self, struct rk_error *err)
 {
     struct rk_consumer *c = self;
     uint32_t wanted = atomic_load(&c->wanted);
+    uint64_t moves = rk_publisher_moves(c->publisher);
     rk_endings_renew(&c->endings);
     c->place_us = 0;
     atomic_store(&c->connected, true);
     enum rk_status status = consume_wanted(c, wanted, err);
     atomic_store(&c->consuming, status == RK_OK && wanted != 0);
     while (status == RK_OK && !rk_amqp_line_stopping(&c->line) &&
-           atomic_load(&c->wanted) == wanted) {
+           atomic_load(&c->wanted) == wanted && rk_publisher_moves(c->publisher) == moves) {
         if ((wanted & WANT_RANGES) != 0) {
             ask_for_place(c);
         }

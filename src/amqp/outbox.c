@@ -127,6 +127,7 @@ const struct rk_post *rk_outbox_next(struct rk_outbox *o)
             continue;
         }
         post->seq = ++o->seq;
+        post->taken_us = rk_clock_mono_us();
         list_add(&o->flight, post);
     }
     pthread_mutex_unlock(&o->lock);
@@ -152,6 +153,15 @@ void rk_outbox_confirm(struct rk_outbox *o, uint64_t seq, bool multiple, enum rk
             break;
         }
         at = &o->flight.first; /* the lock was let go */
+    }
+    pthread_mutex_unlock(&o->lock);
+}
+
+void rk_outbox_date_anew(struct rk_outbox *o)
+{
+    pthread_mutex_lock(&o->lock);
+    for (struct rk_post *post = o->flight.first; post != NULL; post = post->next) {
+        post->taken_us = rk_clock_mono_us();
     }
     pthread_mutex_unlock(&o->lock);
 }
@@ -282,6 +292,15 @@ size_t rk_outbox_wait(struct rk_outbox *o, struct rk_batch *batch, uint32_t time
     batch_unref(batch);
     pthread_mutex_unlock(&o->lock);
     return confirmed;
+}
+
+uint64_t rk_outbox_oldest_ms(struct rk_outbox *o)
+{
+    pthread_mutex_lock(&o->lock);
+    const struct rk_post *oldest = o->flight.first;
+    uint64_t ms = oldest != NULL ? (rk_clock_mono_us() - oldest->taken_us) / 1000u : 0;
+    pthread_mutex_unlock(&o->lock);
+    return ms;
 }
 
 void rk_outbox_stop(struct rk_outbox *o)

@@ -27,6 +27,7 @@ struct rk_post {
     size_t index;           /* in the batch */
     uint64_t tag;           /* 0: nobody wants to know */
     uint64_t seq;           /* in flight: the broker's number for it */
+    uint64_t taken_us;      /* in flight: since when; rk_clock_mono_us() */
 };
 
 struct rk_post_list {
@@ -69,6 +70,8 @@ const struct rk_post *rk_outbox_next(struct rk_outbox *outbox);
 /* basic.ack or basic.nack: of the seq-th post since opening, or of all up to it. */
 void rk_outbox_confirm(struct rk_outbox *outbox, uint64_t seq, bool multiple,
                        enum rk_outcome outcome);
+/* The broker reads again what it has let lie for a while: what is in flight counts as taken now. */
+void rk_outbox_date_anew(struct rk_outbox *outbox);
 /* With the connection goes what was not confirmed on it. */
 void rk_outbox_close(struct rk_outbox *outbox);
 
@@ -84,6 +87,8 @@ RK_MUST_CHECK struct rk_batch *rk_outbox_queue(struct rk_outbox *outbox,
 /* Until all are settled, or for timeout_ms. How many are confirmed, from the first on. Frees the
  * batch. */
 size_t rk_outbox_wait(struct rk_outbox *outbox, struct rk_batch *batch, uint32_t timeout_ms);
+/* How long the oldest post in flight has waited for its confirm; 0: there is none. */
+uint64_t rk_outbox_oldest_ms(struct rk_outbox *outbox);
 /* Ends the waiting for good. */
 void rk_outbox_stop(struct rk_outbox *outbox);
 

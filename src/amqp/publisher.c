@@ -6,6 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Of amqp.confirm_timeout_ms: how long a confirm may take before the broker counts as stalled, and
+ * before another connection is tried. The message that waits is what finds out that it is over, so
+ * a stalled connection is kept for a while. */
+#define STALLED_TIMEOUTS 2u
+#define LEAVE_TIMEOUTS 20u
+
 static const char *const outcomes[RK_OUTCOMES] = {"confirmed", "refused", "lost"};
 
 struct rk_publisher {
@@ -13,9 +19,14 @@ struct rk_publisher {
     struct rk_outbox outbox;
     _Atomic bool connected;
     _Atomic bool blocked;
+    _Atomic bool stalled; /* outlives the connection */
+    bool left;            /* the connection on which it did; this and the next: the thread's */
+    bool confirms;        /* something was confirmed on this connection */
+    rk_counter moves;
 
     rk_counter published[RK_AMQP_KINDS];
     rk_counter blocks;
+    rk_counter stalls;
     rk_counter returns;
 };
 
@@ -40,8 +51,15 @@ static void set_blocked(struct rk_publisher *p, bool blocked, amqp_bytes_t reaso
         rk_log(RK_LOG_WARN, "amqp_blocked", RK_S("address", p->line.link.at), RK_S("reason", why));
     } else if (!blocked && atomic_load(&p->blocked)) {
         rk_log(RK_LOG_INFO, "amqp_unblocked", RK_S("address", p->line.link.at));
+        rk_outbox_date_anew(&p->outbox);
     }
     atomic_store(&p->blocked, blocked);
+}
+
+static void on_confirm(struct rk_publisher *p, uint64_t seq, bool multiple, enum rk_outcome outcome)
+{
+    p->confirms = true;
+    rk_outbox_confirm(&p->outbox, seq, multiple, outcome);
 }
 
 static enum rk_status on_frame(struct rk_publisher *p, const amqp_frame_t *frame,
@@ -54,12 +72,12 @@ static enum rk_status on_frame(struct rk_publisher *p, const amqp_frame_t *frame
     switch (frame->payload.method.id) {
     case AMQP_BASIC_ACK_METHOD: {
         const amqp_basic_ack_t *ack = decoded;
-        rk_outbox_confirm(&p->outbox, ack->delivery_tag, ack->multiple != 0, RK_POST_CONFIRMED);
+        on_confirm(p, ack->delivery_tag, ack->multiple != 0, RK_POST_CONFIRMED);
         return RK_OK;
     }
     case AMQP_BASIC_NACK_METHOD: {
         const amqp_basic_nack_t *nack = decoded;
-        rk_outbox_confirm(&p->outbox, nack->delivery_tag, nack->multiple != 0, RK_POST_REFUSED);
+        on_confirm(p, nack->delivery_tag, nack->multiple != 0, RK_POST_REFUSED);
         return RK_OK;
     }
     case AMQP_BASIC_RETURN_METHOD:
@@ -115,13 +133,65 @@ static enum rk_status confirm_select(struct rk_publisher *p, struct rk_error *er
     return rk_amqp_check_reply(amqp_get_rpc_reply(p->line.link.conn), "asking for confirms", err);
 }
 
+/* ---- a broker that confirms nothing */
+
+static bool waits_longer(struct rk_publisher *p, uint32_t timeouts)
+{
+    return rk_outbox_oldest_ms(&p->outbox) >
+           (uint64_t)p->line.link.config->confirm_timeout_ms * timeouts;
+}
+
+static void set_stalled(struct rk_publisher *p, bool stalled)
+{
+    if (atomic_exchange(&p->stalled, stalled) == stalled) {
+        return;
+    }
+    if (stalled) {
+        rk_counter_add(&p->stalls, 1);
+        rk_log(RK_LOG_WARN, "amqp_stalled", RK_S("address", p->line.link.at));
+    } else {
+        rk_log(RK_LOG_INFO, "amqp_resumed", RK_S("address", p->line.link.at));
+        rk_counter_add(&p->moves, p->left);
+    }
+    p->left = false;
+}
+
+/* A broker that blocks the connection has said itself that it reads nothing. */
+static enum rk_status watch_confirms(struct rk_publisher *p, struct rk_error *err)
+{
+    if (atomic_load(&p->blocked)) {
+        return RK_OK;
+    }
+    if (waits_longer(p, STALLED_TIMEOUTS)) {
+        set_stalled(p, true);
+    } else if (p->confirms) {
+        set_stalled(p, false);
+    }
+    return waits_longer(p, LEAVE_TIMEOUTS)
+               ? rk_error_set(err, RK_EIO, "the broker does not confirm what it is sent")
+               : RK_OK;
+}
+
+/* On a new connection after a stall: nobody else sends anything until something was confirmed. */
+static enum rk_status ask_for_confirm(struct rk_publisher *p, struct rk_error *err)
+{
+    const struct rk_amqp_message place = {.kind = RK_AMQP_PLACE};
+    return rk_outbox_leave(&p->outbox, RK_AMQP_PLAN_KEY, &place, 0)
+               ? RK_OK
+               : rk_error_set(err, RK_EIO, "nothing can be sent");
+}
+
+/* ---- the connection */
+
 static enum rk_status serve(void *self, struct rk_error *err)
 {
     struct rk_publisher *p = self;
     enum rk_status status = confirm_select(p, err);
     if (status == RK_OK) {
+        p->confirms = false;
         rk_outbox_open(&p->outbox);
         atomic_store(&p->connected, true);
+        status = atomic_load(&p->stalled) ? ask_for_confirm(p, err) : RK_OK;
     }
     while (status == RK_OK && !rk_amqp_line_stopping(&p->line)) {
         const struct rk_post *post;
@@ -129,6 +199,9 @@ static enum rk_status serve(void *self, struct rk_error *err)
         while (status == RK_OK && !atomic_load(&p->blocked) &&
                (post = rk_outbox_next(&p->outbox)) != NULL) {
             status = publish(p, post, err);
+        }
+        if (status == RK_OK) {
+            status = watch_confirms(p, err);
         }
         if (status == RK_OK) {
             rk_amqp_line_wait(&p->line);
@@ -141,15 +214,23 @@ static void over(void *self)
 {
     struct rk_publisher *p = self;
     atomic_store(&p->connected, false);
+    p->left = atomic_load(&p->stalled);
     set_blocked(p, false, amqp_empty_bytes);
     rk_outbox_close(&p->outbox);
 }
 
 /* ---- other threads */
 
-bool rk_publisher_ready(const struct rk_publisher *p)
+/* The thread itself may be stuck in writing. */
+bool rk_publisher_ready(struct rk_publisher *p)
 {
-    return atomic_load(&p->connected) && !atomic_load(&p->blocked);
+    return atomic_load(&p->connected) && !atomic_load(&p->blocked) && !atomic_load(&p->stalled) &&
+           !waits_longer(p, STALLED_TIMEOUTS);
+}
+
+uint64_t rk_publisher_moves(const struct rk_publisher *p)
+{
+    return rk_counter_read(&p->moves);
 }
 
 bool rk_publisher_connected(const struct rk_publisher *p)
@@ -179,7 +260,8 @@ enum rk_status rk_publisher_offer(struct rk_publisher *p, const struct rk_amqp_m
     if (n == 0) {
         return RK_OK;
     }
-    struct rk_batch *batch = rk_outbox_queue(&p->outbox, messages, n);
+    struct rk_batch *batch =
+        rk_publisher_ready(p) ? rk_outbox_queue(&p->outbox, messages, n) : NULL;
     if (batch == NULL) {
         return rk_error_set(err, RK_EIO, "amqp: the broker takes no messages at present");
     }
@@ -263,4 +345,10 @@ void rk_publisher_metrics(struct rk_publisher *p, struct rk_metrics *m)
     rk_metrics_one(m, "rekey_amqp_blocked_total", RK_METRIC_COUNTER,
                    "How often the broker has stopped taking messages.",
                    (double)rk_counter_read(&p->blocks));
+    rk_metrics_one(m, "rekey_amqp_stalled", RK_METRIC_GAUGE,
+                   "1 while the broker is connected and confirms nothing.",
+                   atomic_load(&p->stalled));
+    rk_metrics_one(m, "rekey_amqp_stalls_total", RK_METRIC_COUNTER,
+                   "How often the broker has stopped confirming.",
+                   (double)rk_counter_read(&p->stalls));
 }

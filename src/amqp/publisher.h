@@ -1,6 +1,11 @@
 /*
  * The publishing connection and its thread. Others leave messages with it; each is published
  * persistent and mandatory, and counts as sent when the broker has confirmed it.
+ *
+ * A broker may be connected and confirm nothing, nor deliver anything, such as one whose quorum
+ * queues have lost their majority. It counts as stalled when the oldest message has waited for its
+ * confirm twice as long as an offer does (amqp.confirm_timeout_ms), and until confirms come again.
+ * After twenty times as long the next address is tried; what was in flight is lost then.
  */
 #ifndef REKEY_AMQP_PUBLISHER_H
 #define REKEY_AMQP_PUBLISHER_H
@@ -21,8 +26,11 @@ RK_MUST_CHECK enum rk_status rk_publisher_start(struct rk_publisher *p, rk_settl
 void rk_publisher_stop(struct rk_publisher *p);
 void rk_publisher_free(struct rk_publisher *p);
 
-/* Connected, and the broker takes messages. Any thread. */
-bool rk_publisher_ready(const struct rk_publisher *p);
+/* Connected, and the broker takes messages and confirms them. Any thread. */
+bool rk_publisher_ready(struct rk_publisher *p);
+/* How often a broker that had stalled was left for a connection on which confirms come. Any thread.
+ */
+uint64_t rk_publisher_moves(const struct rk_publisher *p);
 
 /* Publishes messages and waits for their confirms, as long as amqp.confirm_timeout_ms at most;
  * *sent of them are confirmed, from the first on. RK_EIO: not all are. Any thread. */

@@ -26,6 +26,9 @@ static void publish(struct rk_engine *engine, const struct rk_job_view *jobs, si
     memcpy(engine->jobs, jobs, n_jobs * sizeof *jobs);
     engine->n_jobs = n_jobs;
     engine->retries_waiting = retries;
+    if (n_jobs == 0 || engine->controls.held) {
+        engine->hinted_us = rk_clock_mono_us();
+    }
     rk_engine_stop_unwanted(engine);
     pthread_mutex_unlock(&engine->lock);
 }

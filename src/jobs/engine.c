@@ -12,6 +12,8 @@
 #include <string.h>
 #include <time.h>
 
+#define SILENT_OFFERS 2u /* intervals of offers after which a transport is not waited for */
+
 struct rk_engine_settings rk_engine_settings_now(struct rk_engine *engine)
 {
     pthread_mutex_lock(&engine->lock);
@@ -84,6 +86,18 @@ bool rk_engine_has_transport(const struct rk_engine *engine)
     return t->ops != NULL && t->ops->ready(t->self);
 }
 
+bool rk_engine_claims(struct rk_engine *engine)
+{
+    const struct rk_transport *t = &engine->transport;
+    if (!rk_engine_has_transport(engine)) {
+        return true;
+    }
+    pthread_mutex_lock(&engine->lock);
+    uint64_t silent_us = rk_clock_mono_us() - engine->hinted_us;
+    pthread_mutex_unlock(&engine->lock);
+    return silent_us > (uint64_t)t->ops->offer_again_ms(t->self) * SILENT_OFFERS * 1000u;
+}
+
 static void engine_free(struct rk_engine *engine)
 {
     pthread_mutex_destroy(&engine->lock);
@@ -114,6 +128,7 @@ enum rk_status rk_engine_start(const struct rk_engine_config *config, struct rk_
     engine->transport = config->transport;
     engine->controls = (struct rk_controls){.file = config->sweep, .audited = config->sweep};
     engine->controls.hours.open_us = UINT64_MAX;
+    engine->hinted_us = rk_clock_mono_us();
     rk_controls_apply(engine);
     engine->policies = rk_policy_set_ref(config->policies);
     engine->state_db = strdup(config->state_db);
@@ -173,6 +188,9 @@ bool rk_engine_deliver(struct rk_engine *engine, const struct rk_hint *hint)
     } else {
         taken = rk_inbox_put(&engine->inbox, hint);
         engine->ticks++;
+    }
+    if (hint->kind == RK_HINT_RANGE) {
+        engine->hinted_us = rk_clock_mono_us();
     }
     pthread_cond_broadcast(&engine->changed);
     pthread_mutex_unlock(&engine->lock);

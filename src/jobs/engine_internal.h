@@ -126,6 +126,7 @@ struct rk_engine {
     struct rk_job_view jobs[RK_JOBS_MAX];
     size_t n_jobs;
     struct rk_inbox inbox;
+    uint64_t hinted_us; /* when a range was heard of last, or there was none to hear of */
     struct rk_sweep_counts counts;
     struct rk_sweep_counts hot_counts; /* of documents that were read under an old key */
     struct rk_thresholds thresholds;
@@ -147,8 +148,11 @@ void rk_engine_sleep(struct rk_engine *engine, uint32_t ms, const _Atomic bool *
 /* With the engine's lock held: until something changes, or rk_clock_mono_us() is there. */
 void rk_engine_timed_wait(struct rk_engine *engine, uint64_t deadline_us);
 
-/* Are hints sent and received? Else sweepers claim ranges straight from jobStatus. */
+/* Are hints sent and received? */
 bool rk_engine_has_transport(const struct rk_engine *engine);
+/* Claim ranges straight from jobStatus: without a transport, and when nothing has come over it for
+ * so long that whatever was lost would have been offered again. */
+bool rk_engine_claims(struct rk_engine *engine);
 
 /* ---- coordinator.c */
 

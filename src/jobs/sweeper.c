@@ -223,7 +223,7 @@ static bool work_once(struct rk_sweeper *s, struct rk_range *range, struct rk_jo
     if (s->index >= settings.threads || held) {
         return false;
     }
-    bool claims = settings.mode != RK_SWEEP_LAZY && !rk_engine_has_transport(engine);
+    bool claims = settings.mode != RK_SWEEP_LAZY && rk_engine_claims(engine);
     return rk_sweeper_work_hot(s, &settings) || work_hint(s, range, jobs, n_jobs, &settings) ||
            (claims && claim_and_work(s, range, jobs, n_jobs, &settings)) ||
            (retries && retry_dead_letter(s, &lease));

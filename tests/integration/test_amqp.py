@@ -254,6 +254,70 @@ def test_a_broker_without_memory_holds_nothing_up(start_over, broker):
     check_every_range_once(swept, 800)
 
 
+def test_a_broker_that_hangs_holds_nothing_up(start_over, broker):
+    """Stopped in the middle of a sweep; its heartbeats would be missed two minutes later only."""
+    swept = start_over(rate=100, heartbeat_s=60, confirm_timeout_ms=500)
+    connected(swept.rekeyd)
+    swept.insert(range(1000))
+    swept.rotate()
+    swept.start()
+    swept.wait(lambda: swept.job()["rangesDone"] > 3)
+    broker.suspend()
+    try:
+        swept.rekeyd.wait_event("amqp_stalled", timeout_s=30)
+        swept.rekeyd.reload({"sweep": {"max_rate": 0}})
+        complete(swept, 60)
+        assert value(swept.rekeyd, "rekey_amqp_stalled") == 1
+    finally:
+        broker.resume()
+    check_every_range_once(swept, 1000)
+    swept.rekeyd.wait_event("amqp_resumed", timeout_s=60)
+    connected(swept.rekeyd)
+    # And ranges come from the broker again.
+    before = value(swept.rekeyd, "rekey_amqp_delivered_total", kind="range")
+    swept.rotate()
+    assert swept.sweep()["state"] == "complete"
+    assert value(swept.rekeyd, "rekey_amqp_delivered_total", kind="range") > before
+    assert swept.keys_used() == {3}
+
+
+def test_a_queue_without_a_majority_holds_nothing_up(start_over, broker):
+    """All but this queue works, and who does not publish to it cannot know."""
+    swept = start_over(rate=50, confirm_timeout_ms=300)
+    cold = queue(swept, "work.cold")
+    other = swept.rekeyd.sibling(name="other")
+    with other.start():
+        everyone = [swept.rekeyd, other]
+        for rekeyd in everyone:
+            connected(rekeyd)
+        swept.insert(range(2400))
+        swept.rotate()
+        swept.start()
+        swept.wait(lambda: swept.job()["rangesDone"] > 3)
+        broker.hang(cold, True)
+        try:
+            wait_until(lambda: [r for r in everyone if r.events("amqp_stalled")], 60)
+            before = finished(swept)
+
+            def owners() -> list:
+                done = [r for r in swept.ranges() if r["isComplete"] and r["seq"] not in before]
+                return [sum(r["owner"] == who for r in done) for who in {r["owner"] for r in done}]
+
+            # More than had been delivered to each before.
+            wait_until(lambda: len(owners()) == 2 and min(owners()) > 8, 60)
+            # The planner tries another connection now and then.
+            wait_until(lambda: [e for r in everyone for e in r.events("amqp_lost")], 60)
+            lost = {e["error"] for r in everyone for e in r.events("amqp_lost")}
+            assert "the broker does not confirm what it is sent" in lost
+        finally:
+            broker.hang(cold, False)
+        for rekeyd in everyone:
+            rekeyd.reload({"sweep": {"max_rate": 0}})
+        complete(swept)
+        wait_until(lambda: not any(value(r, "rekey_amqp_stalled") for r in everyone), 60)
+    check_every_range_once(swept, 2400)
+
+
 def test_a_broker_that_sends_more_than_was_asked_for_is_left(start_over, broker):
     with Pushing(broker.address) as pushing:
         swept = start_over(rate=100, sweep={"threads": 1}, prefetch=1, addresses=pushing.addresses)
@@ -339,7 +403,9 @@ def test_a_paused_instance_gives_its_place_away(start_over):
 
 def test_threads_that_are_added_get_messages(start_over):
     """amqp.prefetch is for each thread, also of those that were not there when rekeyd started."""
-    swept = start_over(rate=20, sweep={"threads": 1}, prefetch=1)
+    swept = start_over(
+        rate=20, sweep={"threads": 1}, prefetch=1, refeed_interval_ms=600_000
+    )
     connected(swept.rekeyd)
     swept.insert(range(600))
     swept.rotate()

@@ -3,8 +3,8 @@
  * jobStatus is the truth, which decides whether a range is still to be done and by whom. A hint
  * that is lost is offered again, one that comes twice finds its range taken.
  *
- * Without a transport (local), and while one is not ready, sweepers look into jobStatus by
- * themselves.
+ * Without a transport (local), while one is not ready, and when no range has come over it for long,
+ * sweepers look into jobStatus by themselves.
  */
 #ifndef REKEY_JOBS_TRANSPORT_H
 #define REKEY_JOBS_TRANSPORT_H

@@ -207,6 +207,12 @@ class RabbitMq(Process):
         """A memory alarm: connections that publish are blocked until it is off again."""
         self.ctl("set_vm_memory_high_watermark", "0.00000001" if on else "0.6")
 
+    def hang(self, queue: str, on: bool):
+        """The queue's leader gets nothing done, as without a majority: it confirms and delivers
+        nothing, while connections live. What it was sent meanwhile it does afterwards."""
+        leader = f"{{'%2F_{queue}', node()}}"
+        self.ctl("eval", f"sys:{'suspend' if on else 'resume'}({leader}).")
+
     # A client of it.
 
     @property

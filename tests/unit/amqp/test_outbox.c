@@ -1,6 +1,7 @@
 /* What is left to be published is settled once, whatever becomes of it. No connection is needed. */
 #include "../../../src/amqp/outbox.h"
 
+#include <rekey/base/clock.h>
 #include <rekey/bson/rewrite.h>
 
 #include <setjmp.h>
@@ -10,6 +11,7 @@
 
 #include <cmocka.h>
 #include <string.h>
+#include <time.h>
 
 #define FOR_EVER_MS 60000u
 
@@ -180,6 +182,37 @@ static void nobody_waits_for_ever(void **state)
     assert_false(leave(1));
 }
 
+static void only_what_is_in_flight_grows_old(void **state)
+{
+    (void)state;
+    const struct timespec while_ = {.tv_nsec = 20 * 1000 * 1000};
+    assert_true(leave(1));
+    assert_true(leave(2));
+    (void)nanosleep(&while_, NULL);
+    assert_int_equal(rk_outbox_oldest_ms(&outbox), 0);
+    assert_int_equal(take(), 2);
+    (void)nanosleep(&while_, NULL);
+    assert_true(rk_outbox_oldest_ms(&outbox) >= 20);
+    rk_outbox_confirm(&outbox, 2, false, RK_POST_CONFIRMED);
+    assert_true(rk_outbox_oldest_ms(&outbox) >= 20);
+
+    uint64_t before_us = rk_clock_mono_us();
+    assert_true(leave(3));
+    assert_int_equal(take(), 1);
+    rk_outbox_confirm(&outbox, 1, false, RK_POST_CONFIRMED);
+    uint64_t oldest_ms = rk_outbox_oldest_ms(&outbox);
+    assert_true(oldest_ms <= (rk_clock_mono_us() - before_us) / 1000u);
+
+    (void)nanosleep(&while_, NULL);
+    assert_true(rk_outbox_oldest_ms(&outbox) >= 20);
+    before_us = rk_clock_mono_us();
+    rk_outbox_date_anew(&outbox);
+    oldest_ms = rk_outbox_oldest_ms(&outbox);
+    assert_true(oldest_ms <= (rk_clock_mono_us() - before_us) / 1000u);
+    rk_outbox_close(&outbox);
+    assert_int_equal(rk_outbox_oldest_ms(&outbox), 0);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -190,6 +223,7 @@ int main(void)
         TEST(few_are_in_flight),
         TEST(an_offer_tells_what_was_confirmed_from_the_first_on),
         TEST(nobody_waits_for_ever),
+        TEST(only_what_is_in_flight_grows_old),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
