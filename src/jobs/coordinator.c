@@ -136,8 +136,9 @@ static enum rk_status advance_job(struct coordinator *c, const struct rk_lease *
     return rk_job_close_if_done(lease, job, err);
 }
 
-/* Tells the other instances what there is to do, of jobs of lesser priority once nothing is left of
- * those of a higher one. */
+/* Tells the other instances what there is to do, of jobs of lesser priority once nothing waits of
+ * those of a higher one. A transport that takes nothing is tried again at the next poll: each
+ * attempt may take it a while. */
 static void offer_ranges(struct coordinator *c, const struct rk_lease *lease,
                          const struct rk_engine_settings *settings, size_t n_jobs)
 {
@@ -145,19 +146,20 @@ static void offer_ranges(struct coordinator *c, const struct rk_lease *lease,
     bool busy = false;
     for (size_t i = 0; i < n_jobs && rk_engine_has_transport(c->engine); i++) {
         struct rk_error err;
-        bool open = false;
+        bool waits = false;
         if (busy && c->jobs[i].priority < c->jobs[i - 1].priority) {
             return;
         }
         renew_if_due(c);
-        if (rk_offers_step(lease, &c->jobs[i], transport, settings->ranges_ahead, &open, &err) !=
+        rk_controls_refresh_if_due(c->engine, c->client);
+        if (rk_offers_step(lease, &c->jobs[i], transport, settings->ranges_ahead, &waits, &err) !=
             RK_OK) {
             rk_log(RK_LOG_WARN, "ranges_not_offered", RK_S("ns", c->jobs[i].ns.full),
                    RK_S("error", err.message));
+            return;
         }
-        /* One that cannot fill the fleet does not keep others waiting. */
-        busy =
-            busy || (open && c->jobs[i].concurrency == 0 && has_policy(c->engine, &c->jobs[i].ns));
+        /* One that has all it may have does not keep others waiting. */
+        busy = busy || (waits && has_policy(c->engine, &c->jobs[i].ns));
     }
 }
 

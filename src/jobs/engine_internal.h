@@ -169,12 +169,12 @@ void rk_threshold_check(struct rk_engine *engine, const struct rk_lease *lease,
 
 /* ---- offers.c */
 
-/* Tells others of the job's ranges that nobody works on and that were not offered lately; *open:
- * the job has ranges that are pending or running. */
+/* Tells others of the job's ranges that nobody works on and that were not offered lately; *waits:
+ * the job has ranges that are pending, and may have one more worked on. */
 RK_MUST_CHECK enum rk_status rk_offers_step(const struct rk_lease *lease,
                                             const struct rk_job_view *job,
                                             const struct rk_transport *transport, uint32_t max,
-                                            bool *open, struct rk_error *err);
+                                            bool *waits, struct rk_error *err);
 /* ---- controls.c: the file's settings, the fleet's on top of them, and the hours */
 
 /* Under the engine's lock: makes the settings of controls those of engine and gate. */

@@ -76,36 +76,37 @@ static enum rk_status note_offered(const struct rk_lease *lease, const struct rk
     return status;
 }
 
-static enum rk_status count_open(const struct rk_lease *lease, const struct rk_job_view *job,
-                                 bool *open, struct rk_error *err)
+/* open: somebody works on a range, or could. waits: somebody should. */
+static enum rk_status look(const struct rk_lease *lease, const struct rk_job_view *job, bool *open,
+                           bool *waits, struct rk_error *err)
 {
-    bson_t reply;
-    bson_t *command = BCON_NEW("count", BCON_UTF8("jobStatus"), "query", "{", "jobId",
-                               BCON_OID(&job->id), "state", "{", "$in", "[", BCON_UTF8("pending"),
-                               BCON_UTF8("running"), "]", "}", "}", "limit", BCON_INT32(1));
-    enum rk_status status =
-        rk_command_run_bson(lease->client, lease->state_db, command, &reply, err);
-    struct rk_bson_view view = rk_reply_view(&reply);
-    *open = status == RK_OK && rk_view_int(&view, "n") > 0;
-    bson_destroy(&reply);
-    bson_destroy(command);
+    uint32_t most = job->concurrency > 0 ? job->concurrency : 1;
+    int64_t pending = 0;
+    int64_t running = 0;
+    enum rk_status status = rk_ranges_count(lease, &job->id, "pending", 1, &pending, err);
+    if (status == RK_OK) {
+        status = rk_ranges_count(lease, &job->id, "running", most, &running, err);
+    }
+    *open = pending > 0 || running > 0;
+    *waits = pending > 0 && (job->concurrency == 0 || running < (int64_t)most);
     return status;
 }
 
 enum rk_status rk_offers_step(const struct rk_lease *lease, const struct rk_job_view *job,
-                              const struct rk_transport *transport, uint32_t max, bool *open,
+                              const struct rk_transport *transport, uint32_t max, bool *waits,
                               struct rk_error *err)
 {
     const struct rk_transport_ops *ops = transport->ops;
     struct rk_hint *hints = calloc(max, sizeof *hints);
     struct rk_error unnoted;
+    bool open;
     size_t n = 0;
     size_t sent = 0;
     if (hints == NULL) {
         return rk_error_set(err, RK_ENOMEM, "out of memory");
     }
-    enum rk_status status = count_open(lease, job, open, err);
-    if (status == RK_OK && *open) {
+    enum rk_status status = look(lease, job, &open, waits, err);
+    if (status == RK_OK && open) {
         status = find_ranges(lease, job, ops->offer_again_ms(transport->self), max, hints, &n, err);
     }
     if (status == RK_OK && n > 0) {

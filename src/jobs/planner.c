@@ -82,13 +82,13 @@ static enum rk_status take_lease(const struct planner *p, bool *got, struct rk_e
     return status;
 }
 
-enum rk_status rk_ranges_pending(const struct rk_lease *lease, const bson_oid_t *job,
-                                 uint32_t limit, int64_t *n, struct rk_error *err)
+enum rk_status rk_ranges_count(const struct rk_lease *lease, const bson_oid_t *job,
+                               const char *state, uint32_t limit, int64_t *n, struct rk_error *err)
 {
     bson_t reply;
     bson_t *command =
         BCON_NEW("count", BCON_UTF8("jobStatus"), "query", "{", "jobId", BCON_OID(job), "state",
-                 BCON_UTF8("pending"), "}", "limit", BCON_INT64((int64_t)limit));
+                 BCON_UTF8(state), "}", "limit", BCON_INT64((int64_t)limit));
     enum rk_status status =
         rk_command_run_bson(lease->client, lease->state_db, command, &reply, err);
     if (status == RK_OK) {
@@ -304,7 +304,8 @@ enum rk_status rk_planner_step(const struct rk_lease *lease, const bson_oid_t *j
     int64_t pending = 0;
     rk_id_init(&p.start);
     *cut = 0;
-    enum rk_status status = rk_ranges_pending(lease, job, settings->ranges_ahead, &pending, err);
+    enum rk_status status =
+        rk_ranges_count(lease, job, "pending", settings->ranges_ahead, &pending, err);
     if (status != RK_OK || pending >= (int64_t)settings->ranges_ahead) {
         goto done;
     }

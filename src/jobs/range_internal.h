@@ -170,9 +170,10 @@ RK_MUST_CHECK enum rk_status rk_dead_sessions_end(const struct rk_lease *lease,
 
 /* ---- planner.c */
 
-/* Ranges of the job that wait for a sweeper, up to limit. */
-RK_MUST_CHECK enum rk_status rk_ranges_pending(const struct rk_lease *lease, const bson_oid_t *job,
-                                               uint32_t limit, int64_t *n, struct rk_error *err);
+/* Ranges of the job in that state, up to limit. */
+RK_MUST_CHECK enum rk_status rk_ranges_count(const struct rk_lease *lease, const bson_oid_t *job,
+                                             const char *state, uint32_t limit, int64_t *n,
+                                             struct rk_error *err);
 
 struct rk_planner_settings {
     uint32_t range_docs;

@@ -176,7 +176,7 @@ static bool is_slow(const struct work *work)
            rk_clock_mono_us() - work->since_us >= (uint64_t)work->settings.split_after_ms * 1000u &&
            work->range->docs - work->range->counts.scanned >
                2 * (int64_t)work->settings.batch_docs &&
-           rk_ranges_pending(&work->lease, &work->job->id, 1, &pending, &err) == RK_OK &&
+           rk_ranges_count(&work->lease, &work->job->id, "pending", 1, &pending, &err) == RK_OK &&
            pending == 0;
 }
 

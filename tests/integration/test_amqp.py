@@ -318,6 +318,25 @@ def test_a_queue_without_a_majority_holds_nothing_up(start_over, broker):
     check_every_range_once(swept, 2400)
 
 
+def test_a_job_that_the_fleet_cannot_fill_comes_first(start_over):
+    """It may have more ranges at once than there are threads, so nothing of lesser priority is begun
+    while there are any."""
+    few = {"threads": 1, "ranges_ahead": 2}
+    swept = start_over(rate=60, sweep=few, refeed_interval_ms=600_000)
+    connected(swept.rekeyd)
+    for name in ("high", "low"):
+        swept.app.database[name].insert_many({"_id": i, "answer": f"x{i}"} for i in range(200))
+    swept.rotate()
+    high = f"{swept.stored_db.name}.high"
+    swept.rekeyd.ctl("start", high, "--priority", "10", "--concurrency", "50")
+    swept.rekeyd.ctl("start", f"{swept.stored_db.name}.low")
+    swept.wait(lambda: {j["state"] for j in swept.rekeyd.ctl("jobs")["jobs"]} == {"complete"})
+    done = swept.state.jobStatus.find().sort("finishedAt")
+    order = [r["collectionName"].split(".")[1] for r in done]
+    assert order == ["high"] * 10 + ["low"] * 10
+    assert value(swept.rekeyd, "rekey_amqp_delivered_total", kind="range") == 20
+
+
 def test_a_broker_that_sends_more_than_was_asked_for_is_left(start_over, broker):
     with Pushing(broker.address) as pushing:
         swept = start_over(rate=100, sweep={"threads": 1}, prefetch=1, addresses=pushing.addresses)
