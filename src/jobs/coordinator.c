@@ -67,7 +67,9 @@ struct coordinator {
     bool failing;                     /* said so in the log already */
     struct rk_policy_set *remembered; /* policies whose namespaces were noted; NULL: none yet */
     uint64_t renewed_us;
-    struct rk_buf ids; /* of hot documents */
+    uint64_t stood_in_us; /* when jobs that others plan were last looked at */
+    uint64_t cut_us;      /* when that was of use; 0: never */
+    struct rk_buf ids;    /* of hot documents */
 };
 
 static void renew(struct rk_engine *engine, const struct rk_lease *lease)
@@ -123,17 +125,52 @@ static bool is_held(struct rk_engine *engine)
 /* Cuts the job's next ranges unless work is held up, or closes it when nothing is left. */
 static enum rk_status advance_job(struct coordinator *c, const struct rk_lease *lease,
                                   const struct rk_engine_settings *settings,
-                                  const struct rk_job_view *job, bool held, struct rk_error *err)
+                                  const struct rk_job_view *job, bool held, uint32_t *cut,
+                                  struct rk_error *err)
 {
     struct rk_planner_settings plan = {settings->range_docs, settings->ranges_ahead, range_cut, c};
-    uint32_t cut = 0;
+    *cut = 0;
     if (!job->plan_complete && held) {
         return RK_OK;
     }
     if (!job->plan_complete) {
-        return rk_planner_step(lease, &job->id, &job->ns, &plan, &cut, err);
+        return rk_planner_step(lease, &job->id, &job->ns, &plan, cut, err);
     }
     return rk_job_close_if_done(lease, job, err);
+}
+
+/* True when ranges were cut. */
+static bool advance_jobs(struct coordinator *c, const struct rk_lease *lease,
+                         const struct rk_engine_settings *settings, size_t n_jobs)
+{
+    struct rk_engine *engine = c->engine;
+    bool any = false;
+    for (size_t i = 0; i < n_jobs; i++) {
+        struct rk_error err;
+        uint32_t cut = 0;
+        if (!has_policy(engine, &c->jobs[i].ns)) {
+            continue; /* another instance's configuration knows it */
+        }
+        renew_if_due(c);
+        if (advance_job(c, lease, settings, &c->jobs[i], is_held(engine), &cut, &err) != RK_OK) {
+            /* Said for each job, and the others go on. */
+            rk_log(RK_LOG_WARN, "job_planning_failed", RK_S("ns", c->jobs[i].ns.full),
+                   RK_S("error", err.message));
+        }
+        any = any || cut > 0;
+    }
+    return any;
+}
+
+/* Who has the planner's place may not know the namespaces of all jobs. So the others look now and
+ * then, too; who cut something has the job's planner lease, and goes on with it. */
+static bool stands_in(struct coordinator *c, const struct rk_engine_settings *settings)
+{
+    uint64_t now = rk_clock_mono_us();
+    uint64_t lease_us = (uint64_t)settings->lease_ms * 1000u;
+    bool due = now - c->stood_in_us >= lease_us || (c->cut_us != 0 && now - c->cut_us < lease_us);
+    c->stood_in_us = due ? now : c->stood_in_us;
+    return due;
 }
 
 /* Tells the other instances what there is to do, of jobs of lesser priority once nothing waits of
@@ -266,18 +303,9 @@ static enum rk_status tick(struct coordinator *c, const struct rk_engine_setting
     want_hot(engine, settings->mode, n_jobs);
     share_hot(c, settings);
     bool plans = is_planner(engine) && settings->mode != RK_SWEEP_LAZY;
-    for (size_t i = 0; i < n_jobs && plans; i++) {
-        struct rk_error job_err;
-        if (!has_policy(engine, &c->jobs[i].ns)) {
-            continue; /* another instance's configuration knows it */
-        }
-        renew_if_due(c);
-        bool held = is_held(engine);
-        if (advance_job(c, &lease, settings, &c->jobs[i], held, &job_err) != RK_OK) {
-            /* Said for each job, and the others go on. */
-            rk_log(RK_LOG_WARN, "job_planning_failed", RK_S("ns", c->jobs[i].ns.full),
-                   RK_S("error", job_err.message));
-        }
+    if (plans || (settings->mode != RK_SWEEP_LAZY && stands_in(c, settings))) {
+        bool cut = advance_jobs(c, &lease, settings, n_jobs);
+        c->cut_us = cut && !plans ? rk_clock_mono_us() : c->cut_us;
     }
     if (plans) {
         offer_ranges(c, &lease, settings, n_jobs);
@@ -324,7 +352,8 @@ static void coordinate(struct coordinator *c)
 void *rk_coordinator_main(void *arg)
 {
     struct rk_engine *engine = arg;
-    struct coordinator c = {.engine = engine, .renewed_us = rk_clock_mono_us()};
+    uint64_t now = rk_clock_mono_us();
+    struct coordinator c = {.engine = engine, .renewed_us = now, .stood_in_us = now};
     c.jobs = calloc(RK_JOBS_MAX, sizeof *c.jobs);
     c.client = mongoc_client_pool_pop(engine->client_pool);
     rk_buf_init(&c.ids, RK_HINT_IDS_MAX);

@@ -337,6 +337,27 @@ def test_a_job_that_the_fleet_cannot_fill_comes_first(start_over):
     assert value(swept.rekeyd, "rekey_amqp_delivered_total", kind="range") == 20
 
 
+def test_a_job_that_the_planner_knows_nothing_of(start_over):
+    """Its namespace is in the policies of other instances only."""
+    swept = start_over()
+    other = swept.rekeyd.sibling(name="other")
+    other.config["policies"][0]["namespace"] = "elsewhere.*"
+    other.write_config()
+    with other.start():
+        connected(other)
+        swept.rekeyd.reload({"sweep": {"pause": True}})
+        other.wait_event("amqp_planner", timeout_s=60)
+        swept.rekeyd.reload({"sweep": {"pause": False}})
+        connected(swept.rekeyd)
+        swept.insert(range(400))
+        swept.rotate()
+        swept.start()
+        complete(swept, 60)
+        assert value(other, "rekey_amqp_plans") == 1
+        assert value(other, "rekey_amqp_delivered_total", kind="range") > 0
+    check_every_range_once(swept, 400)
+
+
 def test_a_broker_that_sends_more_than_was_asked_for_is_left(start_over, broker):
     with Pushing(broker.address) as pushing:
         swept = start_over(rate=100, sweep={"threads": 1}, prefetch=1, addresses=pushing.addresses)
