@@ -75,6 +75,12 @@ void rk_bson_put_majority(struct rk_bson_writer *w, uint32_t wtimeout_ms)
     rk_bson_end(w);
 }
 
+void rk_bson_append_majority(bson_t *command, uint32_t wtimeout_ms)
+{
+    BCON_APPEND(command, "writeConcern", "{", "w", BCON_UTF8("majority"), "wtimeout",
+                BCON_INT64((int64_t)wtimeout_ms), "}");
+}
+
 void rk_bson_put_now_plus(struct rk_bson_writer *w, const char *key, int64_t ms)
 {
     rk_bson_begin_doc(w, key);
@@ -103,12 +109,17 @@ bool rk_code_transient(int code)
     return false;
 }
 
+static enum rk_status status_of_code(int code)
+{
+    return rk_code_transient(code) ? RK_EIO : RK_EREFUSED;
+}
+
 static enum rk_status status_of(const bson_error_t *cause)
 {
-    bool passes = cause->domain == MONGOC_ERROR_STREAM ||
-                  cause->domain == MONGOC_ERROR_SERVER_SELECTION ||
-                  (cause->domain == MONGOC_ERROR_SERVER && rk_code_transient((int)cause->code));
-    return passes ? RK_EIO : RK_EREFUSED;
+    bool network =
+        cause->domain == MONGOC_ERROR_STREAM || cause->domain == MONGOC_ERROR_SERVER_SELECTION;
+    bool server = cause->domain == MONGOC_ERROR_SERVER;
+    return network ? RK_EIO : server ? status_of_code((int)cause->code) : RK_EREFUSED;
 }
 
 static enum rk_status failed(struct rk_error *err, const bson_error_t *cause)
@@ -137,6 +148,35 @@ static enum rk_status check_write_concern(const struct rk_bson_view *reply, stru
     /* Applied, but not (yet) safe: as good as not done, and always worth another try. */
     return rk_error_set_code(err, RK_EIO, (int)rk_view_int(&concern, "code"),
                              "write concern not satisfied: %.*s", (int)len, text);
+}
+
+enum rk_status rk_reply_check_writes(const bson_t *reply, const char *what, struct rk_error *err)
+{
+    struct rk_bson_view view = rk_reply_view(reply);
+    struct rk_bson_view entry;
+    struct rk_bson_elem elem;
+    struct rk_bson_iter errors;
+    enum rk_status status = RK_OK;
+    int code = RK_MONGO_DUPLICATE_KEY;
+    if (!rk_bson_find(&view, "writeErrors", &elem)) {
+        return RK_OK;
+    }
+    if (!rk_bson_elem_view(&elem, &entry)) {
+        return rk_error_set(err, RK_EIO, "mongod's reply is malformed");
+    }
+    rk_bson_iter_init(&errors, &entry);
+    while (code == RK_MONGO_DUPLICATE_KEY && rk_bson_next(&errors, &elem) == RK_BSON_STEP_ELEM) {
+        code = rk_bson_elem_view(&elem, &entry) ? (int)rk_view_int(&entry, "code") : 0;
+        /* Without its text, which may hold values. */
+        status = rk_error_set_code(err, status_of_code(code), code, "mongod refused %s (code %d)",
+                                   what, code);
+    }
+    return status;
+}
+
+bool rk_is_duplicate(enum rk_status status, const struct rk_error *err)
+{
+    return status == RK_EREFUSED && err->code == RK_MONGO_DUPLICATE_KEY;
 }
 
 enum rk_status rk_command_run_bson(mongoc_client_t *client, const char *db, const bson_t *command,

@@ -6,6 +6,7 @@
 
 #include <mongoc/mongoc.h>
 #include <rekey/bson/rewrite.h>
+#include <rekey/keys/mongo.h>
 
 /* "db.collection", taken apart once. */
 struct rk_ns {
@@ -33,12 +34,14 @@ void rk_bson_put_string(struct rk_bson_writer *w, const char *key, const char *t
 void rk_bson_begin_doc(struct rk_bson_writer *w, const char *key);
 void rk_bson_begin_array(struct rk_bson_writer *w, const char *key);
 void rk_bson_put_majority(struct rk_bson_writer *w, uint32_t wtimeout_ms);
+/* The same for a command that libbson builds; rk_mongo_majority_writes: with no lease's timeout. */
+void rk_bson_append_majority(bson_t *command, uint32_t wtimeout_ms);
 /* key: {$add: ["$$NOW", ms]}, for updates with a pipeline. */
 void rk_bson_put_now_plus(struct rk_bson_writer *w, const char *key, int64_t ms);
 
 /*
- * Runs a command on the primary and checks ok, and writeConcernError for writes. reply is always
- * initialised (bson_destroy it).
+ * Runs a command on the primary and checks ok, and writeConcernError for writes; not what became of
+ * single statements, see rk_reply_check_writes. reply is always initialised (bson_destroy it).
  *   RK_EIO       the server cannot be reached, steps down, is out of room or timed out: the same
  *                command may succeed later
  *   RK_EREFUSED  the server said no; err->code has its code
@@ -63,6 +66,16 @@ enum rk_status rk_command_error(struct rk_error *err, const char *what, const bs
 
 /* Is a server's error code one that passes by itself? */
 bool rk_code_transient(int code);
+
+/*
+ * What became of the statements of an insert or update that is ok: behind a mongos, even an
+ * election of a shard is no more than an entry of writeErrors. RK_EIO and RK_EREFUSED as above;
+ * what: was refused, for the error. One that is no duplicate key tells before those that are.
+ */
+RK_MUST_CHECK enum rk_status rk_reply_check_writes(const bson_t *reply, const char *what,
+                                                   struct rk_error *err);
+/* Is it nothing but keys that a unique index had already why a write failed? */
+bool rk_is_duplicate(enum rk_status status, const struct rk_error *err);
 
 /* The reply as a view. */
 struct rk_bson_view rk_reply_view(const bson_t *reply);

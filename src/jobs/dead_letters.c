@@ -6,7 +6,6 @@
 #define COMMAND_MAX (48u << 20)
 #define COMMAND_SOFT_MAX (4u << 20)
 #define RAW_MAX (15u << 20)
-#define CODE_DUPLICATE_KEY 11000
 
 struct filing {
     const struct rk_lease *lease;
@@ -31,25 +30,6 @@ static void begin(struct filing *f)
 }
 
 /* A duplicate key is another thread's upsert of the same entry, as good as this one. */
-static enum rk_status read_errors(const struct rk_bson_view *reply, struct rk_error *err)
-{
-    struct rk_bson_elem elem;
-    struct rk_bson_view entry;
-    struct rk_bson_iter iter;
-    if (!rk_bson_find(reply, "writeErrors", &elem) || !rk_bson_elem_view(&elem, &entry)) {
-        return RK_OK;
-    }
-    rk_bson_iter_init(&iter, &entry);
-    while (rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM) {
-        int code = rk_bson_elem_view(&elem, &entry) ? (int)rk_view_int(&entry, "code") : 0;
-        if (code != CODE_DUPLICATE_KEY) {
-            return rk_error_set_code(err, rk_code_transient(code) ? RK_EIO : RK_EREFUSED, code,
-                                     "mongod refused a dead letter (code %d)", code);
-        }
-    }
-    return RK_OK;
-}
-
 static enum rk_status flush(struct filing *f, struct rk_error *err)
 {
     bson_t reply;
@@ -60,12 +40,11 @@ static enum rk_status flush(struct filing *f, struct rk_error *err)
     }
     enum rk_status status =
         rk_command_run(f->lease->client, f->lease->state_db, &f->command, &reply, err);
-    struct rk_bson_view view = rk_reply_view(&reply);
     if (status == RK_OK) {
-        status = read_errors(&view, err);
+        status = rk_reply_check_writes(&reply, "a dead letter", err);
     }
     bson_destroy(&reply);
-    return status;
+    return rk_is_duplicate(status, err) ? RK_OK : status;
 }
 
 static void put_first_seen(struct rk_bson_writer *w)
@@ -235,10 +214,10 @@ enum rk_status rk_dead_letters_file(const struct rk_lease *lease, const bson_oid
 static enum rk_status find_and_set(const struct rk_lease *lease, const bson_t *query,
                                    const bson_t *set, bson_t *reply, struct rk_error *err)
 {
-    bson_t *command = BCON_NEW(
-        "findAndModify", BCON_UTF8("deadLetters"), "query", BCON_DOCUMENT(query), "update", "[",
-        "{", "$set", BCON_DOCUMENT(set), "}", "]", "new", BCON_BOOL(true), "writeConcern", "{", "w",
-        BCON_UTF8("majority"), "wtimeout", BCON_INT64((int64_t)lease->wtimeout_ms), "}");
+    bson_t *command =
+        BCON_NEW("findAndModify", BCON_UTF8("deadLetters"), "query", BCON_DOCUMENT(query), "update",
+                 "[", "{", "$set", BCON_DOCUMENT(set), "}", "]", "new", BCON_BOOL(true));
+    rk_bson_append_majority(command, lease->wtimeout_ms);
     enum rk_status status =
         rk_command_run_bson(lease->client, lease->state_db, command, reply, err);
     bson_destroy(command);
@@ -344,10 +323,13 @@ enum rk_status rk_dead_letters_resolve_unseen(const struct rk_lease *lease, cons
         "transform", "{", "$in", BCON_ARRAY(&names), "}", "resolved", BCON_BOOL(false), "lastSeen",
         "{", "$lt", BCON_DATE_TIME(started_at_ms), "}", "}", "u", "{", "$set", "{", "resolved",
         BCON_BOOL(true), "retry", BCON_BOOL(false), "}", "$currentDate", "{", "resolvedAt",
-        BCON_BOOL(true), "}", "}", "multi", BCON_BOOL(true), "}", "]", "writeConcern", "{", "w",
-        BCON_UTF8("majority"), "wtimeout", BCON_INT64((int64_t)lease->wtimeout_ms), "}");
+        BCON_BOOL(true), "}", "}", "multi", BCON_BOOL(true), "}", "]");
+    rk_bson_append_majority(command, lease->wtimeout_ms);
     enum rk_status status =
         rk_command_run_bson(lease->client, lease->state_db, command, &reply, err);
+    if (status == RK_OK) {
+        status = rk_reply_check_writes(&reply, "to resolve dead letters", err);
+    }
     bson_destroy(&reply);
     bson_destroy(command);
     bson_destroy(&names);

@@ -8,8 +8,6 @@
 
 #include <string.h>
 
-#define WTIMEOUT_MS 30000
-
 void rk_dead_letters_append_open(bson_t *filter)
 {
     BCON_APPEND(filter, "resolved", "{", "$ne", BCON_BOOL(true), "}", "discarded", "{", "$exists",
@@ -159,10 +157,13 @@ static enum rk_status update_open(mongoc_client_t *client, const char *state_db,
     if (status == RK_OK) {
         bson_t *command = BCON_NEW("update", BCON_UTF8("deadLetters"), "updates", "[", "{", "q",
                                    BCON_DOCUMENT(filter), "u", BCON_ARRAY(a->update), "multi",
-                                   BCON_BOOL(true), "}", "]", "writeConcern", "{", "w",
-                                   BCON_UTF8("majority"), "wtimeout", BCON_INT32(WTIMEOUT_MS), "}");
+                                   BCON_BOOL(true), "}", "]");
+        rk_mongo_majority_writes(command);
         bson_destroy(&reply);
         status = rk_command_run_bson(client, state_db, command, &reply, err);
+        if (status == RK_OK) {
+            status = rk_reply_check_writes(&reply, "to change the dead letters", err);
+        }
         struct rk_bson_view view = rk_reply_view(&reply);
         a->n = rk_view_int(&view, "n");
         bson_destroy(command);

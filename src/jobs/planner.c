@@ -43,13 +43,6 @@ static void put_planner_filter(bson_t *filter, const struct planner *p)
     bson_destroy(nobody);
 }
 
-/* {writeConcern: {w: "majority", wtimeout}} */
-static void put_majority(bson_t *command, uint32_t wtimeout_ms)
-{
-    BCON_APPEND(command, "writeConcern", "{", "w", BCON_UTF8("majority"), "wtimeout",
-                BCON_INT64((int64_t)wtimeout_ms), "}");
-}
-
 static enum rk_status run(const struct planner *p, const bson_t *command, bson_t *reply,
                           struct rk_error *err)
 {
@@ -69,7 +62,7 @@ static enum rk_status take_lease(const struct planner *p, bool *got, struct rk_e
         "[", BCON_UTF8("$plannerOwner"), "{", "$literal", BCON_UTF8(p->lease->owner), "}", "]", "}",
         BCON_INT64(0), BCON_INT64(1), "]", "}", "]", "}", "plannerLeaseUntil", "{", "$add", "[",
         BCON_UTF8("$$NOW"), BCON_INT64((int64_t)p->lease->lease_ms), "]", "}", "}", "}", "]");
-    put_majority(command, p->lease->wtimeout_ms);
+    rk_bson_append_majority(command, p->lease->wtimeout_ms);
     enum rk_status status = run(p, command, &reply, err);
     if (status == RK_OK) {
         struct rk_bson_view view = rk_reply_view(&reply);
@@ -224,7 +217,7 @@ static enum rk_status start_running(const struct planner *p, struct rk_error *er
                                BCON_OID(p->job), "state", BCON_UTF8("planning"), "}", "update", "{",
                                "$set", "{", "state", BCON_UTF8("running"), "}", "$currentDate", "{",
                                "startedAt", BCON_BOOL(true), "}", "}");
-    put_majority(command, p->lease->wtimeout_ms);
+    rk_bson_append_majority(command, p->lease->wtimeout_ms);
     enum rk_status status = run(p, command, &reply, err);
     struct rk_bson_view view = rk_reply_view(&reply);
     struct rk_bson_elem value;

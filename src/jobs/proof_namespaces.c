@@ -8,9 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define WTIMEOUT_MS 30000
-#define CODE_DUPLICATE_KEY 11000
-
 /* What belongs to the server, or to its shards. */
 static bool is_servers(const char *db)
 {
@@ -83,26 +80,19 @@ static enum rk_status add_one(mongoc_client_t *client, const struct rk_bson_elem
 static enum rk_status remember_one(mongoc_client_t *client, const char *state_db, const char *ns,
                                    struct rk_error *err)
 {
-    static const char *const code_path[] = {"writeErrors", "0", "code"};
-    struct rk_bson_elem elem;
-    int64_t code = 0;
     bson_t reply;
-    bson_t *command = BCON_NEW(
-        "update", BCON_UTF8("protected"), "updates", "[", "{", "q", "{", "_id", BCON_UTF8(ns), "}",
-        "u", "[", "{", "$set", "{", "since", "{", "$ifNull", "[", BCON_UTF8("$since"),
-        BCON_UTF8("$$NOW"), "]", "}", "}", "}", "]", "upsert", BCON_BOOL(true), "}", "]",
-        "writeConcern", "{", "w", BCON_UTF8("majority"), "wtimeout", BCON_INT32(WTIMEOUT_MS), "}");
+    bson_t *command = BCON_NEW("update", BCON_UTF8("protected"), "updates", "[", "{", "q", "{",
+                               "_id", BCON_UTF8(ns), "}", "u", "[", "{", "$set", "{", "since", "{",
+                               "$ifNull", "[", BCON_UTF8("$since"), BCON_UTF8("$$NOW"), "]", "}",
+                               "}", "}", "]", "upsert", BCON_BOOL(true), "}", "]");
+    rk_mongo_majority_writes(command);
     enum rk_status status = rk_command_run_bson(client, state_db, command, &reply, err);
-    struct rk_bson_view view = rk_reply_view(&reply);
-    if (status == RK_OK && rk_view_path(&view, code_path, 3, &elem) &&
-        rk_bson_elem_int(&elem, &code) && code != CODE_DUPLICATE_KEY) {
-        status = rk_error_set_code(err, RK_EREFUSED, (int)code,
-                                   "mongod refused to note that %s is protected (code %d)", ns,
-                                   (int)code);
+    if (status == RK_OK) {
+        status = rk_reply_check_writes(&reply, "to note which collections are protected", err);
     }
     bson_destroy(&reply);
     bson_destroy(command);
-    return status;
+    return rk_is_duplicate(status, err) ? RK_OK : status;
 }
 
 enum rk_status rk_proof_remember(mongoc_client_t *client, const char *state_db,

@@ -202,11 +202,10 @@ static enum rk_status save(struct part *p, struct rk_error *err)
     rk_bson_end(&w);
     status = run(p, &w, &reply, err);
     struct rk_bson_view view = rk_reply_view(&reply);
-    struct rk_bson_elem errors;
-    if (status == RK_OK && rk_bson_find(&view, "writeErrors", &errors)) {
-        status =
-            rk_error_set(err, RK_EREFUSED, "mongod refused what was counted of %s", p->ns->full);
-    } else if (status == RK_OK && rk_view_int(&view, "n") != 1) {
+    if (status == RK_OK) {
+        status = rk_reply_check_writes(&reply, "what was counted", err);
+    }
+    if (status == RK_OK && rk_view_int(&view, "n") != 1) {
         status = lost(err);
     }
     bson_destroy(&reply);

@@ -7,7 +7,6 @@
 #include <rekey/keys/audit.h>
 #include <string.h>
 
-#define WTIMEOUT_MS 30000
 #define JOBS_MAX 1000
 
 struct signing {
@@ -27,9 +26,12 @@ static enum rk_status sign(mongoc_client_t *client, const char *state_db, void *
         "update", BCON_UTF8("jobs"), "updates", "[", "{", "q", "{", "_id", BCON_OID(s->job),
         "state", BCON_UTF8("complete"), "verifiedAt", "{", "$exists", BCON_BOOL(false), "}", "}",
         "u", "{", "$set", "{", "verifiedBy", BCON_UTF8(s->actor), "proof", BCON_OID(&proof_id), "}",
-        "$currentDate", "{", "verifiedAt", BCON_BOOL(true), "}", "}", "}", "]", "writeConcern", "{",
-        "w", BCON_UTF8("majority"), "wtimeout", BCON_INT32(WTIMEOUT_MS), "}");
+        "$currentDate", "{", "verifiedAt", BCON_BOOL(true), "}", "}", "}", "]");
+    rk_mongo_majority_writes(command);
     enum rk_status status = rk_command_run_bson(client, state_db, command, &reply, err);
+    if (status == RK_OK) {
+        status = rk_reply_check_writes(&reply, "to sign the job off", err);
+    }
     struct rk_bson_view view = rk_reply_view(&reply);
     if (status == RK_OK) {
         status = rk_view_int(&view, "n") == 0

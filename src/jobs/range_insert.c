@@ -4,7 +4,6 @@
 
 #include <string.h>
 
-#define CODE_DUPLICATE_KEY 11000
 #define COMMAND_MAX (48u << 20)
 
 static void put_range(struct rk_bson_writer *w, const bson_oid_t *job, const struct rk_ns *ns,
@@ -31,11 +30,8 @@ enum rk_status rk_range_insert(const struct rk_lease *lease, const bson_oid_t *j
                                const struct rk_ns *ns, const struct rk_range_cut *cut,
                                struct rk_error *err)
 {
-    static const char *const code_path[] = {"writeErrors", "0", "code"};
     struct rk_buf command;
     struct rk_bson_writer w;
-    struct rk_bson_elem elem;
-    int64_t code = 0;
     bson_t reply;
     rk_buf_init(&command, COMMAND_MAX);
     rk_bson_writer_init(&w, &command);
@@ -53,13 +49,11 @@ enum rk_status rk_range_insert(const struct rk_lease *lease, const bson_oid_t *j
         return rk_error_set(err, RK_ENOMEM, "cannot build a range");
     }
     enum rk_status status = rk_command_run(lease->client, lease->state_db, &command, &reply, err);
-    struct rk_bson_view view = rk_reply_view(&reply);
-    if (status == RK_OK && rk_view_path(&view, code_path, 3, &elem) &&
-        rk_bson_elem_int(&elem, &code)) {
-        status = code == CODE_DUPLICATE_KEY
-                     ? rk_error_set_code(err, RK_ESTATE, (int)code, "the range is there already")
-                     : rk_error_set_code(err, rk_code_transient((int)code) ? RK_EIO : RK_EREFUSED,
-                                         (int)code, "mongod refused a range (code %d)", (int)code);
+    if (status == RK_OK) {
+        status = rk_reply_check_writes(&reply, "a range", err);
+    }
+    if (rk_is_duplicate(status, err)) {
+        status = rk_error_set(err, RK_ESTATE, "the range is there already");
     }
     bson_destroy(&reply);
     rk_buf_deinit(&command);

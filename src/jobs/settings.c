@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WTIMEOUT_MS 30000
 #define CODE_UNKNOWN_TIME_ZONE 40485
 #define DAY_MINUTES 1440u
 #define MINUTE_US 60000000u
@@ -308,8 +307,8 @@ static enum rk_status write_edit(mongoc_client_t *client, const char *state_db, 
     }
     bson_t *command =
         BCON_NEW("findAndModify", BCON_UTF8("settings"), "query", "{", "_id", BCON_UTF8("sweep"),
-                 "}", "update", BCON_DOCUMENT(update), "upsert", BCON_BOOL(true), "writeConcern",
-                 "{", "w", BCON_UTF8("majority"), "wtimeout", BCON_INT32(WTIMEOUT_MS), "}");
+                 "}", "update", BCON_DOCUMENT(update), "upsert", BCON_BOOL(true));
+    rk_mongo_majority_writes(command);
     enum rk_status status = rk_command_run_bson(client, state_db, command, &reply, err);
     if (status == RK_OK) {
         (void)rk_error_set(err, RK_OK, "%s", edit->detail);

@@ -11,8 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WTIMEOUT_MS 30000
-#define CODE_DUPLICATE_KEY 11000
 /* A key activated this recently may not have reached every instance; generous, since the time of
  * the first key's activation was taken from another clock than the server's. */
 #define KEY_NEW_MS 600000
@@ -118,10 +116,7 @@ static void put_preflight(bson_t *set, const struct rk_preflight *found)
 static enum rk_status create(mongoc_client_t *client, const char *state_db, void *arg,
                              struct rk_error *err)
 {
-    static const char *const code_path[] = {"writeErrors", "0", "code"};
     const struct creation *c = arg;
-    struct rk_bson_elem elem;
-    int64_t code = 0;
     bson_t reply;
     bson_t set = BSON_INITIALIZER;
     put_literal(&set, "transform", c->spec->transform);
@@ -135,18 +130,16 @@ static enum rk_status create(mongoc_client_t *client, const char *state_db, void
                 BCON_INT32(c->spec->terms.priority), "concurrency",
                 BCON_INT32((int32_t)c->spec->terms.concurrency));
     put_not_before(&set, c);
-    bson_t *command = BCON_NEW(
-        "update", BCON_UTF8("jobs"), "updates", "[", "{", "q", "{", "_id", BCON_OID(c->id), "}",
-        "u", "[", "{", "$set", BCON_DOCUMENT(&set), "}", "]", "upsert", BCON_BOOL(true), "}", "]",
-        "writeConcern", "{", "w", BCON_UTF8("majority"), "wtimeout", BCON_INT32(WTIMEOUT_MS), "}");
+    bson_t *command = BCON_NEW("update", BCON_UTF8("jobs"), "updates", "[", "{", "q", "{", "_id",
+                               BCON_OID(c->id), "}", "u", "[", "{", "$set", BCON_DOCUMENT(&set),
+                               "}", "]", "upsert", BCON_BOOL(true), "}", "]");
+    rk_mongo_majority_writes(command);
     enum rk_status status = rk_command_run_bson(client, state_db, command, &reply, err);
-    struct rk_bson_view view = rk_reply_view(&reply);
-    if (status == RK_OK && rk_view_path(&view, code_path, 3, &elem) &&
-        rk_bson_elem_int(&elem, &code)) {
-        status = code == CODE_DUPLICATE_KEY
-                     ? rk_error_set(err, RK_ESTATE, "%s has an active job already", c->spec->ns)
-                     : rk_error_set_code(err, RK_EREFUSED, (int)code,
-                                         "mongod refused the job (code %d)", (int)code);
+    if (status == RK_OK) {
+        status = rk_reply_check_writes(&reply, "the job", err);
+    }
+    if (rk_is_duplicate(status, err)) {
+        status = rk_error_set(err, RK_ESTATE, "%s has an active job already", c->spec->ns);
     }
     bson_destroy(&reply);
     bson_destroy(command);
@@ -273,9 +266,12 @@ static enum rk_status revive_ranges(mongoc_client_t *client, const char *state_d
         BCON_NEW("update", BCON_UTF8("jobStatus"), "updates", "[", "{", "q", "{", "jobId",
                  BCON_OID(job), "state", BCON_UTF8("failed"), "}", "u", "{", "$set", "{", "state",
                  BCON_UTF8("pending"), "attempts", BCON_INT64(0), "}", "$unset", "{", "finishedAt",
-                 BCON_INT32(1), "}", "}", "multi", BCON_BOOL(true), "}", "]", "writeConcern", "{",
-                 "w", BCON_UTF8("majority"), "wtimeout", BCON_INT32(WTIMEOUT_MS), "}");
+                 BCON_INT32(1), "}", "}", "multi", BCON_BOOL(true), "}", "]");
+    rk_mongo_majority_writes(command);
     enum rk_status status = rk_command_run_bson(client, state_db, command, &reply, err);
+    if (status == RK_OK) {
+        status = rk_reply_check_writes(&reply, "to try the failed ranges again", err);
+    }
     bson_destroy(&reply);
     bson_destroy(command);
     return status;
@@ -300,11 +296,11 @@ static enum rk_status act(mongoc_client_t *client, const char *state_db, void *a
                  "{", "$in", "[", BCON_UTF8(action->from[0]), BCON_UTF8(action->from[1]),
                  BCON_UTF8(action->from[2]), "]", "}", "}", "update", "{", "$set", "{", "state",
                  BCON_UTF8(action->to), "active", BCON_BOOL(action->active), "error", BCON_UTF8(""),
-                 "}", "}", "writeConcern", "{", "w", BCON_UTF8("majority"), "wtimeout",
-                 BCON_INT32(WTIMEOUT_MS), "}");
+                 "}", "}");
+    rk_mongo_majority_writes(command);
     enum rk_status status = rk_command_run_bson(client, state_db, command, &reply, err);
     struct rk_bson_view view = rk_reply_view(&reply);
-    if (status == RK_EREFUSED && err->code == CODE_DUPLICATE_KEY) {
+    if (rk_is_duplicate(status, err)) {
         status = rk_error_set(err, RK_ESTATE, "another job is active on the same namespace");
     } else if (status == RK_OK &&
                (!rk_bson_find(&view, "value", &elem) || elem.type != RK_BSON_DOCUMENT)) {
@@ -369,10 +365,10 @@ static enum rk_status set_terms(mongoc_client_t *client, const char *state_db, v
     if ((s->which & RK_JOB_TERM_CONCURRENCY) != 0) {
         BSON_APPEND_INT32(&set, "concurrency", (int32_t)s->terms->concurrency);
     }
-    bson_t *command = BCON_NEW("findAndModify", BCON_UTF8("jobs"), "query", "{", "_id",
-                               BCON_OID(s->id), "active", BCON_BOOL(true), "}", "update", "{",
-                               "$set", BCON_DOCUMENT(&set), "}", "writeConcern", "{", "w",
-                               BCON_UTF8("majority"), "wtimeout", BCON_INT32(WTIMEOUT_MS), "}");
+    bson_t *command =
+        BCON_NEW("findAndModify", BCON_UTF8("jobs"), "query", "{", "_id", BCON_OID(s->id), "active",
+                 BCON_BOOL(true), "}", "update", "{", "$set", BCON_DOCUMENT(&set), "}");
+    rk_mongo_majority_writes(command);
     enum rk_status status = rk_command_run_bson(client, state_db, command, &reply, err);
     struct rk_bson_view view = rk_reply_view(&reply);
     if (status == RK_OK &&

@@ -6,7 +6,6 @@
 #define CONNECT_TIMEOUT_MS 5000
 #define SOCKET_TIMEOUT_MS 60000
 #define WRITE_TIMEOUT_MS 30000
-#define DUPLICATE_KEY_CODE 11000
 
 void rk_mongo_init(void)
 {
@@ -24,7 +23,7 @@ enum rk_status rk_mongo_error(struct rk_error *err, const char *what, const bson
     enum rk_status status = RK_EIO;
     if (cause->domain == MONGOC_ERROR_SERVER_SELECTION) {
         status = RK_ETIMEOUT;
-    } else if (cause->domain == MONGOC_ERROR_SERVER && cause->code == DUPLICATE_KEY_CODE) {
+    } else if (cause->domain == MONGOC_ERROR_SERVER && cause->code == RK_MONGO_DUPLICATE_KEY) {
         status = RK_ESTATE;
     }
     return rk_error_set(err, status, "%s: %s", what, cause->message);

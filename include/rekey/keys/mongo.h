@@ -12,6 +12,9 @@ struct _bson_t;
 struct _mongoc_client_t;
 struct _mongoc_client_pool_t;
 
+/* The server's code for a key that a unique index has already. */
+#define RK_MONGO_DUPLICATE_KEY 11000
+
 /* libmongoc for this process, once, in main. Its own log is silenced: it goes to standard error in
  * a format of its own, and whatever matters comes back as an error. */
 void rk_mongo_init(void);
