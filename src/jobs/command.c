@@ -67,6 +67,13 @@ void rk_bson_begin_array(struct rk_bson_writer *w, const char *key)
     rk_bson_begin_sub(w, RK_BSON_ARRAY, key, strlen(key));
 }
 
+void rk_bson_put_literal(struct rk_bson_writer *w, const char *key, const char *text)
+{
+    rk_bson_begin_doc(w, key);
+    rk_bson_put_string(w, "$literal", text);
+    rk_bson_end(w);
+}
+
 void rk_bson_put_majority(struct rk_bson_writer *w, uint32_t wtimeout_ms)
 {
     rk_bson_begin_doc(w, "writeConcern");

@@ -28,9 +28,10 @@ RK_MUST_CHECK enum rk_status rk_id_set(struct rk_id *id, uint8_t type, const voi
 RK_MUST_CHECK enum rk_status rk_id_set_elem(struct rk_id *id, const struct rk_bson_elem *elem);
 void rk_bson_put_id(struct rk_bson_writer *w, const char *key, const struct rk_id *id);
 
-/* {type and key}: a date, an ObjectId, {literal: value}, {w: "majority", wtimeout}. */
+/* {type and key}: an ObjectId, a string, {$literal: text}, {w: "majority", wtimeout}. */
 void rk_bson_put_oid(struct rk_bson_writer *w, const char *key, const bson_oid_t *oid);
 void rk_bson_put_string(struct rk_bson_writer *w, const char *key, const char *text);
+void rk_bson_put_literal(struct rk_bson_writer *w, const char *key, const char *text);
 void rk_bson_begin_doc(struct rk_bson_writer *w, const char *key);
 void rk_bson_begin_array(struct rk_bson_writer *w, const char *key);
 void rk_bson_put_majority(struct rk_bson_writer *w, uint32_t wtimeout_ms);

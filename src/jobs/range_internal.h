@@ -83,11 +83,13 @@ void rk_range_deinit(struct rk_range *range);
  */
 bson_t *rk_lease_ran_out(const struct rk_lease *lease, const char *field);
 
+/* ---- range_claim.c */
+
 /*
- * Takes the next range of the job that is pending, or whose owner's lease ran out. RK_ENOENT: there
- * is none. RK_ELIMIT: as many are being worked on, by all instances, as concurrency allows (0: any
- * number). That is exact: each has one of so many slots, and a unique index keeps two from having
- * the same one.
+ * Takes the next range of the job whose owner's lease ran out, or else one that is pending.
+ * RK_ENOENT: there is none. RK_ELIMIT: as many are being worked on, by all instances, as
+ * concurrency allows (0: any number). That is exact: each has one of so many slots, and a unique
+ * index keeps two from having the same one.
  */
 RK_MUST_CHECK enum rk_status rk_range_claim(const struct rk_lease *lease, const bson_oid_t *job,
                                             uint32_t concurrency, struct rk_range *range,

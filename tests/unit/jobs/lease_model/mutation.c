@@ -79,8 +79,7 @@ struct rk_bson_view model_mutate_filter(const struct model_store *store,
     case MODEL_NO_ORDER:
         return checkpoint ? without(filter, "scanned", false, copy) : *filter;
     case MODEL_NO_LEASE_CHECK:
-        return ranges && is_a(command, "findAndModify") ? without(filter, "$expr", false, copy)
-                                                        : *filter;
+        return ranges ? without(filter, "$expr", false, copy) : *filter;
     case MODEL_LOCAL_PLAN:
         /* Several planners at once, which the lease makes rare and does not rule out. */
         return strcmp(c->name, "jobs") == 0 ? without(filter, "$or", false, copy) : *filter;
