@@ -105,6 +105,11 @@ static void renew_if_due(struct coordinator *c)
     }
 }
 
+static void between_sessions(void *arg)
+{
+    renew_if_due(arg);
+}
+
 /* Cutting may take long where collections are large or many; leases must not run out meanwhile. */
 static void range_cut(void *arg)
 {
@@ -293,7 +298,8 @@ static enum rk_status tick(struct coordinator *c, const struct rk_engine_setting
         status = rk_dead_letters_waiting(&lease, &retries, err);
     }
     for (size_t i = 0; status == RK_OK && settings->transactions && i < n_jobs; i++) {
-        status = rk_dead_sessions_end(&lease, &c->jobs[i].id, err);
+        renew_if_due(c);
+        status = rk_dead_sessions_end(&lease, &c->jobs[i].id, between_sessions, c, err);
     }
     if (status != RK_OK) {
         return status;

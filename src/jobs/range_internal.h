@@ -22,6 +22,7 @@
  *   pending -> running   claimed; the epoch grows
  *   running -> pending   given back by its owner (pause, shutdown)
  *   running -> running   taken over after the lease ran out; the epoch grows
+ *   running -> running   its session was ended after the lease ran out; it has no owner any more
  *   running -> done      by its owner
  *   running -> failed    by its owner, after attempts_max attempts without progress
  *   failed -> pending    rekeyctl resume
@@ -165,10 +166,15 @@ RK_MUST_CHECK enum rk_status rk_range_complete_split(const struct rk_lease *leas
 
 /* The id of the session that a range's document names under this key; NULL: none. */
 const uint8_t *rk_range_session(const struct rk_bson_view *doc, const char *key);
-/* Ends the sessions of the job's ranges whose leases ran out; their owners are gone, or fenced off.
+/*
+ * Ends the sessions of the job's ranges whose leases ran out, each once, and takes the ranges from
+ * their owners: those are gone, or fenced off by it. meanwhile: called in between, for it may take
+ * a while.
  */
 RK_MUST_CHECK enum rk_status rk_dead_sessions_end(const struct rk_lease *lease,
-                                                  const bson_oid_t *job, struct rk_error *err);
+                                                  const bson_oid_t *job,
+                                                  void (*meanwhile)(void *arg), void *arg,
+                                                  struct rk_error *err);
 
 /* ---- planner.c */
 

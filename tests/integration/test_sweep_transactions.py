@@ -166,6 +166,46 @@ def test_who_dies_within_a_transaction_holds_its_documents_until_its_lease_is_ov
     assert {r["epoch"] for r in swept.ranges()} == {2}
 
 
+def killed(swept) -> int:
+    """Sessions that somebody has asked mongod to end."""
+    return swept.direct.admin.command("serverStatus")["metrics"]["commands"]["killSessions"]["total"]
+
+
+@pytest.mark.parametrize("how", ["dead", "slow"])
+def test_a_session_is_ended_once_and_its_owner_fenced_off(swept, how):
+    """At every poll, several instances look that take no range over."""
+    filled(swept)
+    watchers = [swept.rekeyd.sibling(name=f"watcher{n}") for n in range(2)]
+    for watcher in watchers:
+        watcher.config["sweep"]["mode"] = "lazy"
+        watcher.write_config()
+    fail(swept, "commitTransaction", 1, blockConnection=True, blockTimeMS=90000)
+    swept.start()
+    swept.wait(lambda: held(swept, "commitTransaction"))
+    before = killed(swept)
+    with watchers[0].start(), watchers[1].start():
+        if how == "dead":
+            swept.rekeyd.kill9()
+        else:
+            swept.rekeyd.suspend()
+        swept.wait(lambda: killed(swept) > before)
+        swept.wait(lambda: not held(swept, "commitTransaction"))
+        time.sleep(1.5)
+        assert killed(swept) == before + 1
+        (left,) = swept.ranges()
+        assert (left["state"], left["epoch"]) == ("running", 1)
+        assert not left.keys() & {"session", "formerSession", "owner"}
+    if how == "dead":
+        swept.rekeyd.start()
+    else:
+        swept.rekeyd.resume()
+    swept.wait(lambda: swept.job()["state"] == "complete")
+    check(swept)
+    assert {r["epoch"] for r in swept.ranges()} == {2}
+    if how == "dead":
+        assert killed(swept) == before + 1, "who took the range over found nothing to end"
+
+
 def test_a_duplicate_key_fails_one_document_alone(start_swept, fragile_set):
     swept = start_swept(fragile_set, ONE_BATCH, {"answer": "deterministic"})
     swept.insert(range(DOCUMENTS))
