@@ -58,6 +58,8 @@ struct rk_key_loader {
     uint32_t lease_ms;
     uint32_t cursor_grace_ms;
     uint64_t announce_at_us; /* when the next heartbeat is due */
+    uint64_t beat_us;        /* rk_clock_boot_us() just before the last one; 0: none yet */
+    uint64_t known_us;       /* and before the last that was older than a look at the registry */
     bool announced;          /* the last set */
 
     struct rk_key_figures figures;

@@ -8,6 +8,8 @@
 
 /* What has been silent for this long is of no interest to anybody. */
 #define FORGET_MS 86400000
+/* Until mongod's clock is believed that somebody is silent, whatever else is seen. */
+#define CLOCK_STEP_MAX_MS 300000
 
 static void append_id(bson_t *array, size_t i, int64_t id)
 {
@@ -207,15 +209,35 @@ static int64_t number(const bson_t *doc, const char *field)
                : 0;
 }
 
+struct lacking {
+    struct told_of told;
+    struct rk_silence *silence;
+};
+
+static bool is_silent(struct rk_silence *silence, const char *name, const bson_t *doc)
+{
+    bson_iter_t iter;
+    int64_t at = bson_iter_init_find(&iter, doc, "at") && BSON_ITER_HOLDS_DATE_TIME(&iter)
+                     ? bson_iter_date_time(&iter)
+                     : 0;
+    int64_t lease_ms = number(doc, "leaseMs");
+    int64_t cursors_ms = number(doc, "cursorsMs");
+    int64_t lasts_ms = lease_ms > cursors_ms ? lease_ms : cursors_ms;
+    return rk_silence_lasts(silence, name, at, lasts_ms > 0 ? (uint64_t)lasts_ms : 0);
+}
+
 static enum rk_status on_lacking(void *arg, const bson_t *doc, struct rk_error *err)
 {
-    struct told_of *lacking = arg;
+    struct told_of *lacking = &((struct lacking *)arg)->told;
     bson_iter_t id;
     const char *name = bson_iter_init_find(&id, doc, "_id") && BSON_ITER_HOLDS_UTF8(&id)
                            ? bson_iter_utf8(&id, NULL)
                            : "?";
     int64_t readers = number(doc, "waitsFor");
     (void)err;
+    if (is_silent(((struct lacking *)arg)->silence, name, doc)) {
+        return RK_OK;
+    }
     lacking->n++;
     if (readers == 0) {
         (void)snprintf(lacking->what, lacking->size, "%s", name);
@@ -233,14 +255,15 @@ static enum rk_status on_lacking(void *arg, const bson_t *doc, struct rk_error *
 enum rk_status rk_instances_without(struct rk_registry *registry, uint32_t key_id, size_t *n,
                                     char *what, size_t size, struct rk_error *err)
 {
-    struct told_of lacking = {.what = what, .size = size};
+    struct lacking lacking = {.told = {.what = what, .size = size}, .silence = &registry->silence};
     bson_t *filter =
         BCON_NEW("keys", "{", "$ne", BCON_INT64((int64_t)key_id), "}", "$expr", "{", "$gt", "[",
-                 BCON_UTF8("$at"), "{", "$subtract", "[", BCON_UTF8("$$NOW"), "{", "$max", "[",
-                 BCON_UTF8("$leaseMs"), BCON_UTF8("$cursorsMs"), "]", "}", "]", "}", "]", "}");
+                 BCON_UTF8("$at"), "{", "$subtract", "[", BCON_UTF8("$$NOW"), "{", "$add", "[",
+                 BCON_INT64(CLOCK_STEP_MAX_MS), "{", "$max", "[", BCON_UTF8("$leaseMs"),
+                 BCON_UTF8("$cursorsMs"), "]", "}", "]", "}", "]", "}", "]", "}");
     what[0] = '\0';
     enum rk_status status = find(registry, filter, on_lacking, &lacking, err);
-    *n = lacking.n;
+    *n = lacking.told.n;
     return status;
 }
 

@@ -139,8 +139,10 @@ enum rk_status rk_key_loader_refresh(struct rk_key_loader *loader, struct rk_key
         }
         loader->legacy_loaded = true;
     }
+    uint64_t beat_us = loader->beat_us;
     status = read_registry(loader, &records, &n, err);
     loader->reachable = status == RK_OK;
+    loader->known_us = status == RK_OK ? beat_us : loader->known_us;
     if (status == RK_OK) {
         status = rk_key_entries_take(loader, records, n, &changed, err);
     }

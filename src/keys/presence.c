@@ -65,8 +65,10 @@ enum rk_status rk_key_loader_announce(struct rk_key_loader *loader, struct rk_er
             written[heartbeat.n_written++] = entry->id;
         }
     }
+    uint64_t beat_us = rk_clock_boot_us();
     enum rk_status status = rk_instances_beat(loader->registry, &heartbeat, err);
     if (status == RK_OK) {
+        loader->beat_us = beat_us;
         for (size_t i = 0; i < loader->n_entries; i++) {
             struct rk_key_entry *entry = &loader->entries[i];
             entry->announced = entry->written || entry->to_be_written;
@@ -149,8 +151,23 @@ static enum rk_status learn_outlived(struct rk_key_loader *loader, struct rk_err
     return status;
 }
 
+/* Whatever became current before the last look at the registry is known; what does later waits for
+ * this instance, as long as that heartbeat lasts (rk_instances_without). */
+static void trust(struct rk_key_loader *loader)
+{
+    uint32_t lasts_ms =
+        loader->lease_ms > loader->cursor_grace_ms ? loader->lease_ms : loader->cursor_grace_ms;
+    if (loader->known_us != 0 &&
+        !rk_readers_trust_until(loader->readers, loader->known_us + (uint64_t)lasts_ms * 1000u)) {
+        rk_log(RK_LOG_WARN, "instance_was_silent", RK_I("lasts_ms", lasts_ms),
+               RK_S("reason", "others may have stopped to wait for it: replies to queries that "
+                              "compare protected fields were held back"));
+    }
+}
+
 enum rk_status rk_key_loader_settle(struct rk_key_loader *loader, struct rk_error *err)
 {
+    trust(loader);
     size_t waited_for = loader->newcomers.waiting_for;
     loader->newcomers.waiting_for = 0;
     for (size_t i = 0; i < loader->n_entries; i++) {

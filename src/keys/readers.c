@@ -7,7 +7,9 @@
  * empty. The service publishes a keyset with the new key, waits until the older epochs have no
  * finite reader, or outdates those that are left, and only then announces the key (loader.c); while
  * one instance has not announced it nobody writes under it. A reply that is handed on before its
- * reader was outdated therefore was made before anything lay under the key.
+ * reader was outdated therefore was made before anything lay under the key. An instance that fell
+ * silent is not waited for without end: when that time is over its replies are no answers any
+ * more, until it has read the registry again.
  */
 #include "readers_internal.h"
 
@@ -31,7 +33,8 @@ struct rk_readers {
     pthread_mutex_t mutex;
     struct rk_epoch *newest; /* never NULL */
     uint64_t valid_from;     /* number of the first epoch whose finite readers may go on */
-    int64_t *outlived;       /* sorted */
+    uint64_t trusted_until_us;
+    int64_t *outlived; /* sorted */
     size_t n_outlived;
     struct rk_cursor_table cursors;
 };
@@ -52,6 +55,7 @@ struct rk_readers *rk_readers_new(void)
     if (readers == NULL) {
         return NULL;
     }
+    readers->trusted_until_us = UINT64_MAX;
     readers->newest = epoch_new(0, 0);
     if (readers->newest == NULL) {
         free(readers);
@@ -171,6 +175,9 @@ static bool outdated(const struct rk_readers *readers, const struct rk_reader *r
     if (reader->epoch == NULL) {
         return reader->outlived;
     }
+    if (rk_clock_boot_us() >= readers->trusted_until_us) {
+        return true;
+    }
     return reader->endless ? reader->epoch != readers->newest
                            : reader->epoch->number < readers->valid_from;
 }
@@ -267,6 +274,15 @@ void rk_readers_outdate(struct rk_readers *readers, uint64_t epoch)
         readers->valid_from = epoch;
     }
     (void)pthread_mutex_unlock(&readers->mutex);
+}
+
+bool rk_readers_trust_until(struct rk_readers *readers, uint64_t until_us)
+{
+    (void)pthread_mutex_lock(&readers->mutex);
+    bool in_time = rk_clock_boot_us() < readers->trusted_until_us;
+    readers->trusted_until_us = until_us;
+    (void)pthread_mutex_unlock(&readers->mutex);
+    return in_time;
 }
 
 static bool is_open_before(const struct rk_cursor *cursor, uint64_t epoch, uint64_t now_us)

@@ -20,6 +20,11 @@ uint64_t rk_readers_oldest(struct rk_readers *readers);
 /* From now on finite readers of older epochs are outdated, too. */
 void rk_readers_outdate(struct rk_readers *readers, uint64_t epoch);
 
+/* Others wait for this instance until then (rk_clock_boot_us): what is handed on later may lack
+ * values, unless this is called again. False: it was late. At first nobody is known to be there who
+ * might not wait. */
+bool rk_readers_trust_until(struct rk_readers *readers, uint64_t until_us);
+
 /* The ids of open finite cursors, all or the outdated ones, malloc'ed for the caller, the last used
  * first and at most max; NULL when there are none, or no memory for them: *n is not 0 then. */
 int64_t *rk_readers_cursors(struct rk_readers *readers, bool all, size_t max, size_t *n);

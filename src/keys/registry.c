@@ -49,6 +49,7 @@ enum rk_status rk_registry_new(void *client_pool, const char *state_db, struct r
 void rk_registry_free(struct rk_registry *registry)
 {
     if (registry != NULL) {
+        rk_silence_deinit(&registry->silence);
         free(registry->state_db);
         free(registry);
     }

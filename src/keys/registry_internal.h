@@ -5,9 +5,12 @@
 #include <mongoc/mongoc.h>
 #include <rekey/keys/registry.h>
 
+#include "silence_internal.h"
+
 struct rk_registry {
     mongoc_client_pool_t *pool;
     char *state_db;
+    struct rk_silence silence; /* of other instances */
 };
 
 /* As rk_registry_list; name: only the keys of that name, NULL: all. */

@@ -3,8 +3,11 @@ none misses a value that another one has just written."""
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
 
 import pytest
+from pymongo.errors import PyMongoError
 
 from harness import CtlError, Rekeyd, people_policy, protected
 from harness.protected import key_id
@@ -104,6 +107,38 @@ def test_a_silent_instance_holds_a_rotation_up_until_its_cursors_have_ended(thre
     assert waited > (GRACE_MS - LEASE_MS / 2) / 1000
 
 
+def test_an_instance_that_comes_back_misses_nothing(three):
+    """What was asked while it was suspended, it answers before it knows of the new key, or not at all."""
+    instances, people = three
+    for round in range(3):
+        values = [f"{round}-{i}" for i in range(16)]
+        clients = [instances[2].client(retryReads=False, maxPoolSize=1) for _ in values]
+        collections = [client[people.app.database.name].people for client in clients]
+        for coll in collections:
+            assert coll.find_one({"ssn": "nobody"}) is None  # connects
+        instances[2].suspend()
+        people.rekeyd.ctl("keys", "rotate")
+        people.app.insert_many([{"_id": value, "ssn": value} for value in values])
+        with ThreadPoolExecutor(len(values)) as asking:
+            asked = [asking.submit(ask, coll, value) for coll, value in zip(collections, values)]
+            time.sleep(0.5)  # for the requests to lie in front of it
+            instances[2].resume()
+            answers = [each.result() for each in asked]
+        assert None not in answers, answers
+        wait_until(lambda found=collections[0], value=values[0]: ask(found, value) == value)
+        for client in clients:
+            client.close()
+
+
+def ask(coll, value):
+    """The value; or why there is no answer."""
+    try:
+        found = coll.find_one({"ssn": value})
+    except PyMongoError as refused:
+        return str(refused)
+    return found and found["ssn"]
+
+
 def test_while_a_key_is_pending_nobody_writes_under_it(three):
     """Everyone can read under it, though, and no second rotation starts."""
     instances, people = three
@@ -128,6 +163,30 @@ def test_while_a_key_is_pending_nobody_writes_under_it(three):
     assert pending(people) == []
     people.wait_for_key(2)
     assert people.app.count_documents({"ssn": "one"}) == 4
+
+
+def test_an_instance_whose_heartbeats_look_old_is_not_silent(three):
+    """As all of them do when mongod's clock was set forward."""
+    instances, people = three
+    people.app.insert_one({"_id": 1, "ssn": "one"})
+    heartbeats = state_of(people).instances
+    lease_s = 3
+    heartbeats.insert_one({"_id": "elsewhere", "leaseMs": lease_s * 1000, "keys": [1], "at": long_ago()})
+    rotation = threading.Thread(target=people.rekeyd.ctl, args=("keys", "rotate"))
+    rotation.start()
+    wait_until(lambda: pending(people) == [2])
+    over = time.monotonic() + 2 * lease_s
+    while time.monotonic() < over:
+        heartbeats.update_one({"_id": "elsewhere"}, {"$set": {"at": long_ago()}})
+        time.sleep(lease_s / 6)
+        assert pending(people) == [2]
+    rotation.join()
+    assert pending(people) == []
+    people.wait_for_key(2)
+
+
+def long_ago():
+    return datetime.now(timezone.utc) - timedelta(seconds=60)
 
 
 def test_who_leaves_holds_up_nothing(three):

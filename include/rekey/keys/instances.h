@@ -56,7 +56,10 @@ RK_MUST_CHECK enum rk_status rk_instances_leave(struct rk_registry *registry, co
                                                 const struct rk_open_cursors *open,
                                                 struct rk_error *err);
 
-/* How many instances hold key_id up. what, of size bytes, says of one of them which and why. */
+/* How many instances hold key_id up: they lack it, and were not seen silent for as long as their
+ * last heartbeat lasts (the lease, or the time that cursors are given), by this process's clock;
+ * who looks for the first time has seen nothing yet. what, of size bytes, says of one of them which
+ * and why. */
 RK_MUST_CHECK enum rk_status rk_instances_without(struct rk_registry *registry, uint32_t key_id,
                                                   size_t *n, char *what, size_t size,
                                                   struct rk_error *err);

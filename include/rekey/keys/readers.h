@@ -36,7 +36,8 @@ void rk_readers_enter_cursor(struct rk_readers *readers, int64_t id, uint64_t no
 /* Gives the place back; a zeroed one is fine. */
 void rk_readers_leave(struct rk_readers *readers, struct rk_reader *reader);
 
-/* May what this reader was sent lack values? Asked when a reply is there, before it goes on. */
+/* May what this reader was sent lack values? Asked when a reply is there, before it goes on. Also
+ * when this instance was silent for so long that others do not wait for it any more. */
 bool rk_readers_outdated(struct rk_readers *readers, const struct rk_reader *reader);
 
 /* Keeps the place of reader, which opened the cursor, for as long as that is open. False: there are
