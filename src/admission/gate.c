@@ -153,6 +153,16 @@ bool rk_gate_take(struct rk_gate *gate, uint32_t n, const _Atomic bool *cancel)
     return granted;
 }
 
+void rk_gate_give_back(struct rk_gate *gate, uint32_t n)
+{
+    pthread_mutex_lock(&gate->lock);
+    if (gate->limited) {
+        gate->tokens += (double)n;
+        pthread_cond_broadcast(&gate->changed);
+    }
+    pthread_mutex_unlock(&gate->lock);
+}
+
 void rk_gate_report(struct rk_gate *gate, uint32_t docs)
 {
     pthread_mutex_lock(&gate->lock);

@@ -101,8 +101,8 @@ static enum rk_status next_batch(struct rk_sweeper *s, struct work *work,
     if (work->failures == 0 || work->limit == 0) {
         work->limit = rk_sweeper_batch_limit(s, &work->settings);
     }
-    bool snapshot = work->settings.transactions && range->has_session &&
-                    rk_transaction_possible(&s->transaction);
+    bool snapshot =
+        work->settings.transactions && range->has_session && rk_transaction_wanted(&s->transaction);
     struct rk_sweep_task task = {
         .job = &work->job->id,
         .ns = &work->job->ns,

@@ -310,22 +310,28 @@ static enum rk_status read_these(mongoc_client_t *client, const struct rk_ns *ns
     return status;
 }
 
-enum rk_status rk_scan_read_ids(mongoc_client_t *client, const struct rk_ns *ns,
-                                const struct rk_scan *like, const struct rk_buf *ids,
-                                struct rk_scan_batch *batch, struct rk_error *err)
+uint32_t rk_scan_count_ids(const struct rk_buf *ids)
 {
     struct rk_bson_view view;
     struct rk_bson_iter iter;
     struct rk_bson_elem elem;
     uint32_t n = 0;
-    if (!rk_bson_view_init(&view, ids->data, ids->len)) {
-        return rk_error_set(err, RK_EINVAL, "the list of documents is malformed");
+    if (rk_bson_view_init(&view, ids->data, ids->len)) {
+        rk_bson_iter_init(&iter, &view);
+        while (rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM) {
+            n++;
+        }
     }
-    rk_bson_iter_init(&iter, &view);
-    while (rk_bson_next(&iter, &elem) == RK_BSON_STEP_ELEM) {
-        n++;
-    }
-    return read_these(client, ns, like, ids, n, batch, err);
+    return n;
+}
+
+enum rk_status rk_scan_read_ids(mongoc_client_t *client, const struct rk_ns *ns,
+                                const struct rk_scan *like, const struct rk_buf *ids,
+                                struct rk_scan_batch *batch, struct rk_error *err)
+{
+    uint32_t n = rk_scan_count_ids(ids);
+    return n > 0 ? read_these(client, ns, like, ids, n, batch, err)
+                 : rk_error_set(err, RK_EINVAL, "the list of documents is malformed");
 }
 
 enum rk_status rk_scan_read_planned(mongoc_client_t *client, const struct rk_ns *ns,

@@ -59,6 +59,8 @@ void rk_scan_batch_deinit(struct rk_scan_batch *batch);
 RK_MUST_CHECK enum rk_status rk_scan_read(mongoc_client_t *client, const struct rk_ns *ns,
                                           const struct rk_scan *scan, struct rk_scan_batch *batch,
                                           struct rk_error *err);
+/* Of a BSON array of _ids; 0: it is none, or empty. */
+uint32_t rk_scan_count_ids(const struct rk_buf *ids);
 /* The documents of these _ids, a BSON array, projected as by another scan; those that do not fit
  * into one reply are left out. */
 RK_MUST_CHECK enum rk_status rk_scan_read_ids(mongoc_client_t *client, const struct rk_ns *ns,

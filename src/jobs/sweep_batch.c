@@ -1,6 +1,6 @@
 /*
- * One batch: read, examine, pass the gate, compare-and-swap, look again at what did not match,
- * file what cannot be done.
+ * One batch: pass the gate, read, examine, write, look again at what did not match, file what
+ * cannot be done. The gate comes first: what is read is written at once, or not at all any more.
  */
 #include "counts_internal.h"
 #include "dead_letters_internal.h"
@@ -239,18 +239,29 @@ static enum rk_status look_again(struct rk_sweeper *s, const struct rk_sweep_tas
     return status;
 }
 
-/* As a whole, at the time of the snapshot; false: nothing was written, somebody was faster. */
+static void go_without_transaction(struct rk_sweeper *s, const struct rk_ns *ns,
+                                   const struct rk_error *cause)
+{
+    rk_log(RK_LOG_DEBUG, "transaction_given_up", RK_S("ns", ns->full), RK_I("code", cause->code),
+           RK_S("error", cause->message));
+    rk_counter_add_shared(&s->engine->transactions_given_up, 1);
+    rk_transaction_note(&s->transaction, false);
+}
+
+/* As a whole, at the time of the snapshot; false: it was not, mostly since somebody was faster. */
 static bool written_at_once(struct rk_sweeper *s, const struct rk_write *write, uint64_t at,
                             struct rk_plan *plan, struct rk_write_result *result)
 {
     struct rk_error err;
-    if (at == 0 || rk_write_plan_at(write, &s->transaction, at, plan, result, &err) == RK_OK) {
-        return at != 0;
+    if (at == 0) {
+        return false;
     }
-    rk_log(RK_LOG_DEBUG, "transaction_given_up", RK_S("ns", write->ns->full),
-           RK_I("code", err.code), RK_S("error", err.message));
-    rk_counter_add_shared(&s->engine->transactions_given_up, 1);
-    return false;
+    if (rk_write_plan_at(write, &s->transaction, at, plan, result, &err) != RK_OK) {
+        go_without_transaction(s, write->ns, &err);
+        return false;
+    }
+    rk_transaction_note(&s->transaction, true);
+    return true;
 }
 
 static enum rk_status write_rounds(struct rk_sweeper *s, const struct rk_lease *lease,
@@ -264,7 +275,9 @@ static enum rk_status write_rounds(struct rk_sweeper *s, const struct rk_lease *
                                    .command = &s->command};
     enum rk_status status = RK_OK;
     int64_t left = writes;
+    int64_t current = counts->already_current;
     bool at_once = writes > 0;
+    bool unsure = false;
     for (unsigned round = 0; status == RK_OK; round++) {
         struct rk_plan *plan = &s->plans[round % 2];
         struct rk_plan *next = &s->plans[(round + 1) % 2];
@@ -275,6 +288,7 @@ static enum rk_status write_rounds(struct rk_sweeper *s, const struct rk_lease *
             give_up(plan);
         }
         at_once = at_once && written_at_once(s, &write, s->batches[0].at, plan, &result);
+        unsure = unsure || result.unsure;
         if (!at_once) {
             status = rk_write_plan(&write, plan, &result, err);
         }
@@ -293,6 +307,10 @@ static enum rk_status write_rounds(struct rk_sweeper *s, const struct rk_lease *
                             &s->batches[(round + 1) % 2], next, counts, &left, err);
     }
     counts->already_current += left; /* rewritten in an earlier round, and by somebody else since */
+    if (unsure) {                    /* what the write found done, it had done itself */
+        counts->swept += counts->already_current - current;
+        counts->already_current = current;
+    }
     return status;
 }
 
@@ -305,9 +323,13 @@ static enum rk_status read_batch(struct rk_sweeper *s, const struct rk_sweep_tas
         return rk_scan_read_ids(s->client, task->ns, &task->scan, task->ids, batch, err);
     }
     status = rk_scan_read(s->client, task->ns, &task->scan, batch, err);
-    if (task->scan.snapshot && (status != RK_OK || batch->at < task->scan.from->after)) {
-        /* Of what a collection was just before its catalog entry changed there is no snapshot; and
-         * one from before the claim may lack what the range must not miss. */
+    if (task->scan.snapshot && status == RK_EREFUSED) {
+        /* Of a capped collection, or of what one was before its catalog entry changed. */
+        go_without_transaction(s, task->ns, err);
+    }
+    if (task->scan.snapshot &&
+        (status == RK_EREFUSED || (status == RK_OK && batch->at < task->scan.from->after))) {
+        /* A snapshot from before the claim may lack what the range must not miss. */
         struct rk_scan plain = task->scan;
         plain.snapshot = false;
         status = rk_scan_read(s->client, task->ns, &plain, batch, err);
@@ -320,22 +342,24 @@ enum rk_status rk_sweep_batch(struct rk_sweeper *s, const struct rk_lease *lease
                               struct rk_id *last, bool *exhausted, struct rk_error *err)
 {
     struct rk_plan *plan = &s->plans[0];
+    uint32_t most = task->ids != NULL ? rk_scan_count_ids(task->ids) : task->scan.limit;
     last->type = 0;
-    enum rk_status status = read_batch(s, task, err);
-    if (status != RK_OK) {
-        return status;
+    if (!rk_gate_take(s->engine->gate, most, &s->cancel)) {
+        return rk_error_set(err, RK_ESTATE, "cancelled");
     }
-    *exhausted = s->batches[0].exhausted;
-    status = examine(s, task, &s->batches[0], plan, last, err);
+    enum rk_status status = read_batch(s, task, err);
+    if (status == RK_OK) {
+        *exhausted = s->batches[0].exhausted;
+        status = examine(s, task, &s->batches[0], plan, last, err);
+    }
     if (status != RK_OK) {
+        rk_gate_give_back(s->engine->gate, most);
         return status;
     }
     uint32_t docs = (uint32_t)rk_plan_count(plan);
     uint32_t writes = count_changes(plan);
     uint32_t cost = writes + (docs - writes + SCAN_DISCOUNT - 1) / SCAN_DISCOUNT;
-    if (docs > 0 && !rk_gate_take(s->engine->gate, cost, &s->cancel)) {
-        return rk_error_set(err, RK_ESTATE, "cancelled");
-    }
+    rk_gate_give_back(s->engine->gate, most > cost ? most - cost : 0);
     uint32_t rejects = count_rejects(plan);
     struct rk_sweep_counts done = {
         .scanned = docs,

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #define WIRE_VERSION_SNAPSHOT_READS 13 /* MongoDB 5.0 */
+#define SPARED_SHIFT_MAX 6u            /* of 64 batches one still tries */
 
 static bool can(mongoc_client_t *client)
 {
@@ -32,6 +33,25 @@ bool rk_transaction_possible(struct rk_transaction *t)
         mongoc_session_opts_destroy(opts);
     }
     return t->session != NULL;
+}
+
+bool rk_transaction_wanted(struct rk_transaction *t)
+{
+    if (t->spared > 0) {
+        t->spared--;
+        return false;
+    }
+    return rk_transaction_possible(t);
+}
+
+void rk_transaction_note(struct rk_transaction *t, bool written)
+{
+    if (written) {
+        t->given_up = 0;
+    } else {
+        t->spared = (1u << t->given_up) - 1;
+        t->given_up += t->given_up < SPARED_SHIFT_MAX;
+    }
 }
 
 void rk_transaction_deinit(struct rk_transaction *t)
@@ -103,11 +123,12 @@ enum rk_status rk_transaction_run(struct rk_transaction *t, const char *db,
     return status;
 }
 
-enum rk_status rk_transaction_commit(struct rk_transaction *t, struct rk_error *err)
+enum rk_status rk_transaction_commit(struct rk_transaction *t, bool *unsure, struct rk_error *err)
 {
     bson_t reply;
     bson_error_t cause;
     bool done = mongoc_client_session_commit_transaction(t->session, &reply, &cause);
+    *unsure = !done && mongoc_error_has_label(&reply, "UnknownTransactionCommitResult");
     bson_destroy(&reply);
     return done ? RK_OK : failed(err, &cause);
 }

@@ -21,10 +21,17 @@
 struct rk_transaction {
     mongoc_client_t *client;          /* borrowed */
     mongoc_client_session_t *session; /* NULL: none yet */
+    unsigned given_up;                /* in a row */
+    unsigned spared;                  /* batches that are to go without one */
 };
 
 /* Whether there can be any, as far as the primary is known now; opens the session. */
 bool rk_transaction_possible(struct rk_transaction *t);
+/* Whether the next batch is to be one. */
+bool rk_transaction_wanted(struct rk_transaction *t);
+/* How a batch fared that was to be one. Where they are refused for good (a capped collection) or
+ * applications are always faster, only one batch of 64 still tries. */
+void rk_transaction_note(struct rk_transaction *t, bool written);
 void rk_transaction_deinit(struct rk_transaction *t);
 
 /* The session's id, RK_SESSION_ID_LEN bytes; NULL: there is no session. */
@@ -39,8 +46,9 @@ void rk_transaction_put_time(struct rk_bson_writer *w, uint64_t at);
 RK_MUST_CHECK enum rk_status rk_transaction_run(struct rk_transaction *t, const char *db,
                                                 const struct rk_buf *command, bson_t *reply,
                                                 struct rk_error *err);
-/* RK_OK: a majority has it. Else it may have been committed all the same. */
-RK_MUST_CHECK enum rk_status rk_transaction_commit(struct rk_transaction *t, struct rk_error *err);
+/* RK_OK: a majority has it. Else *unsure: it may have been committed all the same. */
+RK_MUST_CHECK enum rk_status rk_transaction_commit(struct rk_transaction *t, bool *unsure,
+                                                   struct rk_error *err);
 void rk_transaction_abort(struct rk_transaction *t);
 
 /* Ends what a session, of a process that is gone, has left open. */

@@ -270,12 +270,13 @@ enum rk_status rk_write_plan_at(const struct rk_write *write, struct rk_transact
         return status;
     }
     status = run_all(&b, transaction, result, err);
+    bool unsure = false;
     if (status == RK_OK) {
-        status = rk_transaction_commit(transaction, err);
+        status = rk_transaction_commit(transaction, &unsure, err);
     }
     if (status != RK_OK) {
         rk_transaction_abort(transaction);
-        *result = (struct rk_write_result){0};
+        *result = (struct rk_write_result){.unsure = unsure};
     }
     return status;
 }

@@ -19,6 +19,7 @@ struct rk_write_result {
     uint32_t matched; /* written */
     uint32_t failed;  /* refused for good: rk_doc_plan.failure says why */
     /* The rest, tried - matched - failed, did not match: gone, or changed since the read. */
+    bool unsure; /* of rk_write_plan_at that failed: all of it may have been written */
 };
 
 struct rk_write {

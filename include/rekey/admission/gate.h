@@ -80,6 +80,8 @@ void rk_gate_set_hours(struct rk_gate *gate, const struct rk_gate_hours *hours);
 /* Waits until n documents may be swept. False when the gate was stopped, or when cancelled
  * (*cancel, checked at least every 100 ms) became true. */
 bool rk_gate_take(struct rk_gate *gate, uint32_t n, const _Atomic bool *cancel);
+/* Of the last grant, documents that were not swept after all. */
+void rk_gate_give_back(struct rk_gate *gate, uint32_t n);
 
 /* How many documents were really processed under the last grant feeds the unlimited-rate guard:
  * when max_rate is 0 and the p99 is above the limit, halving starts from the measured rate. */

@@ -204,6 +204,19 @@ static void test_stop_refuses_those_who_wait(void **state)
     assert_false(waiter.granted);
 }
 
+static void test_what_is_given_back_may_be_taken_again(void **state)
+{
+    (void)state;
+    struct rk_gate_config config = {.interval_ms = 1000, .max_rate = 10};
+    struct rk_gate *gate = start(&config, NULL);
+    assert_true(rk_gate_take(gate, 1000, NULL)); /* a hundred seconds' worth */
+    uint64_t from = rk_clock_mono_us();
+    rk_gate_give_back(gate, 990);
+    assert_true(rk_gate_take(gate, 1, NULL)); /* when those ten are paid */
+    assert_in_range(ms_since(from), 500, 5000);
+    rk_gate_stop(gate);
+}
+
 static void test_a_debt_ends_when_the_rate_changes(void **state)
 {
     (void)state;
@@ -355,6 +368,7 @@ int main(void)
         cmocka_unit_test(test_pause_holds_until_it_is_lifted),
         cmocka_unit_test(test_the_hours_hold_and_end_by_themselves),
         cmocka_unit_test(test_stop_refuses_those_who_wait),
+        cmocka_unit_test(test_what_is_given_back_may_be_taken_again),
         cmocka_unit_test(test_a_debt_ends_when_the_rate_changes),
         cmocka_unit_test(test_a_slow_foreground_halves_the_rate_down_to_the_floor),
         cmocka_unit_test(test_the_rate_comes_back_with_a_fast_foreground),
