@@ -63,14 +63,15 @@ def check_ranges(job: dict, ranges: list) -> list:
     return wrong
 
 
-def check_totals(state, documents: int) -> list:
-    """Of the newest job, over documents that nobody wrote to meanwhile: each is counted once."""
-    job = state.jobs.find_one(sort=[("createdAt", -1)])
-    ranges = list(state.jobStatus.find({"jobId": job["_id"]}))
-    scanned, swept, already = (sum(r.get(c, 0) for r in ranges) for c in ("scanned", "swept", "alreadyCurrent"))
-    if scanned == documents == swept + already:
-        return []
-    return [f"job {job['_id']}: {scanned} scanned, {swept} swept and {already} current of {documents} documents"]
+def check_totals(state, jobs, documents: int) -> list:
+    """Of jobs (ids) over documents that nobody wrote to meanwhile: each is counted once."""
+    wrong = [] if jobs else ["the last sweep has no job"]
+    for id in jobs:
+        ranges = list(state.jobStatus.find({"jobId": id}))
+        scanned, swept, already = (sum(r.get(c, 0) for r in ranges) for c in ("scanned", "swept", "alreadyCurrent"))
+        if not scanned == documents == swept + already:
+            wrong.append(f"job {id}: {scanned} scanned, {swept} swept and {already} current of {documents} documents")
+    return wrong
 
 
 class History(threading.Thread):

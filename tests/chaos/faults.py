@@ -43,6 +43,10 @@ class Runner:
         for thread in self.threads:
             thread.start()
 
+    def done(self) -> int:
+        with self._lock:
+            return sum(self.counts.values())
+
     def running(self) -> bool:
         return any(thread.is_alive() for thread in self.threads)
 

@@ -5,6 +5,7 @@ import threading
 import time
 
 from pymongo.errors import PyMongoError
+from pymongo.read_concern import ReadConcern
 
 from harness import CtlError
 
@@ -19,11 +20,13 @@ class Sweeps(threading.Thread):
         self.fleet = fleet
         self.stopping = threading.Event()
         self.last = threading.Event()
-        self.last_began = None
+        self.last_began = self.last_ended = None
+        self.former = None  # ids of the jobs before the last sweep
         self.failed = self.delivered = 0
         self.ended = set()  # ids of complete jobs
         self.client = fleet.direct(serverSelectionTimeoutMS=5000, timeoutMS=15000)
-        self.jobs = self.client[fleet.state_db()].jobs
+        # A primary that does not know yet that it is none any more has to find out before it answers.
+        self.jobs = self.client[fleet.state_db()].get_collection("jobs", read_concern=ReadConcern("linearizable"))
 
     def run(self):
         while not self.last.is_set():
@@ -33,18 +36,25 @@ class Sweeps(threading.Thread):
             self.delivered = max(self.delivered, self.fleet.delivered())
             self.last.wait(0.5)
         if not self.stopping.wait(HELD_UP_S):
-            self.start_last(self.stopping.is_set)
+            self.sweep_last(self.stopping.is_set)
 
     def begin_last(self):
         """When what is under way has ended."""
         self.last.set()
 
     def last_s(self) -> float:
-        """How long ago the last sweep began; 0: not yet."""
-        return round(time.monotonic() - self.last_began, 1) if self.last_began else 0.0
+        """For how long the last sweep has been going on, or did; 0: not yet."""
+        if self.last_began is None:
+            return 0.0
+        return round((self.last_ended or time.monotonic()) - self.last_began, 1)
 
-    def start_last(self, given_up):
-        """A rotation and a sweep, each tried until it succeeds."""
+    def sweep_last(self, given_up):
+        """A rotation and a sweep, each tried until it succeeds; and to its end."""
+        while self.former is None and not given_up():
+            try:
+                self.former = {job["_id"] for job in self.jobs.find({}, {"_id": 1})}
+            except PyMongoError:
+                time.sleep(0.5)
         with self.fleet.rotating:
             while self.fleet.last_key is None and not given_up():
                 try:
@@ -58,24 +68,32 @@ class Sweeps(threading.Thread):
             else:
                 self.see_to_the_end(given_up)  # a start that was told as failed may have succeeded
                 time.sleep(0.5)
+        if self.see_to_the_end(given_up) and self.last_began and not self.last_ended:
+            self.last_ended = time.monotonic()
 
-    def see_to_the_end(self, given_up):
-        """Until no job is active any more; one that has failed is resumed."""
+    def see_to_the_end(self, given_up) -> bool:
+        """Whether no job is active any more; one that has failed is resumed. Which of them is the newest,
+        no clock can tell here."""
         while not given_up():
             try:
-                newest = self.jobs.find_one(sort=[("createdAt", -1)])
+                jobs = list(self.jobs.find())
             except PyMongoError:
-                newest = {"state": "unknown"}
-            if newest is None:
-                return
-            if newest["state"] == "failed":
-                self.failed += 1
-                self.fleet.try_ctl("resume", str(newest["_id"]))
-            elif newest["state"] in ("complete", "cancelled"):
-                if newest["state"] == "complete":
-                    self.ended.add(newest["_id"])
-                return
+                time.sleep(0.2)
+                continue
+            self.ended.update(job["_id"] for job in jobs if job["state"] == "complete")
+            active = [job for job in jobs if job["state"] not in ("complete", "cancelled")]
+            if not active:
+                return True
+            for job in active:
+                if job["state"] == "failed":
+                    self.failed += 1
+                    self.fleet.try_ctl("resume", str(job["_id"]))
             time.sleep(0.2)
+        return False
+
+    def last_ids(self) -> set:
+        """Of the last sweep's job; and of those that were told not to have begun."""
+        return {job["_id"] for job in self.jobs.find({}, {"_id": 1})} - self.former
 
     def finish(self, timeout_s=240) -> int:
         """With everything healed: what is under way to its end; the last sweep, where it has not begun.
@@ -87,15 +105,11 @@ class Sweeps(threading.Thread):
         deadline = time.monotonic() + timeout_s
 
         def late() -> bool:
-            assert time.monotonic() < deadline, f"not done after {timeout_s} s: {self.last_jobs()}"
+            assert time.monotonic() < deadline, f"not done after {timeout_s} s: {list(self.jobs.find())[-2:]}"
             return False
 
         self.fleet.try_ctl("resume", "all")
         self.see_to_the_end(late)
-        self.start_last(late)
-        self.see_to_the_end(late)
+        self.sweep_last(late)
         self.delivered = max(self.delivered, self.fleet.delivered())
         return self.fleet.last_key
-
-    def last_jobs(self) -> list:
-        return list(self.jobs.find(sort=[("createdAt", -1)], limit=2))
