@@ -2,7 +2,9 @@
  * What a sweep is measured against: unordered bulk updates by _id with libmongoc, each a $set of
  * one binary field, majority write concern. Reads the _ids first; only the updates are timed.
  *
- *   bench_bulk_update URI DB COLLECTION FIELD VALUE_BYTES THREADS BATCH
+ *   bench_bulk_update URI DB COLLECTION FIELD VALUE_BYTES THREADS BATCH [transactions]
+ *
+ * transactions: each batch is one.
  *
  * Prints one JSON line: {"docs": N, "seconds": S, "updates_per_s": R}; N is what mongod modified.
  */
@@ -30,6 +32,7 @@ struct worker {
     const char *field;
     size_t value_len;
     size_t batch;
+    bool transactions;
     const bson_oid_t *ids;
     size_t n;
     size_t done;
@@ -71,14 +74,38 @@ static bool read_ids(mongoc_client_pool_t *pool, const char *db, const char *col
     return ok;
 }
 
-static bool run_batch(struct worker *w, mongoc_collection_t *collection, const bson_oid_t *ids,
-                      size_t n, uint8_t *value)
+static mongoc_client_session_t *begin(mongoc_client_t *client, bson_t *opts, bson_error_t *error)
+{
+    mongoc_client_session_t *session = mongoc_client_start_session(client, NULL, error);
+    mongoc_transaction_opt_t *majority = mongoc_transaction_opts_new();
+    mongoc_write_concern_t *concern = mongoc_write_concern_new();
+    mongoc_write_concern_set_wmajority(concern, 0);
+    mongoc_transaction_opts_set_write_concern(majority, concern);
+    if (session != NULL && (!mongoc_client_session_start_transaction(session, majority, error) ||
+                            !mongoc_client_session_append(session, opts, error))) {
+        mongoc_client_session_destroy(session);
+        session = NULL;
+    }
+    mongoc_write_concern_destroy(concern);
+    mongoc_transaction_opts_destroy(majority);
+    return session;
+}
+
+static bool run_batch(struct worker *w, mongoc_client_t *client, mongoc_collection_t *collection,
+                      const bson_oid_t *ids, size_t n, uint8_t *value)
 {
     bson_error_t error;
     bson_t reply;
     bson_iter_t iter;
-    bson_t *opts =
-        BCON_NEW("ordered", BCON_BOOL(false), "writeConcern", "{", "w", BCON_UTF8("majority"), "}");
+    mongoc_client_session_t *session = NULL;
+    bson_t *opts = BCON_NEW("ordered", BCON_BOOL(false));
+    if (!w->transactions) {
+        BCON_APPEND(opts, "writeConcern", "{", "w", BCON_UTF8("majority"), "}");
+    } else if ((session = begin(client, opts, &error)) == NULL) {
+        (void)fprintf(stderr, "bulk_update: %s\n", error.message);
+        bson_destroy(opts);
+        return false;
+    }
     mongoc_bulk_operation_t *bulk =
         mongoc_collection_create_bulk_operation_with_opts(collection, opts);
     bool ok = true;
@@ -103,10 +130,16 @@ static bool run_batch(struct worker *w, mongoc_collection_t *collection, const b
         }
         bson_destroy(&reply);
     }
+    if (ok && session != NULL) {
+        ok = mongoc_client_session_commit_transaction(session, NULL, &error);
+    }
     if (!ok) {
         (void)fprintf(stderr, "bulk_update: %s\n", error.message);
     }
     mongoc_bulk_operation_destroy(bulk);
+    if (session != NULL) {
+        mongoc_client_session_destroy(session);
+    }
     bson_destroy(opts);
     return ok;
 }
@@ -123,7 +156,7 @@ static void *worker_main(void *arg)
     }
     while (!w->failed && w->done < w->n) {
         size_t n = w->n - w->done < w->batch ? w->n - w->done : w->batch;
-        w->failed = !run_batch(w, collection, w->ids + w->done, n, value);
+        w->failed = !run_batch(w, client, collection, w->ids + w->done, n, value);
         w->done += n;
     }
     mongoc_collection_destroy(collection);
@@ -147,6 +180,7 @@ static bool run(mongoc_client_pool_t *pool, char **argv, size_t threads, const s
             .field = argv[4],
             .value_len = strtoul(argv[5], NULL, 10),
             .batch = strtoul(argv[7], NULL, 10),
+            .transactions = argv[8] != NULL,
             .ids = ids->list + from,
             .n = ids->n * (i + 1) / threads - from,
         };
@@ -169,10 +203,12 @@ static bool run(mongoc_client_pool_t *pool, char **argv, size_t threads, const s
 int main(int argc, char **argv)
 {
     struct ids ids = {0};
-    if (argc != 8 || strtoul(argv[5], NULL, 10) < sizeof ids.list->bytes ||
+    bool counts = argc == 8 || (argc == 9 && strcmp(argv[8], "transactions") == 0);
+    if (!counts || strtoul(argv[5], NULL, 10) < sizeof ids.list->bytes ||
         strtoul(argv[6], NULL, 10) - 1 >= THREADS_MAX || strtoul(argv[7], NULL, 10) == 0) {
-        (void)fprintf(stderr, "usage: %s URI DB COLLECTION FIELD VALUE_BYTES THREADS BATCH\n",
-                      argv[0]);
+        (void)fprintf(
+            stderr, "usage: %s URI DB COLLECTION FIELD VALUE_BYTES THREADS BATCH [transactions]\n",
+            argv[0]);
         return 2;
     }
     mongoc_init();

@@ -290,6 +290,7 @@ def report(costs, state, checks, rows, args):
         "ok": error <= ERROR_MAX and can_fail and all(c["worked"] == c["instances"] for c in checks),
     }
     print(json.dumps(result))
+    sys.exit(0 if result["ok"] else 1)
 
 
 def arguments():
