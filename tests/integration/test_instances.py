@@ -169,7 +169,7 @@ def test_an_instance_whose_heartbeats_look_old_is_not_silent(three):
     """As all of them do when mongod's clock was set forward."""
     instances, people = three
     people.app.insert_one({"_id": 1, "ssn": "one"})
-    heartbeats = state_of(people).instances
+    heartbeats = people.state.instances
     lease_s = 3
     heartbeats.insert_one({"_id": "elsewhere", "leaseMs": lease_s * 1000, "keys": [1], "at": long_ago()})
     rotation = threading.Thread(target=people.rekeyd.ctl, args=("keys", "rotate"))
