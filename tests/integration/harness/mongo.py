@@ -227,7 +227,7 @@ class ReplicaSet(Upstream):
             {"_id": i, "host": address, "arbiterOnly": i >= first_arbiter}
             for i, address in enumerate(self.addresses)
         ]
-        settings = {"electionTimeoutMillis": 2000, "heartbeatIntervalMillis": 500}
+        settings = {"electionTimeoutMillis": 2000, "heartbeatIntervalMillis": 500, "chainingAllowed": False}
         config = {"_id": self.set_name, "members": members, "settings": settings}
         with self._direct(self.members[0]) as client:
             client.admin.command("replSetInitiate", config)
