@@ -13,6 +13,8 @@
   members     sweep of a three-member set.
   transit     sweep to a key that never leaves a real Vault.
   rabbitmq    one instance, and two with half its threads each that share ranges over a real broker.
+  felt        updates of the swept collection by applications, in turns: without a sweep (twice, which
+              shows the noise), beside one by compare-and-swap, and beside one with transactions.
   growth      memory of rekeyd, and cost per document, from 100,000 to 2 million documents.
 Prints a table as it goes and the goals at the end, then one JSON line; exits with 1 when a goal is
 missed. "CPU us" is processor time per document, of the program that migrates and of mongod.
@@ -36,8 +38,10 @@ sys.path[:0] = [str(BENCH.parent / "tests" / "integration"), str(BENCH / "migrat
 
 import csfle  # noqa: E402
 from harness import RabbitMq, Rekeyd, ReplicaSet, Vault, admin_settings, policy, rekey_binary  # noqa: E402
+from harness.waiting import wait_until  # noqa: E402
 from workload import DB, KINDS, LEGACY, Cost, fill, run_sweep  # noqa: E402
 from workload.documents import legacy, plaintext  # noqa: E402
+from workload.foreground import Foreground  # noqa: E402
 from workload.sweeping import cpu_s, peak_memory_kb  # noqa: E402
 
 ENVELOPE_OVERHEAD = 20 + 24 + 16  # header, nonce, tag
@@ -324,6 +328,44 @@ def delivered(*instances) -> list:
     return [each.admin.value("rekey_amqp_delivered_total", kind="range") for each in instances]
 
 
+# ---- felt ----------------------------------------------------------------------------------
+
+FELT_RATE = 3000  # documents a second that the sweep is held to
+FELT_TURN_S = 8
+FELT_TURNS = {"no sweep": None, "by document": False, "transactions": True, "no sweep again": None}
+
+
+def felt(bench):
+    docs = max(bench.args.docs // 2, FELT_RATE * (FELT_TURN_S + 5))
+    settings = admin_settings() | {"sweep": {"max_rate": FELT_RATE, "guard": {"p99_limit_ms": 0}}}
+    with (
+        ReplicaSet(1, cache_gb=bench.args.cache_gb) as servers,
+        bench.instance(servers, settings=settings) as rekeyd,
+        servers.client() as client,
+    ):
+        name = bench.fill(client, docs)
+        namespace = f"{DB}.{name}"
+        rekeyd.ctl("start", namespace, "--wait", timeout_s=600)
+        with Foreground(rekeyd, DB, name, docs) as applications:
+            for _ in range(bench.args.variant_rounds):
+                for what, transactions in FELT_TURNS.items():
+                    rekeyd.ctl("keys", "rotate")
+                    if transactions is None:
+                        applications.measure(what, FELT_TURN_S)
+                        continue
+                    rekeyd.ctl("throttle", "set", f"transactions={str(transactions).lower()}")
+                    rekeyd.ctl("start", namespace)
+                    wait_until(lambda: rekeyd.ctl("jobs")["jobs"][0]["scanned"] > 0)
+                    applications.measure(what, FELT_TURN_S)
+                    assert rekeyd.ctl("jobs")["jobs"][0]["state"] == "running", "it is over already"
+                    rekeyd.ctl("cancel", namespace)
+        given_up = rekeyd.admin.value("rekey_sweep_transactions_given_up_total")
+        bench.result["felt"] = {what: applications.summary(what) for what in FELT_TURNS}
+        bench.result["felt"]["transactions"]["given_up"] = given_up
+    for what in FELT_TURNS:
+        print(what, bench.result["felt"][what], flush=True)
+
+
 # ---- growth --------------------------------------------------------------------------------
 
 
@@ -365,6 +407,7 @@ PARTS = {
     "members": members,
     "transit": transit,
     "rabbitmq": rabbitmq,
+    "felt": felt,
     "growth": growth,
 }
 
