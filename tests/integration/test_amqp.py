@@ -127,7 +127,7 @@ def test_instances_share_a_job(start_over, broker, instances):
 
 
 def test_instances_join_and_leave(start_over):
-    swept = start_over(rate=200)
+    swept = start_over(rate=80)
     connected(swept.rekeyd)
     swept.insert(range(1200))
     swept.rotate()

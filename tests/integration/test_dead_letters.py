@@ -260,10 +260,11 @@ def test_too_many_pause_the_job_and_resume_goes_on(start_swept, single_member_se
     swept.rekeyd.ctl("resume", job)
     swept.wait(lambda: swept.job()["state"] in ("paused", "complete"))
     assert swept.job()["scanned"] > before
-    while swept.job()["state"] != "complete":
-        assert swept.job()["scanned"] < 200
+    while swept.job()["state"] != "complete":  # it may be paused with nothing left but to close it
+        before = swept.job()["scanned"]
         swept.rekeyd.ctl("resume", job)
         swept.wait(lambda: swept.job()["state"] in ("paused", "complete"))
+        assert swept.job()["scanned"] > before or swept.job()["state"] == "complete"
     assert (swept.job()["swept"], swept.job()["rejected"]) == (150, 50)
     assert len(letters(swept)) == 50
 

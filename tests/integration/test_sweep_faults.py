@@ -12,7 +12,7 @@ pytestmark = pytest.mark.timeout(150)
 
 
 def test_kill_9_repeats_no_finished_range(start_swept, single_member_set):
-    swept = start_swept(single_member_set, {"sweep": {**slow(400)["sweep"], "range_docs": 50}})
+    swept = start_swept(single_member_set, {"sweep": {**slow(150)["sweep"], "range_docs": 50}})
     swept.insert(range(1500))
     swept.rotate()
     swept.start()
