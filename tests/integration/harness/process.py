@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from . import ports
@@ -148,7 +149,16 @@ class Process:
             self.popen.wait()
 
     def suspend(self):
+        """None of its threads runs any more then."""
         self.popen.send_signal(signal.SIGSTOP)
+        deadline = time.monotonic() + 10
+        while set(self._thread_states()) - set("TtZX") and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+    def _thread_states(self):
+        for thread in Path(f"/proc/{self.pid}/task").glob("*/stat"):
+            with suppress(OSError):  # it has ended
+                yield thread.read_text().rpartition(")")[2].split()[0]
 
     def resume(self):
         self.popen.send_signal(signal.SIGCONT)
