@@ -71,7 +71,7 @@ static enum rk_status note_offered(const struct rk_lease *lease, const struct rk
     enum rk_status status =
         rk_command_run_bson(lease->client, lease->state_db, command, &reply, err);
     if (status == RK_OK) {
-        status = rk_reply_check_writes(&reply, "cannot note what was offered", err);
+        status = rk_reply_check_writes(&reply, "to note what was offered", err);
     }
     bson_destroy(&reply);
     bson_destroy(command);
